@@ -1,0 +1,273 @@
+//! The state machine of a job: how an attempt ended (`Outcome`) and what is recorded of it (`Verdict`).
+
+use std::{fmt, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::Backoff;
+
+/// The largest output of a job, in bytes of JSON.
+pub const MAX_OUTPUT_BYTES: usize = 65_536;
+/// The longest error message kept with a job, in characters.
+const MAX_MESSAGE_CHARS: usize = 1_000;
+
+/// The status words of the ADR, and `canceled`: the same in SQL, Rust and JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    /// Waits for `run_at`, then for a worker.
+    Queued,
+    /// Under a lease.
+    Running,
+    /// Final: done and captured.
+    Succeeded,
+    /// Final: given up and released.
+    Failed,
+    /// Final: withdrawn and released.
+    Canceled,
+}
+
+impl Status {
+    /// Every status, in the order of a job's life.
+    pub const ALL: [Self; 5] = [Self::Queued, Self::Running, Self::Succeeded, Self::Failed, Self::Canceled];
+
+    /// The word on the wire and in SQL.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Canceled => "canceled",
+        }
+    }
+
+    /// The status of that word, if it is one.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == word)
+    }
+
+    /// Whether it never changes again.
+    #[must_use]
+    pub fn is_final(self) -> bool {
+        match self {
+            Self::Queued | Self::Running => false,
+            Self::Succeeded | Self::Failed | Self::Canceled => true,
+        }
+    }
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Why an attempt, or a job, did not succeed. The word is what callers see as `error.code`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// The handler reported an error.
+    HandlerError,
+    /// The handler panicked.
+    HandlerPanicked,
+    /// The handler took longer than its kind allows.
+    TimedOut,
+    /// The input is not what the kind understands.
+    InvalidInput,
+    /// The kind is not offered any more.
+    KindRetired,
+    /// The output is over the size limit or not JSON.
+    InvalidOutput,
+    /// The HTTP target could not be reached.
+    TargetUnreachable,
+    /// The HTTP target's address is not allowed.
+    TargetForbidden,
+    /// The HTTP target answered with an error.
+    TargetError,
+}
+
+/// An error as it is kept with the job and shown to its owner.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct JobError {
+    /// What happened, in a word a program can act on.
+    pub code: ErrorCode,
+    /// What happened, for a person; cut at 1,000 characters.
+    pub message: String,
+}
+
+impl JobError {
+    /// An error with its message, cut to what is kept; control characters that JSON readers stumble over go.
+    #[must_use]
+    pub fn new(code: ErrorCode, message: impl AsRef<str>) -> Self {
+        let message = message.as_ref().chars().filter(|c| *c != '\0').take(MAX_MESSAGE_CHARS).collect();
+        Self { code, message }
+    }
+}
+
+/// Who does the work of a kind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Target {
+    /// Rust code in the worker, registered under the kind's name.
+    Rust,
+    /// An HTTP endpoint that the job is POSTed to, signed with the kind's secret of that version.
+    Http {
+        /// Where to.
+        url: String,
+        /// Which derivation of the kind's secret signs.
+        secret_version: u32,
+    },
+    /// Nobody: the kind was retired after the job was queued.
+    Retired,
+}
+
+/// The right to run a job until the lease expires, and all that is needed to run it.
+#[derive(Debug, Clone)]
+pub struct Lease {
+    /// The job; also the handler's idempotency key, the same over all attempts.
+    pub job_id: Uuid,
+    /// Fences every write of this attempt.
+    pub lease_token: i64,
+    /// Who pays.
+    pub account_id: Uuid,
+    /// What to do.
+    pub kind: String,
+    /// This start of the job, from 1.
+    pub attempt: u32,
+    /// How many starts there may be.
+    pub max_attempts: u32,
+    /// With what: JSON as it was sent.
+    pub input: String,
+    /// Who does it.
+    pub target: Target,
+    /// How long one attempt may take.
+    pub timeout: Duration,
+    /// How long the lease lasts, by the database's clock, from the moment of the claim.
+    pub lasts: Duration,
+    /// When to try again after an error.
+    pub backoff: Backoff,
+}
+
+/// How an attempt ended, said by the handler as a value.
+#[derive(Debug)]
+pub enum Outcome {
+    /// It is done; the JSON is the job's output.
+    Done(Box<RawValue>),
+    /// It did not work this time; another attempt may. `retry_after` overrides the kind's backoff.
+    Err {
+        /// What went wrong.
+        error: JobError,
+        /// The earliest next attempt, if the handler knows.
+        retry_after: Option<Duration>,
+    },
+    /// It can never work: no further attempt.
+    Final(JobError),
+    /// It was never started, so it does not count.
+    NotStarted,
+}
+
+/// What to record of an attempt.
+#[derive(Debug)]
+pub enum Verdict {
+    /// running → succeeded, the hold captured.
+    Complete(Box<RawValue>),
+    /// running → queued, due again after the delay.
+    Retry {
+        /// From now, by the database's clock.
+        delay: Duration,
+        /// Of this attempt.
+        error: JobError,
+    },
+    /// running → failed, the hold released.
+    Fail(JobError),
+    /// running → queued, the attempt not counted.
+    Return,
+}
+
+impl Lease {
+    /// Decides what an outcome means for the job. `jitter` in `0.0..=1.0` spreads the retries.
+    #[must_use]
+    pub fn settle(&self, outcome: Outcome, jitter: f64) -> Verdict {
+        match outcome {
+            Outcome::Done(output) if output.get().len() > MAX_OUTPUT_BYTES => Verdict::Fail(JobError::new(
+                ErrorCode::InvalidOutput,
+                format!("the output has {} bytes, at most {MAX_OUTPUT_BYTES} are kept", output.get().len()),
+            )),
+            Outcome::Done(output) => Verdict::Complete(output),
+            Outcome::Err { error, .. } if self.attempt >= self.max_attempts => Verdict::Fail(error),
+            Outcome::Err { error, retry_after } => {
+                let backoff = self.backoff.delay(self.attempt, jitter);
+                let delay = retry_after.map_or(backoff, |asked| asked.clamp(Duration::ZERO, MAX_RETRY_AFTER));
+                Verdict::Retry { delay, error }
+            }
+            Outcome::Final(error) => Verdict::Fail(error),
+            Outcome::NotStarted => Verdict::Return,
+        }
+    }
+}
+
+/// The longest `Retry-After` that is obeyed.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lease(attempt: u32) -> Lease {
+        Lease {
+            job_id: Uuid::nil(),
+            lease_token: 1,
+            account_id: Uuid::nil(),
+            kind: "echo".into(),
+            attempt,
+            max_attempts: 3,
+            input: "{}".into(),
+            target: Target::Rust,
+            timeout: Duration::from_secs(30),
+            lasts: Duration::from_secs(60),
+            backoff: Backoff { base: Duration::from_secs(10), cap: Duration::from_secs(60) },
+        }
+    }
+
+    fn error() -> JobError {
+        JobError::new(ErrorCode::HandlerError, "no")
+    }
+
+    #[test]
+    fn an_error_is_retried_until_the_attempts_are_used_up() {
+        let err = || Outcome::Err { error: error(), retry_after: None };
+        assert!(matches!(lease(1).settle(err(), 1.0), Verdict::Retry { delay, .. } if delay.as_secs() == 10));
+        assert!(matches!(lease(2).settle(err(), 1.0), Verdict::Retry { delay, .. } if delay.as_secs() == 20));
+        assert!(matches!(lease(3).settle(err(), 1.0), Verdict::Fail(_)));
+    }
+
+    #[test]
+    fn a_final_error_fails_at_once() {
+        assert!(matches!(lease(1).settle(Outcome::Final(error()), 1.0), Verdict::Fail(_)));
+    }
+
+    #[test]
+    fn retry_after_overrides_the_backoff_within_a_day() {
+        let wish = |secs| Outcome::Err { error: error(), retry_after: Some(Duration::from_secs(secs)) };
+        assert!(matches!(lease(1).settle(wish(7), 1.0), Verdict::Retry { delay, .. } if delay.as_secs() == 7));
+        assert!(matches!(lease(1).settle(wish(u64::MAX), 1.0), Verdict::Retry { delay, .. } if delay.as_secs() == 86_400));
+    }
+
+    #[test]
+    fn an_output_over_the_limit_fails_rather_than_loops() {
+        let big = serde_json::value::to_raw_value(&"x".repeat(MAX_OUTPUT_BYTES)).expect("a string is JSON");
+        assert!(matches!(lease(1).settle(Outcome::Done(big), 1.0), Verdict::Fail(e) if e.code == ErrorCode::InvalidOutput));
+    }
+
+    #[test]
+    fn status_words_are_read_back() {
+        for status in Status::ALL {
+            assert_eq!(Status::parse(status.as_str()), Some(status));
+        }
+        assert_eq!(Status::parse("done"), None);
+    }
+}

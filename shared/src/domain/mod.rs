@@ -1,0 +1,9 @@
+//! The rules, free of I/O: no SQL, no clock, no environment, no randomness but what is passed in.
+
+pub mod deadline;
+pub mod job;
+pub mod retry;
+
+pub use deadline::Deadline;
+pub use job::{ErrorCode, JobError, Lease, Outcome, Status, Target, Verdict};
+pub use retry::Backoff;

@@ -1,0 +1,9 @@
+//! What the functions of Punchcard must agree on. `domain` decides and knows no I/O; `db` records and holds all
+//! SQL of the project; `config` alone reads the environment.
+
+pub mod config;
+pub mod db;
+pub mod domain;
+pub mod http_client;
+pub mod secrets;
+pub mod telemetry;
