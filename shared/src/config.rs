@@ -1,0 +1,109 @@
+//! Every setting, read once. No other file of the functions reads the environment.
+
+use std::{env, time::Duration};
+
+use crate::secrets::{AwsCredentials, SecretSource};
+
+/// A setting that is missing or makes no sense: one line that says which and what to do.
+#[derive(Debug, thiserror::Error)]
+#[error("{name}: {problem}")]
+pub struct ConfigError {
+    name: &'static str,
+    problem: String,
+}
+
+/// What both functions need: where the database is, and where secrets come from.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// `DATABASE_URL`, or the secret `SECRET_ARN` that holds it.
+    pub secrets: SecretSource,
+    /// `LOG_LEVEL`: a filter such as `info`.
+    pub log: String,
+    /// Who may call the API.
+    pub auth: AuthConfig,
+    /// How the worker runs jobs.
+    pub worker: WorkerConfig,
+}
+
+/// Who may call the API.
+#[derive(Debug, Clone)]
+pub struct AuthConfig {
+    /// `JWT_ISSUER`: the exact `iss`; for Supabase `https://<ref>.supabase.co/auth/v1`.
+    pub issuer: Option<String>,
+    /// `JWT_AUDIENCE`: must be in `aud`; default `authenticated`.
+    pub audience: String,
+    /// `JWKS_URL`: the issuer's keys; default `<issuer>/.well-known/jwks.json` unless an HS256 secret is set.
+    pub jwks_url: Option<String>,
+    /// `ACCOUNT_CLAIM`: the claim of `app_metadata` that names the account, instead of `sub`.
+    pub account_claim: Option<String>,
+}
+
+/// How the worker runs jobs.
+#[derive(Debug, Clone)]
+pub struct WorkerConfig {
+    /// `CONCURRENCY`: jobs in flight at once; default 50.
+    pub concurrency: usize,
+    /// `LINGER_MS`: how long after the last due job the tick keeps looking; default 0.
+    pub linger: Duration,
+    /// `ALLOW_PRIVATE_TARGETS`: plain HTTP and private addresses as targets, for local use only.
+    pub allow_private_targets: bool,
+}
+
+impl Config {
+    /// Reads the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError`] names the first setting that is missing or malformed.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        let secrets = SecretSource {
+            database_url: text("DATABASE_URL"),
+            jwt_secret: text("JWT_SECRET"),
+            signing_secret: text("SIGNING_SECRET"),
+            arn: text("SECRET_ARN"),
+            endpoint: text("SECRETS_ENDPOINT"),
+            region: text("AWS_REGION"),
+            credentials: match (text("AWS_ACCESS_KEY_ID"), text("AWS_SECRET_ACCESS_KEY")) {
+                (Some(id), Some(secret)) => Some(AwsCredentials { id, secret, token: text("AWS_SESSION_TOKEN") }),
+                _ => None,
+            },
+        };
+        if secrets.database_url.is_none() && secrets.arn.is_none() {
+            let problem = "set DATABASE_URL, or SECRET_ARN to a secret that holds it".into();
+            return Err(ConfigError { name: "DATABASE_URL", problem });
+        }
+        Ok(Self {
+            secrets,
+            log: text("LOG_LEVEL").or_else(|| text("AWS_LAMBDA_LOG_LEVEL")).unwrap_or_else(|| "info".into()),
+            auth: AuthConfig {
+                issuer: text("JWT_ISSUER"),
+                audience: text("JWT_AUDIENCE").unwrap_or_else(|| "authenticated".into()),
+                jwks_url: text("JWKS_URL"),
+                account_claim: text("ACCOUNT_CLAIM"),
+            },
+            worker: WorkerConfig {
+                concurrency: number("CONCURRENCY", 50, 1..=1000)?,
+                linger: Duration::from_millis(number("LINGER_MS", 0, 0..=600_000)? as u64),
+                allow_private_targets: text("ALLOW_PRIVATE_TARGETS").is_some_and(|value| value == "true"),
+            },
+        })
+    }
+}
+
+fn text(name: &'static str) -> Option<String> {
+    env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+fn number(
+    name: &'static str,
+    default: usize,
+    range: std::ops::RangeInclusive<usize>,
+) -> Result<usize, ConfigError> {
+    let Some(value) = text(name) else { return Ok(default) };
+    match value.parse() {
+        Ok(number) if range.contains(&number) => Ok(number),
+        _ => {
+            let problem = format!("must be a whole number from {} to {}", range.start(), range.end());
+            Err(ConfigError { name, problem })
+        }
+    }
+}

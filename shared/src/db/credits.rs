@@ -1,0 +1,134 @@
+//! One function per statement on `accounts` and `ledger`.
+
+use serde::Serialize;
+use tokio_postgres::{Row, types::Type};
+use uuid::Uuid;
+
+use super::{Again, Db, DbError};
+use crate::domain::Deadline;
+
+pub(crate) const FIND: &str = include_str!("credits/find.sql");
+pub(crate) const ENTRIES: &str = include_str!("credits/entries.sql");
+pub(crate) const GRANT: &str = include_str!("credits/grant.sql");
+pub(crate) const AUDIT: &str = include_str!("credits/audit.sql");
+
+/// What an account has.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Balance {
+    /// Free to spend.
+    pub available: i64,
+    /// Set aside for unfinished jobs.
+    pub held: i64,
+}
+
+/// One movement of the ledger.
+#[derive(Debug, Serialize)]
+pub struct Entry {
+    /// Rises with time.
+    pub id: i64,
+    /// `grant`, `hold`, `capture`, `release` or `adjust`.
+    pub kind: String,
+    /// What it did to `available`.
+    pub available_delta: i64,
+    /// What it did to `held`.
+    pub held_delta: i64,
+    /// `available` once it was in.
+    pub available_after: i64,
+    /// `held` once it was in.
+    pub held_after: i64,
+    /// The job it belongs to.
+    pub job_id: Option<Uuid>,
+    /// The key of a grant or adjustment.
+    pub idempotency_key: Option<String>,
+    /// Why, in the words of whoever moved it.
+    pub reason: Option<String>,
+    /// When.
+    pub created_at: String,
+}
+
+/// Something that must never be.
+#[derive(Debug, Serialize)]
+pub struct Finding {
+    /// `I1` to `I5`.
+    pub invariant: String,
+    /// The job or account.
+    pub subject: Option<Uuid>,
+    /// What is wrong.
+    pub finding: String,
+}
+
+impl Entry {
+    fn from_row(row: &Row) -> Self {
+        Self {
+            id: row.get(0),
+            kind: row.get(1),
+            available_delta: row.get(2),
+            held_delta: row.get(3),
+            available_after: row.get(4),
+            held_after: row.get(5),
+            job_id: row.get(6),
+            idempotency_key: row.get(7),
+            reason: row.get(8),
+            created_at: row.get(9),
+        }
+    }
+}
+
+impl Db {
+    /// An account's balance; zero for one that was never granted anything.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn balance(&self, account_id: Uuid, deadline: Deadline) -> Result<Balance, DbError> {
+        let rows = self.rows(FIND, &[(&account_id, Type::UUID)], Again::Safe, deadline).await?;
+        Ok(rows.first().map_or_else(Balance::default, |row| Balance { available: row.get(0), held: row.get(1) }))
+    }
+
+    /// At most `limit` entries of an account's ledger, newest first, older than the entry `before`.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn ledger(
+        &self,
+        account_id: Uuid,
+        before: Option<i64>,
+        limit: i64,
+        deadline: Deadline,
+    ) -> Result<Vec<Entry>, DbError> {
+        let params = [(&account_id as _, Type::UUID), (&before as _, Type::INT8), (&limit as _, Type::INT8)];
+        Ok(self.rows(ENTRIES, &params, Again::Safe, deadline).await?.iter().map(Entry::from_row).collect())
+    }
+
+    /// Grants credits once for each key; answers the entry and whether the key had made it before.
+    ///
+    /// # Errors
+    /// [`DbError::Refused`] with `invalid_amount` or `idempotency_mismatch` (422).
+    pub async fn grant(
+        &self,
+        account_id: Uuid,
+        amount: i64,
+        key: &str,
+        reason: Option<&str>,
+        deadline: Deadline,
+    ) -> Result<(Entry, bool), DbError> {
+        let params = [
+            (&account_id as _, Type::UUID),
+            (&amount as _, Type::INT8),
+            (&key as _, Type::TEXT),
+            (&reason as _, Type::TEXT),
+        ];
+        let rows = self.rows(GRANT, &params, Again::Safe, deadline).await?;
+        let row = rows.first().ok_or_else(|| DbError::Broken("grant answered no row".into()))?;
+        Ok((Entry::from_row(row), row.get(10)))
+    }
+
+    /// Everything that must never be; empty when all is well.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn audit(&self, deadline: Deadline) -> Result<Vec<Finding>, DbError> {
+        let rows = self.rows(AUDIT, &[], Again::Safe, deadline).await?;
+        let finding = |row: &Row| Finding { invariant: row.get(0), subject: row.get(1), finding: row.get(2) };
+        Ok(rows.iter().map(finding).collect())
+    }
+}

@@ -1,0 +1,322 @@
+//! One function per statement on `jobs`.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use tokio_postgres::{Row, types::Type};
+use uuid::Uuid;
+
+use super::{Again, Db, DbError};
+use crate::domain::{Backoff, Deadline, Lease, Status, Target, Verdict};
+
+pub(crate) const ENQUEUE: &str = include_str!("jobs/enqueue.sql");
+pub(crate) const FIND: &str = include_str!("jobs/find.sql");
+pub(crate) const LIST: &str = include_str!("jobs/list.sql");
+/// Claims due jobs; public for the tests that explain its plan.
+pub const CLAIM: &str = include_str!("jobs/claim.sql");
+pub(crate) const SETTLE: &str = include_str!("jobs/settle.sql");
+/// Takes back lapsed jobs; public for the tests that explain its plan.
+pub const RESCUE: &str = include_str!("jobs/rescue.sql");
+pub(crate) const HEALTH: &str = include_str!("jobs/health.sql");
+
+/// A job as its owner sees it.
+#[derive(Debug, Serialize)]
+pub struct Job {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// What to do.
+    pub kind: String,
+    /// Who pays.
+    pub account_id: Uuid,
+    /// Where it stands.
+    pub status: Status,
+    /// With what, as it was sent.
+    pub input: Box<RawValue>,
+    /// What came of it.
+    pub output: Option<Box<RawValue>>,
+    /// Why the last attempt that erred did.
+    pub error: Option<Box<RawValue>>,
+    /// Starts so far.
+    pub attempt: i32,
+    /// Starts there may be.
+    pub max_attempts: i32,
+    /// Not before.
+    pub run_at: String,
+    /// When it was queued.
+    pub created_at: String,
+    /// When it was first claimed.
+    pub started_at: Option<String>,
+    /// When it became final.
+    pub finished_at: Option<String>,
+    /// Unfinished by then, it fails.
+    pub expires_at: String,
+    /// What became of its price.
+    pub credits: JobCredits,
+}
+
+/// What became of a job's price.
+#[derive(Debug, Serialize)]
+pub struct JobCredits {
+    /// What was held when it was queued.
+    pub price: i64,
+    /// Still held.
+    pub held: i64,
+    /// Charged for good.
+    pub captured: i64,
+    /// Given back.
+    pub released: i64,
+}
+
+impl JobCredits {
+    fn of(status: Status, price: i64) -> Self {
+        let (held, captured, released) = match status {
+            Status::Queued | Status::Running => (price, 0, 0),
+            Status::Succeeded => (0, price, 0),
+            Status::Failed | Status::Canceled => (0, 0, price),
+        };
+        Self { price, held, captured, released }
+    }
+}
+
+impl Job {
+    fn from_row(row: &Row) -> Result<Self, DbError> {
+        let status: String = row.get(3);
+        let status = Status::parse(&status).ok_or_else(|| DbError::Broken(format!("unknown status {status}")))?;
+        let json = |text: String| RawValue::from_string(text).map_err(|error| DbError::Broken(error.to_string()));
+        Ok(Self {
+            id: row.get(0),
+            account_id: row.get(1),
+            kind: row.get(2),
+            status,
+            credits: JobCredits::of(status, row.get(4)),
+            attempt: row.get(5),
+            max_attempts: row.get(6),
+            input: json(row.get(7))?,
+            output: row.get::<_, Option<String>>(8).map(json).transpose()?,
+            error: row.get::<_, Option<String>>(9).map(json).transpose()?,
+            run_at: row.get(10),
+            created_at: row.get(11),
+            started_at: row.get(12),
+            finished_at: row.get(13),
+            expires_at: row.get(14),
+        })
+    }
+}
+
+/// A job that was bought, now or before.
+#[derive(Debug)]
+pub struct Enqueued {
+    /// The job as it is now.
+    pub job: Job,
+    /// Whether the idempotency key had bought it before.
+    pub replayed: bool,
+}
+
+/// Which of an account's jobs to list.
+#[derive(Debug, Clone, Default)]
+pub struct JobFilter {
+    /// Only those of this status.
+    pub status: Option<Status>,
+    /// Only those of this kind.
+    pub kind: Option<String>,
+    /// Only those created before this one.
+    pub before: Option<Uuid>,
+}
+
+/// What a rescue did to a job.
+#[derive(Debug)]
+pub struct Rescued {
+    /// The job.
+    pub job_id: Uuid,
+    /// `Queued` again, or `Failed` and released.
+    pub status: Status,
+}
+
+impl Db {
+    /// Holds the kind's price and queues the job, or answers the job that `key` bought before.
+    ///
+    /// # Errors
+    /// [`DbError::Refused`] with `insufficient_credits` (402), `unknown_kind` or `idempotency_mismatch` (422).
+    pub async fn enqueue(
+        &self,
+        account_id: Uuid,
+        kind: &str,
+        input: &RawValue,
+        key: Option<&str>,
+        deadline: Deadline,
+    ) -> Result<Enqueued, DbError> {
+        let again = if key.is_some() { Again::Safe } else { Again::Unsafe };
+        let rows = self
+            .rows(
+                ENQUEUE,
+                &[(&account_id, Type::UUID), (&kind, Type::TEXT), (&input.get(), Type::TEXT), (&key, Type::TEXT)],
+                again,
+                deadline,
+            )
+            .await?;
+        let row = rows.first().ok_or_else(|| DbError::Broken("enqueue answered no row".into()))?;
+        Ok(Enqueued { job: Job::from_row(row)?, replayed: row.get(15) })
+    }
+
+    /// One job, of `account_id` or, if `None`, of anybody.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn find_job(
+        &self,
+        id: Uuid,
+        account_id: Option<Uuid>,
+        deadline: Deadline,
+    ) -> Result<Option<Job>, DbError> {
+        let params = [(&id as _, Type::UUID), (&account_id as _, Type::UUID)];
+        self.rows(FIND, &params, Again::Safe, deadline).await?.first().map(Job::from_row).transpose()
+    }
+
+    /// At most `limit` jobs of an account, newest first.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn list_jobs(
+        &self,
+        account_id: Uuid,
+        filter: &JobFilter,
+        limit: i64,
+        deadline: Deadline,
+    ) -> Result<Vec<Job>, DbError> {
+        let status = filter.status.map(Status::as_str);
+        let params = [
+            (&account_id as _, Type::UUID),
+            (&status as _, Type::TEXT),
+            (&filter.kind as _, Type::TEXT),
+            (&filter.before as _, Type::UUID),
+            (&limit as _, Type::INT8),
+        ];
+        self.rows(LIST, &params, Again::Safe, deadline).await?.iter().map(Job::from_row).collect()
+    }
+
+    /// Claims at most `limit` due jobs that this worker serves and whose time limit fits into `budget`.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer. What an unanswered claim took comes back when its leases expire.
+    pub async fn claim(
+        &self,
+        limit: i64,
+        rust_kinds: &[&str],
+        budget: Duration,
+        lease: Duration,
+        deadline: Deadline,
+    ) -> Result<Vec<Lease>, DbError> {
+        let budget = i32::try_from(budget.as_secs()).unwrap_or(i32::MAX);
+        let lease = lease.as_secs_f64();
+        let params = [
+            (&limit as _, Type::INT8),
+            (&rust_kinds as _, Type::TEXT_ARRAY),
+            (&budget as _, Type::INT4),
+            (&lease as _, Type::FLOAT8),
+        ];
+        let rows = self.rows(CLAIM, &params, Again::Unsafe, deadline).await?;
+        Ok(rows.iter().map(lease_from_row).collect())
+    }
+
+    /// Records the verdicts, each fenced by its lease, and answers the jobs it settled: whoever is missing had
+    /// lost its lease, and nothing of it was written.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer. Sending the same verdicts again is safe.
+    pub async fn settle(&self, verdicts: &[(Lease, Verdict)], deadline: Deadline) -> Result<Vec<Uuid>, DbError> {
+        let mut columns = Columns::default();
+        for (lease, verdict) in verdicts {
+            columns.push(lease, verdict);
+        }
+        let params = [
+            (&columns.job_ids as _, Type::UUID_ARRAY),
+            (&columns.lease_tokens as _, Type::INT8_ARRAY),
+            (&columns.words as _, Type::TEXT_ARRAY),
+            (&columns.delays as _, Type::FLOAT8_ARRAY),
+            (&columns.outputs as _, Type::TEXT_ARRAY),
+            (&columns.errors as _, Type::TEXT_ARRAY),
+        ];
+        let rows = self.rows(SETTLE, &params, Again::Safe, deadline).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Takes back at most `limit` lapsed jobs: their lease, or their life, has expired.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer. Rescuing twice is safe.
+    pub async fn rescue(&self, limit: i64, deadline: Deadline) -> Result<Vec<Rescued>, DbError> {
+        let rows = self.rows(RESCUE, &[(&limit, Type::INT8)], Again::Safe, deadline).await?;
+        rows.iter()
+            .map(|row| {
+                let status: &str = row.get(1);
+                let status = Status::parse(status).ok_or_else(|| DbError::Broken("unknown status".into()))?;
+                Ok(Rescued { job_id: row.get(0), status })
+            })
+            .collect()
+    }
+
+    /// How long the oldest due job has been waiting, if one is; also whether the database answers at all.
+    ///
+    /// # Errors
+    /// [`DbError`] when it does not.
+    pub async fn oldest_due(&self, deadline: Deadline) -> Result<Option<Duration>, DbError> {
+        let rows = self.rows(HEALTH, &[], Again::Safe, deadline).await?;
+        let seconds: Option<f64> = rows.first().and_then(|row| row.get(0));
+        Ok(seconds.map(|seconds| Duration::from_secs_f64(seconds.max(0.0))))
+    }
+}
+
+fn lease_from_row(row: &Row) -> Lease {
+    let seconds = |column: usize| Duration::from_secs(row.get::<_, i32>(column).unsigned_abs().into());
+    let url: Option<String> = row.get(7);
+    let target = match url {
+        _ if row.get(9) => Target::Retired,
+        Some(url) => Target::Http { url, secret_version: row.get::<_, i32>(8).unsigned_abs() },
+        None => Target::Rust,
+    };
+    Lease {
+        job_id: row.get(0),
+        lease_token: row.get(1),
+        account_id: row.get(2),
+        kind: row.get(3),
+        attempt: row.get::<_, i32>(4).unsigned_abs(),
+        max_attempts: row.get::<_, i32>(5).unsigned_abs(),
+        input: row.get(6),
+        target,
+        timeout: seconds(10),
+        backoff: Backoff { base: seconds(11), cap: seconds(12) },
+        lasts: Duration::from_secs_f64(row.get::<_, f64>(13).max(0.0)),
+    }
+}
+
+/// Verdicts as the parallel arrays of `settle.sql`.
+#[derive(Default)]
+struct Columns<'a> {
+    job_ids: Vec<Uuid>,
+    lease_tokens: Vec<i64>,
+    words: Vec<&'static str>,
+    delays: Vec<f64>,
+    outputs: Vec<Option<&'a str>>,
+    errors: Vec<Option<String>>,
+}
+
+impl<'a> Columns<'a> {
+    fn push(&mut self, lease: &Lease, verdict: &'a Verdict) {
+        let (word, delay, output, error) = match verdict {
+            Verdict::Complete(output) => ("complete", 0.0, Some(output.get()), None),
+            Verdict::Retry { delay, error } => ("retry", delay.as_secs_f64(), None, Some(error)),
+            Verdict::Fail(error) => ("fail", 0.0, None, Some(error)),
+            Verdict::Return => ("return", 0.0, None, None),
+        };
+        let error = error.map(|error| {
+            serde_json::json!({ "code": error.code, "message": error.message, "attempt": lease.attempt }).to_string()
+        });
+        self.job_ids.push(lease.job_id);
+        self.lease_tokens.push(lease.lease_token);
+        self.words.push(word);
+        self.delays.push(delay);
+        self.outputs.push(output);
+        self.errors.push(error);
+    }
+}

@@ -1,0 +1,117 @@
+//! One function per statement on `kinds`.
+
+use serde::{Deserialize, Serialize};
+use tokio_postgres::types::Type;
+
+use super::{Again, Db, DbError};
+use crate::domain::Deadline;
+
+pub(crate) const LIST: &str = include_str!("kinds/list.sql");
+pub(crate) const APPLY: &str = include_str!("kinds/apply.sql");
+pub(crate) const RETIRE: &str = include_str!("kinds/retire.sql");
+
+/// A kind: its price and policy. The defaults are those of the table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Kind {
+    /// Its name; in `kinds.toml`, the name of its table.
+    #[serde(default, skip_serializing)]
+    pub name: String,
+    /// Credits.
+    pub price: i64,
+    /// Starts there may be.
+    #[serde(default = "three")]
+    pub max_attempts: i32,
+    /// The delay after the first attempt.
+    #[serde(default = "ten")]
+    pub backoff_seconds: i32,
+    /// The longest delay.
+    #[serde(default = "hour")]
+    pub backoff_max_seconds: i32,
+    /// How long one attempt may take.
+    #[serde(default = "thirty")]
+    pub timeout_seconds: i32,
+    /// Unfinished after this long, a job fails.
+    #[serde(default = "week")]
+    pub life_seconds: i32,
+    /// The HTTP target; without one, Rust code of that name.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// Which derivation of the kind's secret signs.
+    #[serde(default = "one")]
+    pub secret_version: i32,
+    /// Whether it is no longer offered.
+    #[serde(default, skip)]
+    pub retired: bool,
+}
+
+fn one() -> i32 {
+    1
+}
+fn three() -> i32 {
+    3
+}
+fn ten() -> i32 {
+    10
+}
+fn thirty() -> i32 {
+    30
+}
+fn hour() -> i32 {
+    3_600
+}
+fn week() -> i32 {
+    604_800
+}
+
+impl Db {
+    /// Every kind.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn list_kinds(&self, deadline: Deadline) -> Result<Vec<Kind>, DbError> {
+        let rows = self.rows(LIST, &[], Again::Safe, deadline).await?;
+        Ok(rows
+            .iter()
+            .map(|row| Kind {
+                name: row.get(0),
+                price: row.get(1),
+                max_attempts: row.get(2),
+                backoff_seconds: row.get(3),
+                backoff_max_seconds: row.get(4),
+                timeout_seconds: row.get(5),
+                life_seconds: row.get(6),
+                url: row.get(7),
+                secret_version: row.get(8),
+                retired: row.get(9),
+            })
+            .collect())
+    }
+
+    /// Makes one kind what `kind` says, and offers it.
+    ///
+    /// # Errors
+    /// [`DbError::Broken`] when a value is out of its range.
+    pub async fn apply_kind(&self, kind: &Kind, deadline: Deadline) -> Result<(), DbError> {
+        let params = [
+            (&kind.name as _, Type::TEXT),
+            (&kind.price as _, Type::INT8),
+            (&kind.max_attempts as _, Type::INT4),
+            (&kind.backoff_seconds as _, Type::INT4),
+            (&kind.backoff_max_seconds as _, Type::INT4),
+            (&kind.timeout_seconds as _, Type::INT4),
+            (&kind.life_seconds as _, Type::INT4),
+            (&kind.url as _, Type::TEXT),
+            (&kind.secret_version as _, Type::INT4),
+        ];
+        self.rows(APPLY, &params, Again::Safe, deadline).await.map(drop)
+    }
+
+    /// Stops offering a kind; what is queued of it fails and is released.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn retire_kind(&self, name: &str, deadline: Deadline) -> Result<(), DbError> {
+        self.rows(RETIRE, &[(&name, Type::TEXT)], Again::Safe, deadline).await.map(drop)
+    }
+}

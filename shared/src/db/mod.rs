@@ -1,0 +1,254 @@
+//! All SQL of the project, one statement to a file, and the one connection of an execution environment.
+//!
+//! Statements go out unnamed and return built-in types only: named ones break behind a transaction pooler, and a
+//! user-defined result type brings them back through the driver's own look-ups (ADR 0003).
+
+pub mod credits;
+pub mod jobs;
+pub mod kinds;
+#[cfg(feature = "migrate")]
+pub mod migrate;
+pub mod tokens;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::{sync::Mutex, time::timeout_at};
+use tokio_postgres::{
+    Client, Config, Row,
+    config::{Host, SslMode},
+    error::SqlState,
+    types::{ToSql, Type},
+};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use crate::{
+    domain::Deadline,
+    secrets::{SecretError, SecretStore},
+};
+
+/// A parameter and the type it is sent as.
+type Param<'a> = (&'a (dyn ToSql + Sync), Type);
+
+/// Opening a connection may take this long at most.
+const CONNECT_BUDGET: Duration = Duration::from_secs(5);
+/// A connection unused for longer than this may have died while the function was frozen: it is asked first.
+const TRUSTED_FOR: Duration = Duration::from_secs(10);
+/// How long that question may take.
+const CHECK_BUDGET: Duration = Duration::from_secs(1);
+
+/// Why a statement has no answer. Each variant is a decision of its own.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// The database refused by its rules (SQLSTATE `PTxyz`): the word, the HTTP-like status, and the detail.
+    #[error("{code}: {detail}")]
+    Refused {
+        /// The `xyz` of the SQLSTATE.
+        status: u16,
+        /// The rule, in a word, such as `insufficient_credits`.
+        code: String,
+        /// What a caller may know: text, or JSON for the codes that carry figures.
+        detail: String,
+    },
+    /// Nothing was executed: try again later.
+    #[error("the database cannot be reached: {0}")]
+    Unavailable(String),
+    /// The connection was lost, or time ran out, after the statement was sent: it may have been executed.
+    #[error("the outcome is unknown: {0}")]
+    Unknown(String),
+    /// The database answered with an error that no retry mends.
+    #[error("the database refuses the statement: {0}")]
+    Broken(String),
+}
+
+/// The one connection of an execution environment, opened when first needed and replaced after any doubt.
+#[derive(Debug)]
+pub struct Db {
+    secrets: Arc<SecretStore>,
+    connection: Mutex<Option<Connection>>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    client: Client,
+    used: Instant,
+}
+
+/// Whether a statement may be sent again when its outcome is unknown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Again {
+    /// It reads, or a key or lease token makes a second execution a no-op.
+    Safe,
+    /// A second execution might do it twice.
+    Unsafe,
+}
+
+impl Db {
+    /// A database that nobody has connected to yet.
+    #[must_use]
+    pub fn new(secrets: Arc<SecretStore>) -> Self {
+        Self { secrets, connection: Mutex::new(None) }
+    }
+
+    /// Sends one statement and answers its rows: one round trip. A connection that turns out to be dead is replaced
+    /// once, if the statement was not executed or may be executed again.
+    async fn rows(
+        &self,
+        sql: &str,
+        params: &[Param<'_>],
+        again: Again,
+        deadline: Deadline,
+    ) -> Result<Vec<Row>, DbError> {
+        let mut slot = self.connection.lock().await;
+        for last in [false, true] {
+            let mut connection = match slot.take() {
+                Some(connection) if connection.is_alive(deadline).await => connection,
+                _ => self.connect(deadline).await?,
+            };
+            match timeout_at(deadline.instant(), connection.client.query_typed(sql, params)).await {
+                Ok(Ok(rows)) => {
+                    connection.used = Instant::now();
+                    *slot = Some(connection);
+                    return Ok(rows);
+                }
+                Ok(Err(error)) => {
+                    let error = classify(&error);
+                    // A refusal leaves the connection sound; anything else puts it in doubt.
+                    if matches!(error, DbError::Refused { .. } | DbError::Broken(_)) {
+                        connection.used = Instant::now();
+                        *slot = Some(connection);
+                    }
+                    let retry = match error {
+                        DbError::Unavailable(_) => true,
+                        DbError::Unknown(_) => again == Again::Safe,
+                        DbError::Refused { .. } | DbError::Broken(_) => false,
+                    };
+                    if last || !retry {
+                        return Err(error);
+                    }
+                    tracing::warn!(error = %error, "database connection replaced");
+                }
+                // The server goes on with a statement whose future was dropped: the connection goes with it.
+                Err(_) => return Err(DbError::Unknown("no answer in time".into())),
+            }
+        }
+        Err(DbError::Unavailable("the connection was lost twice".into()))
+    }
+
+    async fn connect(&self, deadline: Deadline) -> Result<Connection, DbError> {
+        let deadline = deadline.within(CONNECT_BUDGET);
+        let secrets = self.secrets.get(deadline).await?;
+        let client = timeout_at(deadline.instant(), open(&secrets.database_url))
+            .await
+            .map_err(|_| DbError::Unavailable("connecting took too long".into()))??;
+        Ok(Connection { client, used: Instant::now() })
+    }
+}
+
+impl Connection {
+    /// Whether the connection still answers. Asked only after a pause: `is_closed` alone does not know about a
+    /// connection that died while the process was frozen.
+    async fn is_alive(&self, deadline: Deadline) -> bool {
+        if self.used.elapsed() > TRUSTED_FOR {
+            let check = timeout_at(deadline.within(CHECK_BUDGET).instant(), self.client.check_connection()).await;
+            return matches!(check, Ok(Ok(())));
+        }
+        !self.client.is_closed()
+    }
+}
+
+impl From<SecretError> for DbError {
+    fn from(error: SecretError) -> Self {
+        Self::Unavailable(error.to_string())
+    }
+}
+
+/// Opens a connection: TLS, verified, to anything but the loopback.
+pub(crate) async fn open(url: &str) -> Result<Client, DbError> {
+    let mut config: Config = url
+        .parse()
+        .map_err(|error| DbError::Unavailable(format!("DATABASE_URL is not a PostgreSQL connection string: {error}")))?;
+    let local = config.get_hosts().iter().all(|host| match host {
+        Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()),
+        #[cfg(unix)]
+        Host::Unix(_) => true,
+    });
+    config.ssl_mode(if local { SslMode::Disable } else { SslMode::Require }).application_name("punchcard");
+    let tls = MakeRustlsConnect::new(crate::http_client::public_tls());
+    let (client, connection) = config.connect(tls).await.map_err(|error| DbError::Unavailable(reason(&error)))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = %error, "database connection ended");
+        }
+    });
+    Ok(client)
+}
+
+fn classify(error: &tokio_postgres::Error) -> DbError {
+    let Some(db) = error.as_db_error() else {
+        return if error.is_closed() {
+            DbError::Unknown("the connection was closed".into())
+        } else if std::error::Error::source(error).is_some_and(|cause| cause.is::<std::io::Error>()) {
+            DbError::Unknown(reason(error))
+        } else {
+            DbError::Broken(reason(error))
+        };
+    };
+    let code = db.code().code();
+    if let Some(status) = code.strip_prefix("PT").and_then(|status| status.parse().ok()) {
+        let detail = db.detail().unwrap_or_default().to_owned();
+        return DbError::Refused { status, code: db.message().to_owned(), detail };
+    }
+    let rolled_back = [
+        SqlState::T_R_SERIALIZATION_FAILURE,
+        SqlState::T_R_DEADLOCK_DETECTED,
+        SqlState::LOCK_NOT_AVAILABLE,
+        SqlState::QUERY_CANCELED,
+        SqlState::TOO_MANY_CONNECTIONS,
+        SqlState::ADMIN_SHUTDOWN,
+        SqlState::CRASH_SHUTDOWN,
+        SqlState::CANNOT_CONNECT_NOW,
+        SqlState::DISK_FULL,
+    ];
+    // Poolers speak for a server that they could not reach in class 08, 58 and, Supavisor, XX000.
+    if rolled_back.contains(db.code()) || matches!(&code[..2], "08" | "53" | "57" | "58") || code == "XX000" {
+        DbError::Unavailable(reason(error))
+    } else {
+        DbError::Broken(reason(error))
+    }
+}
+
+/// The error with its causes, in one line.
+fn reason(error: &tokio_postgres::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+/// Every statement with its name: tests prepare each against the migrated schema.
+pub const STATEMENTS: &[(&str, &str)] = &[
+    ("jobs/enqueue", jobs::ENQUEUE),
+    ("jobs/find", jobs::FIND),
+    ("jobs/list", jobs::LIST),
+    ("jobs/claim", jobs::CLAIM),
+    ("jobs/settle", jobs::SETTLE),
+    ("jobs/rescue", jobs::RESCUE),
+    ("jobs/health", jobs::HEALTH),
+    ("credits/find", credits::FIND),
+    ("credits/entries", credits::ENTRIES),
+    ("credits/grant", credits::GRANT),
+    ("credits/audit", credits::AUDIT),
+    ("tokens/valid", tokens::VALID),
+    ("tokens/create", tokens::CREATE),
+    ("tokens/list", tokens::LIST),
+    ("tokens/revoke", tokens::REVOKE),
+    ("kinds/list", kinds::LIST),
+    ("kinds/apply", kinds::APPLY),
+    ("kinds/retire", kinds::RETIRE),
+];

@@ -1,0 +1,250 @@
+//! One HTTPS request at a time, for targets, key sets and secrets. A host is resolved once, every address vetted,
+//! and the vetted address connected to, so that no second look-up can smuggle in a private one (DNS rebinding).
+//! No redirects, no decompression, a bounded answer, all within a deadline.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, LazyLock},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, Uri, header};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper_util::rt::TokioIo;
+use rustls::pki_types::ServerName;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::timeout_at,
+};
+use tokio_rustls::TlsConnector;
+
+use crate::domain::Deadline;
+
+/// Where a request may go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Allow {
+    /// Public addresses, by HTTPS on port 443 or above 1023: whatever a caller or operator may name.
+    PublicHttps,
+    /// Anything, also plain HTTP on the loopback: what the deployment itself configures, and local use.
+    Anything,
+}
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// The URL, its port or its address is not allowed.
+    #[error("{0}")]
+    Forbidden(String),
+    /// Connecting, TLS or the exchange itself failed.
+    #[error("{0}")]
+    Unreachable(String),
+    /// No answer in time.
+    #[error("no answer in time")]
+    TimedOut,
+    /// The answer is longer than allowed.
+    #[error("the answer is longer than {0} bytes")]
+    TooLarge(usize),
+}
+
+static TLS: LazyLock<TlsConnector> = LazyLock::new(|| TlsConnector::from(Arc::new(public_tls())));
+
+/// TLS that trusts the web's certification authorities, and verifies always.
+pub(crate) fn public_tls() -> rustls::ClientConfig {
+    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("ring supports TLS 1.2 and 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+/// Sends a request and reads at most `limit` bytes of the answer.
+///
+/// # Errors
+/// [`HttpError`] says whether the target was refused, out of reach, too slow or too talkative.
+pub async fn send(
+    request: Request<Bytes>,
+    allow: Allow,
+    limit: usize,
+    deadline: Deadline,
+) -> Result<Response<Bytes>, HttpError> {
+    timeout_at(deadline.instant(), exchange(request, allow, limit)).await.unwrap_or(Err(HttpError::TimedOut))
+}
+
+async fn exchange(mut request: Request<Bytes>, allow: Allow, limit: usize) -> Result<Response<Bytes>, HttpError> {
+    let uri = request.uri().clone();
+    let (host, port, tls) = destination(&uri, allow)?;
+    let stream = connect(host, port, allow).await?;
+
+    let authority = uri.authority().map_or_else(String::new, |authority| authority.as_str().to_owned());
+    let path = uri.path_and_query().map_or_else(|| "/".to_owned(), |path| path.as_str().to_owned());
+    let value = authority.parse().map_err(|_| HttpError::Forbidden("the URL's host is malformed".into()))?;
+    request.headers_mut().insert(header::HOST, value);
+    *request.uri_mut() = path.parse().map_err(|_| HttpError::Forbidden("the URL's path is malformed".into()))?;
+
+    if tls {
+        let name = ServerName::try_from(host.to_owned())
+            .map_err(|_| HttpError::Forbidden("the URL's host is malformed".into()))?;
+        let stream = TLS.connect(name, stream).await.map_err(unreachable)?;
+        exchange_over(stream, request, limit).await
+    } else {
+        exchange_over(stream, request, limit).await
+    }
+}
+
+async fn exchange_over(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    request: Request<Bytes>,
+    limit: usize,
+) -> Result<Response<Bytes>, HttpError> {
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(unreachable)?;
+    // Polled beside the request rather than spawned: dropping this future drops the connection with it.
+    let answer = async move {
+        let response = sender.send_request(request.map(Full::new)).await.map_err(unreachable)?;
+        let (parts, body) = response.into_parts();
+        let body = Limited::new(body, limit).collect().await.map_err(|error| {
+            if error.is::<http_body_util::LengthLimitError>() {
+                HttpError::TooLarge(limit)
+            } else {
+                HttpError::Unreachable(error.to_string())
+            }
+        })?;
+        Ok(Response::from_parts(parts, body.to_bytes()))
+    };
+    tokio::pin!(answer);
+    let mut connection = std::pin::pin!(connection);
+    let mut open = true;
+    loop {
+        tokio::select! {
+            answer = &mut answer => return answer,
+            _ = &mut connection, if open => open = false,
+        }
+    }
+}
+
+fn unreachable(error: impl std::fmt::Display) -> HttpError {
+    HttpError::Unreachable(error.to_string())
+}
+
+/// Host, port and whether TLS is spoken, if the URL itself is allowed.
+fn destination(uri: &Uri, allow: Allow) -> Result<(&str, u16, bool), HttpError> {
+    let forbidden = |why: &str| Err(HttpError::Forbidden(why.to_owned()));
+    let tls = match uri.scheme_str() {
+        Some("https") => true,
+        Some("http") if allow == Allow::Anything => false,
+        _ => return forbidden("only https URLs are allowed"),
+    };
+    let Some(authority) = uri.authority() else { return forbidden("the URL has no host") };
+    if authority.as_str().contains('@') {
+        return forbidden("a URL with user information is not allowed");
+    }
+    let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
+    if allow == Allow::PublicHttps && port != 443 && port < 1024 {
+        return forbidden("that port is not allowed");
+    }
+    Ok((authority.host().trim_start_matches('[').trim_end_matches(']'), port, tls))
+}
+
+/// Whether a URL may be a target at all; its addresses are vetted when it is called.
+///
+/// # Errors
+/// [`HttpError::Forbidden`] says what is wrong with it.
+pub fn vet_url(url: &str, allow: Allow) -> Result<(), HttpError> {
+    let uri: Uri = url.parse().map_err(|_| HttpError::Forbidden("the URL is malformed".into()))?;
+    let (host, _, _) = destination(&uri, allow)?;
+    match host.parse::<IpAddr>() {
+        Ok(address) if allow == Allow::PublicHttps && !is_public(address) => {
+            Err(HttpError::Forbidden("the URL's address is not public".into()))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn connect(host: &str, port: u16, allow: Allow) -> Result<TcpStream, HttpError> {
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await.map_err(unreachable)?.collect();
+    // One private address among them is enough to refuse: a mixed answer is how rebinding begins.
+    if allow == Allow::PublicHttps && addresses.iter().any(|address| !is_public(address.ip())) {
+        return Err(HttpError::Forbidden("the host's address is not public".into()));
+    }
+    let mut last = HttpError::Unreachable("the host has no address".into());
+    for address in addresses {
+        match TcpStream::connect(address).await {
+            Ok(stream) => {
+                let _ = stream.set_nodelay(true);
+                return Ok(stream);
+            }
+            Err(error) => last = unreachable(error),
+        }
+    }
+    Err(last)
+}
+
+/// Whether an address lies in the public internet (IANA special-purpose registries, RFC 6890).
+#[must_use]
+pub fn is_public(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => is_public_v4(v4),
+        IpAddr::V6(v6) => is_public_v6(v6),
+    }
+}
+
+fn is_public_v4(address: Ipv4Addr) -> bool {
+    let [a, b, c, _] = address.octets();
+    let special = address.is_private()
+        || address.is_loopback()
+        || address.is_link_local()
+        || address.is_multicast()
+        || address.is_documentation()
+        || a == 0
+        || a >= 240
+        || (a == 100 && (64..128).contains(&b))      // carrier-grade NAT
+        || (a == 192 && b == 0 && c == 0)            // protocol assignments
+        || (a == 192 && b == 88 && c == 99)          // 6to4 relay
+        || (a == 198 && (b == 18 || b == 19)); // benchmarking
+    !special
+}
+
+fn is_public_v6(address: Ipv6Addr) -> bool {
+    let segments = address.segments();
+    if let Some(v4) = address.to_ipv4_mapped() {
+        return is_public_v4(v4);
+    }
+    // Global unicast is 2000::/3; of it, not documentation, Teredo and ORCHID, nor 6to4, which wraps any IPv4.
+    (segments[0] & 0xe000) == 0x2000
+        && segments[0] != 0x2002
+        && !(segments[0] == 0x2001 && (segments[1] < 0x200 || segments[1] == 0x0db8))
+        && (segments[0], segments[1] & 0xf000) != (0x3fff, 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_public_addresses_are_public() {
+        let private = "127.0.0.1 10.1.2.3 172.16.0.1 192.168.1.1 169.254.169.254 169.254.100.1 100.64.0.1 0.0.0.0 \
+            224.0.0.1 255.255.255.255 192.0.0.1 198.18.0.1 ::1 :: fe80::1 fc00::1 ff02::1 ::ffff:169.254.169.254 \
+            64:ff9b::a9fe:a9fe 2002:7f00:1:: 2001:db8::1 2001::1";
+        for address in private.split_whitespace() {
+            assert!(!is_public(address.parse().expect(address)), "{address}");
+        }
+        for address in ["1.1.1.1", "93.184.216.34", "2606:4700::1111", "::ffff:1.1.1.1"] {
+            assert!(is_public(address.parse().expect(address)), "{address}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_public_https_without_user_information() {
+        let bad = "http://example.com/ file:///etc/passwd https://u:p@example.com/ https://127.0.0.1/ \
+            https://[::ffff:169.254.169.254]/ https://[::1]:8443/ https://example.com:22/ ftp://example.com/ nonsense";
+        for url in bad.split_whitespace() {
+            assert!(vet_url(url, Allow::PublicHttps).is_err(), "{url}");
+        }
+        for url in ["https://example.com/jobs?x=1", "https://example.com:8443/"] {
+            assert!(vet_url(url, Allow::PublicHttps).is_ok(), "{url}");
+        }
+        assert!(vet_url("http://127.0.0.1:9999/ok", Allow::Anything).is_ok());
+    }
+}
