@@ -63,7 +63,9 @@ impl Config {
             endpoint: text("SECRETS_ENDPOINT"),
             region: text("AWS_REGION"),
             credentials: match (text("AWS_ACCESS_KEY_ID"), text("AWS_SECRET_ACCESS_KEY")) {
-                (Some(id), Some(secret)) => Some(AwsCredentials { id, secret, token: text("AWS_SESSION_TOKEN") }),
+                (Some(id), Some(secret)) => {
+                    Some(AwsCredentials { id, secret, token: text("AWS_SESSION_TOKEN") })
+                }
                 _ => None,
             },
         };

@@ -72,7 +72,11 @@ pub async fn send(
     timeout_at(deadline.instant(), exchange(request, allow, limit)).await.unwrap_or(Err(HttpError::TimedOut))
 }
 
-async fn exchange(mut request: Request<Bytes>, allow: Allow, limit: usize) -> Result<Response<Bytes>, HttpError> {
+async fn exchange(
+    mut request: Request<Bytes>,
+    allow: Allow,
+    limit: usize,
+) -> Result<Response<Bytes>, HttpError> {
     let uri = request.uri().clone();
     let (host, port, tls) = destination(&uri, allow)?;
     let stream = connect(host, port, allow).await?;
@@ -81,7 +85,8 @@ async fn exchange(mut request: Request<Bytes>, allow: Allow, limit: usize) -> Re
     let path = uri.path_and_query().map_or_else(|| "/".to_owned(), |path| path.as_str().to_owned());
     let value = authority.parse().map_err(|_| HttpError::Forbidden("the URL's host is malformed".into()))?;
     request.headers_mut().insert(header::HOST, value);
-    *request.uri_mut() = path.parse().map_err(|_| HttpError::Forbidden("the URL's path is malformed".into()))?;
+    *request.uri_mut() =
+        path.parse().map_err(|_| HttpError::Forbidden("the URL's path is malformed".into()))?;
 
     if tls {
         let name = ServerName::try_from(host.to_owned())
@@ -163,7 +168,8 @@ pub fn vet_url(url: &str, allow: Allow) -> Result<(), HttpError> {
 }
 
 async fn connect(host: &str, port: u16, allow: Allow) -> Result<TcpStream, HttpError> {
-    let addresses: Vec<SocketAddr> = tokio::net::lookup_host((host, port)).await.map_err(unreachable)?.collect();
+    let addresses: Vec<SocketAddr> =
+        tokio::net::lookup_host((host, port)).await.map_err(unreachable)?.collect();
     // One private address among them is enough to refuse: a mixed answer is how rebinding begins.
     if allow == Allow::PublicHttps && addresses.iter().any(|address| !is_public(address.ip())) {
         return Err(HttpError::Forbidden("the host's address is not public".into()));

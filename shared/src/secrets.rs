@@ -147,8 +147,10 @@ impl SecretStore {
             .build()
             .map_err(|error| fail(&error))?
             .into();
-        let headers =
-            [("x-amz-target", "secretsmanager.GetSecretValue"), ("content-type", "application/x-amz-json-1.1")];
+        let headers = [
+            ("x-amz-target", "secretsmanager.GetSecretValue"),
+            ("content-type", "application/x-amz-json-1.1"),
+        ];
         let signable =
             SignableRequest::new("POST", endpoint, headers.into_iter(), SignableBody::Bytes(body.as_bytes()))
                 .map_err(|error| fail(&error))?;
@@ -160,9 +162,10 @@ impl SecretStore {
         let mut request = request.body(Bytes::from(body)).map_err(|error| fail(&error))?;
         instructions.apply_to_request_http1x(&mut request);
 
-        let response = http_client::send(request, Allow::Anything, 131_072, deadline.within(Duration::from_secs(3)))
-            .await
-            .map_err(|error| fail(&error))?;
+        let response =
+            http_client::send(request, Allow::Anything, 131_072, deadline.within(Duration::from_secs(3)))
+                .await
+                .map_err(|error| fail(&error))?;
         if !response.status().is_success() {
             return Err(fail(&format!("Secrets Manager answered {}", response.status())));
         }
@@ -171,7 +174,8 @@ impl SecretStore {
             #[serde(rename = "SecretString")]
             secret_string: String,
         }
-        let value: Value = serde_json::from_slice(response.body()).map_err(|_| fail(&"no SecretString in the answer"))?;
+        let value: Value =
+            serde_json::from_slice(response.body()).map_err(|_| fail(&"no SecretString in the answer"))?;
         serde_json::from_str(&value.secret_string)
             .map_err(|_| fail(&"it must be a JSON object with DATABASE_URL, JWT_SECRET, SIGNING_SECRET"))
     }

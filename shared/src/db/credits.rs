@@ -81,7 +81,9 @@ impl Db {
     /// [`DbError`] when there is no answer.
     pub async fn balance(&self, account_id: Uuid, deadline: Deadline) -> Result<Balance, DbError> {
         let rows = self.rows(FIND, &[(&account_id, Type::UUID)], Again::Safe, deadline).await?;
-        Ok(rows.first().map_or_else(Balance::default, |row| Balance { available: row.get(0), held: row.get(1) }))
+        Ok(rows
+            .first()
+            .map_or_else(Balance::default, |row| Balance { available: row.get(0), held: row.get(1) }))
     }
 
     /// At most `limit` entries of an account's ledger, newest first, older than the entry `before`.

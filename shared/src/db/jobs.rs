@@ -82,8 +82,10 @@ impl JobCredits {
 impl Job {
     fn from_row(row: &Row) -> Result<Self, DbError> {
         let status: String = row.get(3);
-        let status = Status::parse(&status).ok_or_else(|| DbError::Broken(format!("unknown status {status}")))?;
-        let json = |text: String| RawValue::from_string(text).map_err(|error| DbError::Broken(error.to_string()));
+        let status =
+            Status::parse(&status).ok_or_else(|| DbError::Broken(format!("unknown status {status}")))?;
+        let json =
+            |text: String| RawValue::from_string(text).map_err(|error| DbError::Broken(error.to_string()));
         Ok(Self {
             id: row.get(0),
             account_id: row.get(1),
@@ -150,7 +152,12 @@ impl Db {
         let rows = self
             .rows(
                 ENQUEUE,
-                &[(&account_id, Type::UUID), (&kind, Type::TEXT), (&input.get(), Type::TEXT), (&key, Type::TEXT)],
+                &[
+                    (&account_id, Type::UUID),
+                    (&kind, Type::TEXT),
+                    (&input.get(), Type::TEXT),
+                    (&key, Type::TEXT),
+                ],
                 again,
                 deadline,
             )
@@ -224,7 +231,11 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError`] when there is no answer. Sending the same verdicts again is safe.
-    pub async fn settle(&self, verdicts: &[(Lease, Verdict)], deadline: Deadline) -> Result<Vec<Uuid>, DbError> {
+    pub async fn settle(
+        &self,
+        verdicts: &[(Lease, Verdict)],
+        deadline: Deadline,
+    ) -> Result<Vec<Uuid>, DbError> {
         let mut columns = Columns::default();
         for (lease, verdict) in verdicts {
             columns.push(lease, verdict);
@@ -310,7 +321,8 @@ impl<'a> Columns<'a> {
             Verdict::Return => ("return", 0.0, None, None),
         };
         let error = error.map(|error| {
-            serde_json::json!({ "code": error.code, "message": error.message, "attempt": lease.attempt }).to_string()
+            serde_json::json!({ "code": error.code, "message": error.message, "attempt": lease.attempt })
+                .to_string()
         });
         self.job_ids.push(lease.job_id);
         self.lease_tokens.push(lease.lease_token);

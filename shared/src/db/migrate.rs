@@ -26,10 +26,7 @@ pub async fn apply(url: &str) -> Result<Vec<String>, DbError> {
         )
         .await
         .map_err(broken)?;
-    let rows = transaction
-        .query_typed("SELECT name FROM punchcard.migrations", &[])
-        .await
-        .map_err(broken)?;
+    let rows = transaction.query_typed("SELECT name FROM punchcard.migrations", &[]).await.map_err(broken)?;
     let known: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     let mut applied = Vec::new();
     for (name, sql) in MIGRATIONS.iter().filter(|(name, _)| !known.iter().any(|known| known == name)) {

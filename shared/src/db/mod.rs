@@ -152,7 +152,8 @@ impl Connection {
     /// connection that died while the process was frozen.
     async fn is_alive(&self, deadline: Deadline) -> bool {
         if self.used.elapsed() > TRUSTED_FOR {
-            let check = timeout_at(deadline.within(CHECK_BUDGET).instant(), self.client.check_connection()).await;
+            let check =
+                timeout_at(deadline.within(CHECK_BUDGET).instant(), self.client.check_connection()).await;
             return matches!(check, Ok(Ok(())));
         }
         !self.client.is_closed()
@@ -167,17 +168,20 @@ impl From<SecretError> for DbError {
 
 /// Opens a connection: TLS, verified, to anything but the loopback.
 pub(crate) async fn open(url: &str) -> Result<Client, DbError> {
-    let mut config: Config = url
-        .parse()
-        .map_err(|error| DbError::Unavailable(format!("DATABASE_URL is not a PostgreSQL connection string: {error}")))?;
+    let mut config: Config = url.parse().map_err(|error| {
+        DbError::Unavailable(format!("DATABASE_URL is not a PostgreSQL connection string: {error}"))
+    })?;
     let local = config.get_hosts().iter().all(|host| match host {
-        Host::Tcp(name) => name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()),
+        Host::Tcp(name) => {
+            name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
+        }
         #[cfg(unix)]
         Host::Unix(_) => true,
     });
     config.ssl_mode(if local { SslMode::Disable } else { SslMode::Require }).application_name("punchcard");
     let tls = MakeRustlsConnect::new(crate::http_client::public_tls());
-    let (client, connection) = config.connect(tls).await.map_err(|error| DbError::Unavailable(reason(&error)))?;
+    let (client, connection) =
+        config.connect(tls).await.map_err(|error| DbError::Unavailable(reason(&error)))?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(error = %error, "database connection ended");

@@ -69,7 +69,8 @@ impl Db {
         sha256: &[u8],
         deadline: Deadline,
     ) -> Result<Option<i16>, DbError> {
-        let params = [(&name as _, Type::TEXT), (&scopes as _, Type::TEXT_ARRAY), (&sha256 as _, Type::BYTEA)];
+        let params =
+            [(&name as _, Type::TEXT), (&scopes as _, Type::TEXT_ARRAY), (&sha256 as _, Type::BYTEA)];
         Ok(self.rows(CREATE, &params, Again::Unsafe, deadline).await?.first().map(|row| row.get(0)))
     }
 
@@ -81,7 +82,12 @@ impl Db {
         let rows = self.rows(LIST, &[], Again::Safe, deadline).await?;
         Ok(rows
             .iter()
-            .map(|row| TokenRow { name: row.get(0), slot: row.get(1), scopes: row.get(2), created_at: row.get(3) })
+            .map(|row| TokenRow {
+                name: row.get(0),
+                slot: row.get(1),
+                scopes: row.get(2),
+                created_at: row.get(3),
+            })
             .collect())
     }
 
@@ -89,7 +95,12 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError`] when there is no answer.
-    pub async fn revoke_token(&self, name: &str, slot: Option<i16>, deadline: Deadline) -> Result<(), DbError> {
+    pub async fn revoke_token(
+        &self,
+        name: &str,
+        slot: Option<i16>,
+        deadline: Deadline,
+    ) -> Result<(), DbError> {
         let params = [(&name as _, Type::TEXT), (&slot as _, Type::INT2)];
         self.rows(REVOKE, &params, Again::Safe, deadline).await.map(drop)
     }

@@ -253,14 +253,20 @@ mod tests {
     #[test]
     fn retry_after_overrides_the_backoff_within_a_day() {
         let wish = |secs| Outcome::Err { error: error(), retry_after: Some(Duration::from_secs(secs)) };
-        assert!(matches!(lease(1).settle(wish(7), 1.0), Verdict::Retry { delay, .. } if delay.as_secs() == 7));
-        assert!(matches!(lease(1).settle(wish(u64::MAX), 1.0), Verdict::Retry { delay, .. } if delay.as_secs() == 86_400));
+        assert!(
+            matches!(lease(1).settle(wish(7), 1.0), Verdict::Retry { delay, .. } if delay.as_secs() == 7)
+        );
+        assert!(
+            matches!(lease(1).settle(wish(u64::MAX), 1.0), Verdict::Retry { delay, .. } if delay.as_secs() == 86_400)
+        );
     }
 
     #[test]
     fn an_output_over_the_limit_fails_rather_than_loops() {
         let big = serde_json::value::to_raw_value(&"x".repeat(MAX_OUTPUT_BYTES)).expect("a string is JSON");
-        assert!(matches!(lease(1).settle(Outcome::Done(big), 1.0), Verdict::Fail(e) if e.code == ErrorCode::InvalidOutput));
+        assert!(
+            matches!(lease(1).settle(Outcome::Done(big), 1.0), Verdict::Fail(e) if e.code == ErrorCode::InvalidOutput)
+        );
     }
 
     #[test]

@@ -1,0 +1,116 @@
+//! Errors of the API: a code, a status, and what the caller may know, as `application/problem+json` (RFC 9457).
+//! The only place in the project that knows error statuses.
+
+use serde_json::{Map, Value, json};
+use shared::db::DbError;
+
+use crate::event::Response;
+
+/// What the caller did wrong, or what we could not do.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    status: u16,
+    code: String,
+    detail: String,
+    more: Map<String, Value>,
+}
+
+impl ApiError {
+    fn new(status: u16, code: impl Into<String>, detail: impl Into<String>) -> Self {
+        Self { status, code: code.into(), detail: detail.into(), more: Map::new() }
+    }
+
+    /// 400: the request cannot be read.
+    pub(crate) fn bad(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(400, code, detail)
+    }
+
+    /// 401: who is calling is not known.
+    pub(crate) fn unauthorized(detail: &'static str) -> Self {
+        Self::new(401, "unauthorized", detail)
+    }
+
+    /// 403: the caller is known and may not.
+    pub(crate) fn forbidden(detail: &'static str) -> Self {
+        Self::new(403, "forbidden", detail)
+    }
+
+    /// 404: it is not there, or not the caller's.
+    pub(crate) fn not_found() -> Self {
+        Self::new(404, "not_found", "There is nothing here.")
+    }
+
+    /// 405: the path is there, the method is not.
+    pub(crate) fn method_not_allowed() -> Self {
+        Self::new(405, "method_not_allowed", "This path has no such method.")
+    }
+
+    /// 413: more than is taken.
+    pub(crate) fn too_large(detail: &'static str) -> Self {
+        Self::new(413, "too_large", detail)
+    }
+
+    /// 415: not JSON.
+    pub(crate) fn unsupported_media_type() -> Self {
+        Self::new(415, "unsupported_media_type", "Send application/json.")
+    }
+
+    /// 422: it can be read, and makes no sense.
+    pub(crate) fn invalid(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(422, code, detail)
+    }
+
+    /// 503: who is calling cannot be found out now.
+    pub(crate) fn auth_unavailable() -> Self {
+        Self::new(503, "unavailable", "Try again later.")
+    }
+
+    pub(crate) fn into_response(self, request_id: &str) -> Response {
+        let mut body = json!({
+            "type": format!("urn:punchcard:problem:{}", self.code),
+            "title": self.code.replace('_', " "),
+            "status": self.status,
+            "code": self.code,
+            "detail": self.detail,
+            "request_id": request_id,
+        });
+        if let Some(body) = body.as_object_mut() {
+            body.extend(self.more);
+        }
+        let mut headers = vec![("content-type", "application/problem+json".to_owned())];
+        match self.status {
+            401 => headers.push(("www-authenticate", "Bearer".into())),
+            503 => headers.push(("retry-after", "5".into())),
+            _ => {}
+        }
+        Response { status: self.status, headers, body: body.to_string() }
+    }
+}
+
+impl From<DbError> for ApiError {
+    fn from(error: DbError) -> Self {
+        match error {
+            DbError::Refused { status, code, detail } => {
+                // Figures come as a JSON object, and go out as members beside the text.
+                match serde_json::from_str::<Map<String, Value>>(&detail) {
+                    Ok(more) => Self { more, ..Self::new(status, code, "Not enough credits.") },
+                    Err(_) => Self::new(status, code, detail),
+                }
+            }
+            DbError::Unavailable(why) => {
+                tracing::error!(error = why, "database unavailable");
+                Self::new(503, "unavailable", "Try again later.")
+            }
+            DbError::Unknown(why) => {
+                tracing::error!(error = why, "outcome unknown");
+                let detail =
+                    "It is not known whether this was done. Try again with the same Idempotency-Key.";
+                Self::new(503, "outcome_unknown", detail)
+            }
+            DbError::Broken(why) => {
+                tracing::error!(error = why, "statement failed");
+                Self::new(500, "internal", "Something is wrong on our side.")
+            }
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! The HTTP API. `event` decodes what API Gateway sends, `router` names the endpoints, `auth` says who is calling,
+//! `error` alone knows error statuses.
+
+mod auth;
+mod error;
+mod event;
+mod json;
+mod router;
+mod routes;
+
+use std::{sync::Arc, time::Duration};
+
+use lambda_http::{Error, lambda_runtime::LambdaEvent};
+use serde_json::Value;
+use shared::{config::Config, db::Db, domain::Deadline, secrets::SecretStore};
+
+use auth::Authenticator;
+
+/// API Gateway gives up after 30 s: an answer must be there before.
+const LONGEST: Duration = Duration::from_secs(25);
+/// Kept free to answer in.
+const MARGIN: Duration = Duration::from_millis(500);
+
+/// The API of one execution environment: built once, used for every request.
+pub struct App {
+    pub(crate) db: Db,
+    pub(crate) auth: Authenticator,
+}
+
+impl App {
+    /// An API that has not connected to anything yet.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        let secrets = Arc::new(SecretStore::new(config.secrets));
+        Self { db: Db::new(Arc::clone(&secrets)), auth: Authenticator::new(config.auth, secrets) }
+    }
+
+    /// Answers one request.
+    ///
+    /// # Errors
+    /// Only when the event is no HTTP request at all: the invocation fails, and nobody takes it for a success.
+    pub async fn handle(&self, event: LambdaEvent<Value>) -> Result<Value, Error> {
+        let (event, context) = event.into_parts();
+        let deadline = Deadline::of_invocation(context.deadline(), MARGIN, LONGEST).within(LONGEST);
+        let request_id = context.request_id;
+        let response = match event::decode(event)? {
+            Ok(request) => router::route(self, request, deadline).await,
+            Err(error) => Err(error),
+        };
+        let response = response.unwrap_or_else(|error| error.into_response(&request_id));
+        Ok(event::encode(response))
+    }
+}

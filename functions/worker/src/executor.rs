@@ -1,0 +1,169 @@
+//! Runs leases, many at once, and settles what they come to in batches. No transaction is open meanwhile.
+
+use std::{collections::HashSet, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+
+use futures_util::FutureExt;
+use serde::Serialize;
+use shared::{
+    db::Db,
+    domain::{Deadline, ErrorCode, JobError, Lease, Outcome, Verdict},
+};
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep_until, timeout},
+};
+
+use crate::{MARGIN, jobs::Kinds};
+
+/// How long an outcome waits for company before it is settled.
+const SETTLE_AFTER: Duration = Duration::from_millis(50);
+/// How many outcomes one statement settles at most.
+const SETTLE_LIMIT: usize = 500;
+
+/// What became of the attempts of a tick.
+#[derive(Debug, Default, Clone, Serialize)]
+pub struct Tally {
+    /// Done and captured.
+    pub succeeded: usize,
+    /// To be tried again.
+    pub retried: usize,
+    /// Given up and released.
+    pub failed: usize,
+    /// Given back without having been started.
+    pub returned: usize,
+    /// Finished after their lease was lost: nothing of them was written.
+    pub lost: usize,
+}
+
+pub(crate) struct Executor<'a> {
+    db: &'a Db,
+    kinds: Arc<Kinds>,
+    running: JoinSet<(Lease, Outcome)>,
+    settled: Vec<(Lease, Verdict)>,
+    settle_at: Option<Instant>,
+    tally: Tally,
+}
+
+impl<'a> Executor<'a> {
+    pub(crate) fn new(db: &'a Db, kinds: Kinds) -> Self {
+        Self {
+            db,
+            kinds: Arc::new(kinds),
+            running: JoinSet::new(),
+            settled: Vec::new(),
+            settle_at: None,
+            tally: Tally::default(),
+        }
+    }
+
+    pub(crate) fn in_flight(&self) -> usize {
+        self.running.len()
+    }
+
+    pub(crate) fn tally(&self) -> Tally {
+        self.tally.clone()
+    }
+
+    /// Starts a job, unless what is left of the invocation, or of the lease, is too short for it: then it goes back
+    /// as if it had never been claimed.
+    pub(crate) fn start(&mut self, lease: Lease, deadline: Deadline) {
+        if lease.timeout > deadline.left() + Duration::from_secs(1) {
+            self.record(lease, Outcome::NotStarted);
+            return;
+        }
+        let limit = lease.timeout.min(lease.lasts);
+        let kinds = Arc::clone(&self.kinds);
+        self.running.spawn(async move {
+            let attempt = AssertUnwindSafe(timeout(limit, kinds.perform(&lease))).catch_unwind().await;
+            let outcome = match attempt {
+                Ok(Ok(outcome)) => outcome,
+                Ok(Err(_)) => {
+                    let message = format!("not done within {} s", limit.as_secs());
+                    Outcome::Err { error: JobError::new(ErrorCode::TimedOut, message), retry_after: None }
+                }
+                Err(_) => {
+                    let error = JobError::new(ErrorCode::HandlerPanicked, "the handler panicked");
+                    Outcome::Err { error, retry_after: None }
+                }
+            };
+            (lease, outcome)
+        });
+    }
+
+    /// Waits until a job finishes, outcomes are due for settling, or `wake`. Answers whether a job finished.
+    pub(crate) async fn next(&mut self, deadline: Deadline, wake: Option<Instant>) -> bool {
+        let never = Instant::now() + Duration::from_secs(3_600);
+        let settle_at = self.settle_at.unwrap_or(never);
+        tokio::select! {
+            Some(finished) = self.running.join_next() => {
+                match finished {
+                    Ok((lease, outcome)) => self.record(lease, outcome),
+                    Err(error) => tracing::error!(error = %error, "a job's task was lost; its lease will expire"),
+                }
+                if self.settled.len() >= SETTLE_LIMIT {
+                    self.flush(deadline).await;
+                }
+                true
+            }
+            () = sleep_until(settle_at) => { self.flush(deadline).await; false }
+            () = sleep_until(wake.unwrap_or(never)) => false,
+        }
+    }
+
+    fn record(&mut self, lease: Lease, outcome: Outcome) {
+        let verdict = lease.settle(outcome, jitter());
+        if let Verdict::Retry { error, .. } | Verdict::Fail(error) = &verdict {
+            tracing::warn!(job.id = %lease.job_id, kind = lease.kind, attempt = lease.attempt, code = ?error.code,
+                "attempt erred");
+        }
+        self.settled.push((lease, verdict));
+        self.settle_at.get_or_insert_with(|| Instant::now() + SETTLE_AFTER);
+    }
+
+    /// Settles what has finished. If the database is away, tries until the margin of the invocation is used up;
+    /// what is not recorded then is done again once its lease has expired.
+    pub(crate) async fn flush(&mut self, deadline: Deadline) {
+        self.settle_at = None;
+        while !self.settled.is_empty() {
+            let batch: Vec<_> = self.settled.drain(..self.settled.len().min(SETTLE_LIMIT)).collect();
+            // Part of the margin is for this.
+            let until = Deadline::after(deadline.left() + MARGIN / 2);
+            let mut pause = SETTLE_AFTER;
+            loop {
+                match self.db.settle(&batch, until).await {
+                    Ok(ids) => break self.count(&batch, &ids.into_iter().collect()),
+                    Err(error) if until.left() > pause => {
+                        tracing::error!(error = %error, "settling failed, trying again");
+                        tokio::time::sleep(pause).await;
+                        pause *= 2;
+                    }
+                    Err(error) => {
+                        tracing::error!(error = %error, jobs = batch.len(), "settling given up, leases will expire");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn count(&mut self, batch: &[(Lease, Verdict)], ids: &HashSet<uuid::Uuid>) {
+        for (lease, verdict) in batch {
+            if !ids.contains(&lease.job_id) {
+                tracing::warn!(job.id = %lease.job_id, attempt = lease.attempt, "lease lost, attempt discarded");
+                self.tally.lost += 1;
+                continue;
+            }
+            match verdict {
+                Verdict::Complete(_) => self.tally.succeeded += 1,
+                Verdict::Retry { .. } => self.tally.retried += 1,
+                Verdict::Fail(_) => self.tally.failed += 1,
+                Verdict::Return => self.tally.returned += 1,
+            }
+        }
+    }
+}
+
+/// A random point in `0.0..=1.0`; the middle if the system has no randomness to give.
+fn jitter() -> f64 {
+    getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX))
+}

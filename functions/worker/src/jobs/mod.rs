@@ -1,0 +1,60 @@
+//! The kinds: a job is done by Rust code registered here under its kind's name, or by an HTTP target.
+
+pub mod http_target;
+pub mod qr_svg;
+
+use std::{future::Future, pin::Pin};
+
+use shared::{
+    domain::{ErrorCode, JobError, Lease, Outcome, Target},
+    secrets::Secrets,
+};
+
+use http_target::HttpTarget;
+
+/// What running a job once comes to, sooner or later.
+pub type Performing<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
+
+/// Rust code of a kind. It may run more than once for a job (at-least-once): `lease.job_id` is the same each time.
+pub trait Handler: Send + Sync {
+    /// The kind's name.
+    fn kind(&self) -> &'static str;
+    /// Runs the job once. Its ending is a value; a panic is caught and counts as an error.
+    fn perform<'a>(&'a self, lease: &'a Lease) -> Performing<'a>;
+}
+
+/// Every kind of this worker. A new one is a file beside this one and a line in `new`.
+pub struct Kinds {
+    handlers: Vec<Box<dyn Handler>>,
+    http: HttpTarget,
+}
+
+impl Kinds {
+    /// The kinds of this worker.
+    #[must_use]
+    pub fn new(secrets: &Secrets, allow_private_targets: bool) -> Self {
+        let http = HttpTarget::new(secrets.signing_secret.clone(), allow_private_targets);
+        Self { handlers: vec![Box::new(qr_svg::QrSvg)], http }
+    }
+
+    /// The names of the kinds served by Rust code.
+    #[must_use]
+    pub fn names(&self) -> Vec<&'static str> {
+        self.handlers.iter().map(|handler| handler.kind()).collect()
+    }
+
+    /// Runs a job once.
+    pub async fn perform(&self, lease: &Lease) -> Outcome {
+        match &lease.target {
+            Target::Http { url, secret_version } => self.http.perform(lease, url, *secret_version).await,
+            Target::Rust => match self.handlers.iter().find(|handler| handler.kind() == lease.kind) {
+                Some(handler) => handler.perform(lease).await,
+                // Claimed by name, so this worker knows it; were it otherwise, another may.
+                None => Outcome::NotStarted,
+            },
+            Target::Retired => {
+                Outcome::Final(JobError::new(ErrorCode::KindRetired, "this kind is not offered any more"))
+            }
+        }
+    }
+}

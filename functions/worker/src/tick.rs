@@ -1,0 +1,133 @@
+//! One scheduled run: rescue, then claim and run while time is left.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use shared::{
+    db::DbError,
+    domain::{Deadline, Status},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    MARGIN, Worker,
+    executor::{Executor, Tally},
+    jobs::Kinds,
+};
+
+/// How many lapsed jobs one statement takes back.
+const RESCUE_LIMIT: usize = 1_000;
+/// How many jobs one statement claims at most.
+const CLAIM_LIMIT: usize = 500;
+/// How often a lingering tick looks for due jobs, and how often one with jobs in flight refills a few slots.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// A lease outlasts the invocation by this much: the worker's clock and the database's do not tick in step.
+const LEASE_GRACE: Duration = Duration::from_secs(5);
+
+/// What a tick did.
+#[derive(Debug, Default, Serialize)]
+pub struct Summary {
+    /// Lapsed jobs queued again.
+    pub rescued: usize,
+    /// Lapsed jobs failed and released.
+    pub lapsed: usize,
+    /// Jobs claimed.
+    pub claimed: usize,
+    /// What became of them.
+    #[serde(flatten)]
+    pub settled: Tally,
+}
+
+pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, DbError> {
+    let mut summary = Summary::default();
+    rescue(worker, deadline, &mut summary).await?;
+
+    let secrets = worker.secrets.get(deadline).await?;
+    let kinds = Kinds::new(&secrets, worker.config.allow_private_targets);
+    let rust_kinds = kinds.names();
+    let mut executor = Executor::new(&worker.db, kinds);
+
+    let mut next_look = Some(Instant::now());
+    let mut last_due = Instant::now();
+    loop {
+        let free = worker.config.concurrency - executor.in_flight();
+        // Half of the slots free is worth a statement at once; a few are, every now and then.
+        let refill =
+            free * 2 >= worker.config.concurrency || next_look.is_some_and(|at| at <= Instant::now());
+        if let Some(at) = next_look
+            && free > 0
+            && refill
+            && at <= Instant::now()
+            && deadline.left() > Duration::ZERO
+        {
+            let limit = free.min(CLAIM_LIMIT);
+            let leases = claim(worker, limit, &rust_kinds, deadline).await;
+            let leases = match leases {
+                Ok(leases) => leases,
+                // What runs already is worth settling; the next tick claims again.
+                Err(error) => {
+                    tracing::error!(error = %error, "claim failed");
+                    next_look = None;
+                    continue;
+                }
+            };
+            summary.claimed += leases.len();
+            let drained = leases.len() < limit;
+            if !leases.is_empty() {
+                last_due = Instant::now();
+            }
+            for lease in leases {
+                executor.start(lease, deadline);
+            }
+            let linger = last_due.elapsed() < worker.config.linger;
+            next_look = (!drained || linger)
+                .then(|| Instant::now() + if drained { LOOK_EVERY } else { Duration::ZERO });
+            continue;
+        }
+        if executor.in_flight() == 0 {
+            executor.flush(deadline).await;
+            match next_look {
+                Some(at) if deadline.left() > Duration::ZERO => {
+                    sleep(at.saturating_duration_since(Instant::now())).await
+                }
+                _ => break,
+            }
+        } else {
+            let finished = executor.next(deadline, next_look.filter(|_| free > 0)).await;
+            // A slot came free: there may be more to do, as long as this invocation lives anyway.
+            if finished && next_look.is_none() && deadline.left() > Duration::ZERO && executor.in_flight() > 0
+            {
+                next_look = Some(Instant::now() + Duration::from_secs(1));
+            }
+        }
+    }
+    summary.settled = executor.tally();
+    Ok(summary)
+}
+
+async fn rescue(worker: &Worker, deadline: Deadline, summary: &mut Summary) -> Result<(), DbError> {
+    loop {
+        let jobs = worker.db.rescue(RESCUE_LIMIT as i64, deadline).await?;
+        for job in &jobs {
+            match job.status {
+                Status::Queued => summary.rescued += 1,
+                Status::Failed => summary.lapsed += 1,
+                Status::Running | Status::Succeeded | Status::Canceled => {}
+            }
+            tracing::warn!(job.id = %job.job_id, status = %job.status, "lapsed job taken back");
+        }
+        if jobs.len() < RESCUE_LIMIT {
+            return Ok(());
+        }
+    }
+}
+
+async fn claim(
+    worker: &Worker,
+    limit: usize,
+    rust_kinds: &[&str],
+    deadline: Deadline,
+) -> Result<Vec<shared::domain::Lease>, DbError> {
+    let left = deadline.left();
+    worker.db.claim(limit as i64, rust_kinds, left, left + MARGIN + LEASE_GRACE, deadline).await
+}
