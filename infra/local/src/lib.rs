@@ -1,0 +1,13 @@
+//! What the functions need around them, on this machine: PostgreSQL, PgBouncer, tools, Lambda. Never deployed.
+
+pub mod lambda;
+pub mod pgbouncer;
+pub mod postgres;
+mod process;
+pub mod scripted;
+pub mod tools;
+
+/// One line: what is wrong and what to do about it.
+pub type Error = Box<dyn std::error::Error + Send + Sync>;
+/// The result of everything here that starts or installs something.
+pub type Result<T> = std::result::Result<T, Error>;

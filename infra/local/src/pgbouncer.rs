@@ -1,0 +1,72 @@
+//! PgBouncer in transaction mode before a server: the strict case every statement must survive.
+
+use std::path::PathBuf;
+
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+use crate::postgres::Postgres;
+use crate::process::{self, Server, command};
+use crate::{Result, tools};
+
+/// A running pooler, stopped on drop.
+pub struct PgBouncer {
+    _server: Server,
+    port: u16,
+    password: String,
+}
+
+impl PgBouncer {
+    /// Starts it before the server; installs it where it is missing.
+    pub async fn start(postgres: &Postgres) -> Result<Self> {
+        let program = installed().map_or_else(install, Ok)?;
+        let verifier = verifier(postgres).await?;
+        let user = postgres.server_user();
+        let port = process::free_port()?;
+        let folder = process::folder("pc-pb-", user)?;
+        let (host, upstream) = (postgres.host(), postgres.port());
+        let (users, ini) = (folder.join("users.txt"), folder.join("pgbouncer.ini"));
+        process::write_private(&users, &format!("\"postgres\" \"{verifier}\"\n"), user)?;
+        let settings = format!(
+            "[databases]\n* = host={host} port={upstream}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
+             unix_socket_dir =\npool_mode = transaction\nauth_type = scram-sha-256\nauth_file = {}\n\
+             default_pool_size = 20\nmax_client_conn = 1000\nmax_db_connections = 0\nserver_idle_timeout = 2\n",
+            users.display()
+        );
+        process::write_private(&ini, &settings, user)?;
+        let mut pgbouncer = command(&program, user);
+        pgbouncer.current_dir(&folder).arg(&ini);
+        let mut server = Server::spawn(pgbouncer, folder)?;
+        server.wait_for_port(port)?;
+        Ok(Self { _server: server, port, password: postgres.password().to_owned() })
+    }
+
+    /// The superuser's URL of a database, through the pooler.
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres://postgres:{}@127.0.0.1:{}/{database}", self.password, self.port)
+    }
+}
+
+async fn verifier(postgres: &Postgres) -> Result<String> {
+    let (client, connection) = tokio_postgres::connect(&postgres.url("postgres"), NoTls).await?;
+    tokio::spawn(connection);
+    let rows = client.simple_query("SELECT rolpassword FROM pg_authid WHERE rolname = 'postgres'").await?;
+    let found = rows.iter().find_map(|row| match row {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    });
+    found.ok_or_else(|| "the role postgres has no password: PgBouncer needs one".into())
+}
+
+fn installed() -> Option<PathBuf> {
+    tools::on_path("pgbouncer")
+        .or_else(|| Some(PathBuf::from("/usr/sbin/pgbouncer")).filter(|path| path.exists()))
+}
+
+fn install() -> Result<PathBuf> {
+    if tools::apt_as_root() {
+        tools::apt_install("pgbouncer")?;
+    }
+    installed().ok_or_else(|| {
+        "PgBouncer is missing: install it (apt-get install pgbouncer), or run with --direct-only".into()
+    })
+}

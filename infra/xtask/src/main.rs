@@ -1,0 +1,167 @@
+//! `cargo xtask`: the developer's one entry, the same in CI.
+#![allow(clippy::print_stdout, clippy::print_stderr)] // A command line talks to its user.
+
+use std::process::{Command, ExitCode};
+
+use clap::{Parser, Subcommand};
+use local::Result;
+use local::pgbouncer::PgBouncer;
+use local::postgres::{Options, Postgres};
+use local::tools;
+
+#[derive(Parser)]
+#[command(about = "Punchcard's developer commands")]
+enum Xtask {
+    #[command(flatten)]
+    Do(Task),
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// All tests: units, then integration directly and through PgBouncer.
+    Test {
+        /// Leave out the pass through PgBouncer.
+        #[arg(long)]
+        direct_only: bool,
+        /// Passed on to the integration tests.
+        #[arg(last = true)]
+        filter: Vec<String>,
+    },
+    /// Format, clippy and template lint.
+    Check,
+    /// Release builds of every function, by cargo-lambda.
+    Build,
+    /// A migrated PostgreSQL until Ctrl-C.
+    Db,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Xtask::Do(task) = Xtask::parse();
+    // Ctrl-C ends the child in the foreground; we live on to stop the servers.
+    tokio::spawn(tokio::signal::ctrl_c());
+    let work = async {
+        match task {
+            Task::Test { direct_only, filter } => test(direct_only, &filter).await,
+            Task::Check => check(),
+            Task::Build => build(),
+            Task::Db => db().await,
+        }
+    };
+    match work.await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn test(direct_only: bool, filter: &[String]) -> Result<()> {
+    run(cargo(&["build", "-p", "api", "-p", "worker", "-p", "cli", "--bins"]))?;
+    let postgres = step("PostgreSQL", || Postgres::start(Options::default()))?;
+    let url = postgres.url("postgres");
+    stub_roles(&url).await?;
+    run(cargo(&["test", "--workspace", "--exclude", "tests"]))?;
+    println!("\n== direct ==");
+    run(integration(&url, filter))?;
+    if !direct_only {
+        let pooler = PgBouncer::start(&postgres).await?;
+        println!("\n== through PgBouncer (transaction mode) ==");
+        let mut pass = integration(&url, filter);
+        pass.env("PUNCHCARD_TEST_POOLER_URL", pooler.url("postgres"));
+        run(pass)?;
+    }
+    Ok(())
+}
+
+fn integration(url: &str, filter: &[String]) -> Command {
+    let mut command = cargo(&["test", "-p", "tests", "--"]);
+    command.args(filter).env("PUNCHCARD_TEST_DATABASE_URL", url).env_remove("PUNCHCARD_TEST_POOLER_URL");
+    command.env("PUNCHCARD_BIN_DIR", tools::target_dir().join("debug"));
+    command
+}
+
+/// The roles that Supabase has and grants refer to.
+async fn stub_roles(url: &str) -> Result<()> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    for role in ["anon", "authenticated", "service_role", "authenticator"] {
+        let sql = format!(
+            "DO $$ BEGIN CREATE ROLE {role} NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END $$"
+        );
+        client.batch_execute(&sql).await?;
+    }
+    Ok(())
+}
+
+fn check() -> Result<()> {
+    run(cargo(&["fmt", "--all", "--check"]))?;
+    run(cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    let mut sam = Command::new(step("sam", tools::sam)?);
+    sam.args(["validate", "--lint", "-t", "template.yaml"]);
+    run(offline(sam))?;
+    let mut cfn_lint = Command::new(step("cfn-lint", tools::cfn_lint)?);
+    cfn_lint.arg("template.yaml");
+    run(offline(cfn_lint))
+}
+
+/// No telemetry, no credentials.
+fn offline(mut command: Command) -> Command {
+    command.env("SAM_CLI_TELEMETRY", "0").env("AWS_DEFAULT_REGION", "us-east-1");
+    for secret in ["AWS_PROFILE", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"] {
+        command.env_remove(secret);
+    }
+    command
+}
+
+fn build() -> Result<()> {
+    let mut lambda = Command::new(step("cargo-lambda", tools::cargo_lambda)?);
+    lambda.args(["lambda", "build", "--release", "--compiler", "cargo"]);
+    run(lambda)?;
+    for entry in std::fs::read_dir(tools::target_dir().join("lambda"))?.flatten() {
+        if let Ok(bootstrap) = entry.path().join("bootstrap").metadata() {
+            println!("{:>10} bytes  {}", bootstrap.len(), entry.file_name().to_string_lossy());
+        }
+    }
+    Ok(())
+}
+
+async fn db() -> Result<()> {
+    let postgres = step("PostgreSQL", || Postgres::start(Options::default()))?;
+    let url = postgres.url("postgres");
+    stub_roles(&url).await?;
+    for name in shared::db::migrate::apply(&url).await? {
+        println!("applied {name}");
+    }
+    println!("DATABASE_URL={url}\npsql '{url}'\nCtrl-C stops it and removes its data.");
+    Ok(tokio::signal::ctrl_c().await?)
+}
+
+fn cargo(args: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(args);
+    command
+}
+
+/// Runs in the workspace's root; anything but success is an error.
+fn run(mut command: Command) -> Result<()> {
+    let status = command.current_dir(tools::workspace()).status();
+    let status = status.map_err(|error| format!("cannot start {:?}: {error}", command.get_program()))?;
+    match status.success() {
+        true => Ok(()),
+        false => Err(format!("failed ({status}): {command:?}").into()),
+    }
+}
+
+/// A spinner on a terminal, a plain line elsewhere.
+fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let spinner = indicatif::ProgressBar::new_spinner().with_message(name.to_owned());
+    if spinner.is_hidden() {
+        eprintln!("{name} ...");
+    }
+    spinner.enable_steady_tick(std::time::Duration::from_millis(100));
+    let result = work();
+    spinner.finish_and_clear();
+    result
+}

@@ -1,0 +1,8 @@
+//! Everything that needs PostgreSQL. Run by `cargo xtask test`, directly and through PgBouncer.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod api;
+mod db;
+mod support;
+mod worker;

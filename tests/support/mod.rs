@@ -1,0 +1,256 @@
+//! A database per test, copied from a migrated template, and the functions around it.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
+use local::lambda::Function;
+use serde_json::{Value, json};
+use tokio::sync::OnceCell;
+use tokio_postgres::{Client, NoTls, Row};
+use uuid::Uuid;
+
+pub const JWT_SECRET: &str = "a secret of the tests, long enough for HS256";
+pub const ISSUER: &str = "https://issuer.test/auth/v1";
+pub const SIGNING_SECRET: &str = "the master secret of the tests";
+
+static TEMPLATE: OnceCell<String> = OnceCell::const_new();
+
+fn server_url() -> String {
+    std::env::var("PUNCHCARD_TEST_DATABASE_URL")
+        .expect("PUNCHCARD_TEST_DATABASE_URL is not set: run `cargo xtask test`, which starts PostgreSQL")
+}
+
+/// The URL with another database.
+fn with_database(url: &str, database: &str) -> String {
+    format!("{}/{database}", url.rsplit_once('/').expect("a URL with a database").0)
+}
+
+pub async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("the test database answers");
+    tokio::spawn(connection);
+    client
+}
+
+pub fn binary(name: &str) -> PathBuf {
+    let dir = std::env::var_os("PUNCHCARD_BIN_DIR").map(PathBuf::from).unwrap_or_else(|| {
+        let test = std::env::current_exe().expect("a path");
+        test.ancestors().nth(2).expect("target/debug").to_owned()
+    });
+    dir.join(name)
+}
+
+/// A database of one test, with its API and poller.
+pub struct Bench {
+    pub url: String,
+    pub direct_url: String,
+    pub admin: Client,
+    pub api: Function,
+    database: String,
+}
+
+pub struct Answer {
+    pub status: u64,
+    pub headers: Value,
+    pub body: Value,
+}
+
+impl Bench {
+    /// A migrated database with the kinds `echo.http` (price 10), `qr.svg` (price 1) and `unserved` (price 5).
+    pub async fn new() -> Self {
+        let template = TEMPLATE.get_or_init(make_template).await;
+        let database = format!("t_{}", Uuid::new_v4().simple());
+        let server = connect(&server_url()).await;
+        server.batch_execute(&format!("CREATE DATABASE {database} TEMPLATE {template}")).await.expect("a database");
+        let direct_url = with_database(&server_url(), &database);
+        let url = match std::env::var("PUNCHCARD_TEST_POOLER_URL") {
+            Ok(pooler) => with_database(&pooler, &database),
+            Err(_) => direct_url.clone(),
+        };
+        let admin = connect(&direct_url).await;
+        let api = Function::new(binary("api"), environment(&url)).max_concurrency(12);
+        Self { url, direct_url, admin, api, database }
+    }
+
+    pub fn poller(&self) -> Function {
+        self.poller_with(&[])
+    }
+
+    pub fn poller_with(&self, more: &[(&str, &str)]) -> Function {
+        let mut env = environment(&self.url);
+        env.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        Function::new(binary("poller"), env)
+    }
+
+    /// Starts a new account with credits.
+    pub async fn account(&self, credits: i64) -> Uuid {
+        let id = Uuid::new_v4();
+        if credits > 0 {
+            self.sql(&format!("SELECT punchcard.grant_credits('{id}', {credits}, 'start')")).await;
+        }
+        id
+    }
+
+    pub async fn sql(&self, sql: &str) {
+        self.admin.batch_execute(sql).await.expect(sql);
+    }
+
+    pub async fn rows(&self, sql: &str) -> Vec<Row> {
+        self.admin.query_typed(sql, &[]).await.expect(sql)
+    }
+
+    pub async fn count(&self, sql: &str) -> i64 {
+        self.rows(sql).await[0].get(0)
+    }
+
+    pub async fn balance(&self, account: Uuid) -> (i64, i64) {
+        let rows = self.rows(&format!("SELECT available, held FROM punchcard.accounts WHERE id = '{account}'")).await;
+        rows.first().map_or((0, 0), |row| (row.get(0), row.get(1)))
+    }
+
+    /// The url of an HTTP kind, made on the spot.
+    pub async fn http_kind(&self, name: &str, price: i64, url: &str) {
+        self.sql(&format!(
+            "INSERT INTO punchcard.kinds (name, price, max_attempts, backoff_seconds, timeout_seconds, url)
+             VALUES ('{name}', {price}, 3, 1, 5, '{url}')"
+        ))
+        .await;
+    }
+
+    pub async fn enqueue(&self, account: Uuid, kind: &str, count: usize) {
+        self.sql(&format!(
+            "SELECT punchcard.enqueue('{account}', '{kind}', '{{\"text\":\"t\"}}') FROM generate_series(1, {count})"
+        ))
+        .await;
+    }
+
+    pub async fn request(&self, event: Value) -> Answer {
+        let answer = self.api.invoke(&event).await.expect("an answer");
+        let body = answer["body"].as_str().unwrap_or_default();
+        Answer {
+            status: answer["statusCode"].as_u64().expect("a status"),
+            headers: answer["headers"].clone(),
+            body: serde_json::from_str(body).unwrap_or(Value::Null),
+        }
+    }
+
+    pub async fn get(&self, account: Uuid, path: &str) -> Answer {
+        self.request(event("GET", path, &[("authorization", &bearer(account))], None)).await
+    }
+
+    pub async fn post(&self, account: Uuid, body: Value, key: Option<&str>) -> Answer {
+        let token = bearer(account);
+        let mut headers = vec![("authorization", token.as_str()), ("content-type", "application/json")];
+        headers.extend(key.map(|key| ("idempotency-key", key)));
+        self.request(event("POST", "/api/jobs", &headers, Some(&body.to_string()))).await
+    }
+
+    /// Every invariant holds, and nothing is left idle in a transaction.
+    pub async fn assert_audit_is_clean(&self) {
+        let rows = self.rows("SELECT invariant || ' ' || coalesce(subject::text, '') || ' ' || finding FROM punchcard.audit").await;
+        let findings: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+        assert!(findings.is_empty(), "{findings:#?}");
+        let idle = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'";
+        assert_eq!(self.count(idle).await, 0, "a transaction was left open");
+    }
+
+    /// Ticks until nothing is due any more.
+    pub async fn drain(&self) {
+        let poller = self.poller();
+        for _ in 0..20 {
+            poller.invoke(&json!({})).await.expect("a tick");
+            if self.count("SELECT count(*) FROM punchcard.jobs WHERE finished_at IS NULL").await == 0 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(400)).await;
+        }
+        panic!("jobs are left after twenty ticks");
+    }
+
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+}
+
+async fn make_template() -> String {
+    let name = format!("template_{}", Uuid::new_v4().simple());
+    let server = connect(&server_url()).await;
+    for role in ["anon", "authenticated", "service_role"] {
+        // Roles belong to the server; another run may have made them.
+        let _ = server.batch_execute(&format!("CREATE ROLE {role} NOLOGIN")).await;
+    }
+    server.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("a template");
+    let url = with_database(&server_url(), &name);
+    let client = connect(&url).await;
+    // Supabase's default privileges: what is created is everybody's, by name.
+    client
+        .batch_execute(
+            "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO anon, authenticated, service_role;
+             ALTER DEFAULT PRIVILEGES GRANT ALL ON FUNCTIONS TO anon, authenticated, service_role;
+             ALTER DEFAULT PRIVILEGES GRANT ALL ON SEQUENCES TO anon, authenticated, service_role;",
+        )
+        .await
+        .expect("default privileges");
+    shared::db::migrate::apply(&url).await.expect("migrations apply");
+    client
+        .batch_execute(
+            "INSERT INTO punchcard.kinds (name, price, max_attempts, backoff_seconds, url) VALUES
+                 ('echo.http', 10, 3, 1, 'http://127.0.0.1:9/nobody'), ('qr.svg', 1, 3, 1, NULL),
+                 ('unserved', 5, 3, 1, NULL), ('free', 0, 3, 1, NULL)",
+        )
+        .await
+        .expect("kinds");
+    name
+}
+
+fn environment(url: &str) -> Vec<(String, String)> {
+    [
+        ("DATABASE_URL", url),
+        ("JWT_SECRET", JWT_SECRET),
+        ("JWT_ISSUER", ISSUER),
+        ("SIGNING_SECRET", SIGNING_SECRET),
+        ("ALLOW_PRIVATE_TARGETS", "true"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
+}
+
+/// The claims of a signed-in user.
+pub fn claims(account: Uuid) -> Value {
+    json!({ "sub": account, "iss": ISSUER, "aud": "authenticated", "role": "authenticated", "exp": now() + 600 })
+}
+
+pub fn sign(claims: &Value) -> String {
+    encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(JWT_SECRET.as_bytes())).expect("a token")
+}
+
+pub fn bearer(account: Uuid) -> String {
+    format!("Bearer {}", sign(&claims(account)))
+}
+
+/// An event of API Gateway, payload 2.0.
+pub fn event(method: &str, path: &str, headers: &[(&str, &str)], body: Option<&str>) -> Value {
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
+    let parameters: serde_json::Map<String, Value> = query
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (name.to_owned(), json!(value)))
+        .collect();
+    let headers: serde_json::Map<String, Value> =
+        headers.iter().map(|(name, value)| ((*name).to_owned(), json!(value))).collect();
+    json!({
+        "version": "2.0", "routeKey": "$default", "rawPath": path, "rawQueryString": query,
+        "queryStringParameters": parameters, "headers": headers, "body": body, "isBase64Encoded": false,
+        "requestContext": {
+            "accountId": "1", "apiId": "a", "domainName": "d", "domainPrefix": "d", "requestId": "r",
+            "routeKey": "$default", "stage": "$default", "time": "24/Nov/2026:00:00:00 +0000", "timeEpoch": 1,
+            "http": { "method": method, "path": path, "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1", "userAgent": "t" }
+        }
+    })
+}
