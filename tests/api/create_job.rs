@@ -1,0 +1,175 @@
+//! `POST /api/jobs`.
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::support::{Bench, bearer, event};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_is_accepted_and_its_price_held() {
+    let bench = Bench::new().await;
+    let account = bench.account(100).await;
+    let answer = bench.post(account, json!({ "kind": "echo.http", "input": { "a": 1 } }), None).await;
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    let id = answer.body["id"].as_str().unwrap();
+    assert_eq!(answer.headers["location"], format!("/api/jobs/{id}"));
+    assert_eq!(answer.body["status"], "queued");
+    assert_eq!(answer.body["credits"], json!({ "price": 10, "held": 10, "captured": 0, "released": 0 }));
+    assert_eq!(bench.balance(account).await, (90, 10));
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hundred_parallel_posts_spend_each_credit_once() {
+    let bench = Bench::new().await;
+    let account = bench.account(500).await;
+    let posts = (0..100).map(|_| bench.post(account, json!({ "kind": "echo.http" }), None));
+    let statuses: Vec<u64> = join_all(posts).await.iter().map(|answer| answer.status).collect();
+    assert_eq!(statuses.iter().filter(|status| **status == 202).count(), 50);
+    assert_eq!(statuses.iter().filter(|status| **status == 402).count(), 50);
+    assert_eq!(bench.balance(account).await, (0, 500));
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.jobs").await, 50);
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_key_fifty_times_in_parallel_makes_one_job_and_one_hold() {
+    let bench = Bench::new().await;
+    let account = bench.account(500).await;
+    let posts = (0..50).map(|_| bench.post(account, json!({ "kind": "echo.http", "input": { "x": 1 } }), Some("k")));
+    let answers = join_all(posts).await;
+    assert_eq!(answers.iter().filter(|answer| answer.status == 202).count(), 1);
+    let replays: Vec<_> = answers.iter().filter(|answer| answer.status == 200).collect();
+    assert_eq!(replays.len(), 49);
+    assert!(replays.iter().all(|answer| answer.headers["idempotent-replayed"] == "true"));
+    assert!(answers.iter().all(|answer| answer.body["id"] == answers[0].body["id"]));
+    assert_eq!(bench.balance(account).await, (490, 10));
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_its_accounts_own_and_for_one_request_only() {
+    let bench = Bench::new().await;
+    let (one, other) = (bench.account(100).await, bench.account(100).await);
+    assert_eq!(bench.post(one, json!({ "kind": "echo.http", "input": { "a": 1, "b": 2 } }), Some("k")).await.status, 202);
+    let same = bench.post(one, json!({ "kind": "echo.http", "input": { "b": 2, "a": 1 } }), Some("k")).await;
+    assert_eq!(same.status, 200, "the order of keys does not make another request");
+    let differs = bench.post(one, json!({ "kind": "echo.http", "input": { "a": 2 } }), Some("k")).await;
+    assert_eq!((differs.status, &differs.body["code"]), (422, &json!("idempotency_mismatch")));
+    assert_eq!(bench.post(other, json!({ "kind": "echo.http" }), Some("k")).await.status, 202);
+    assert_eq!(bench.balance(one).await, (90, 10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_request_leaves_no_key_and_no_row() {
+    let bench = Bench::new().await;
+    let account = bench.account(0).await;
+    let refused = bench.post(account, json!({ "kind": "echo.http" }), Some("k")).await;
+    assert_eq!((refused.status, &refused.body["code"]), (402, &json!("insufficient_credits")));
+    assert_eq!((&refused.body["required"], &refused.body["available"]), (&json!(10), &json!(0)));
+    assert_eq!(refused.headers["content-type"], "application/problem+json");
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.jobs").await, 0);
+    bench.sql(&format!("SELECT punchcard.grant_credits('{account}', 10, 'later')")).await;
+    assert_eq!(bench.post(account, json!({ "kind": "echo.http" }), Some("k")).await.status, 202);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_bodies_get_their_answer_and_change_nothing() {
+    let bench = Bench::new().await;
+    let account = bench.account(1_000).await;
+    let deep = format!(r#"{{"kind":"free","input":{}1{}}}"#, "[".repeat(40), "]".repeat(40));
+    let large = json!({ "kind": "free", "input": "x".repeat(65_536) }).to_string();
+    let huge = format!(r#"{{"kind":"free","input":"{}"}}"#, "x".repeat(200_000));
+    let long_kind = json!({ "kind": "k".repeat(300) }).to_string();
+    let cases: &[(&str, u64, &str)] = &[
+        ("", 400, "body_required"),
+        ("null", 400, "not_an_object"),
+        ("[]", 400, "not_an_object"),
+        (r#""x""#, 400, "not_an_object"),
+        ("5", 400, "not_an_object"),
+        (r#"{"kind":"free""#, 400, "invalid_json"),
+        (r#"{"kind":"free"} x"#, 400, "invalid_json"),
+        ("\u{feff}{\"kind\":\"free\"}", 400, "invalid_json"),
+        (r#"{"kind":"free","input":"\u0000"}"#, 422, "nul_character"),
+        (r#"{"kind":"free","input":{"\u0000":1}}"#, 422, "nul_character"),
+        (&deep, 400, "too_deep"),
+        (r#"{"kind":"free","input":1e400}"#, 400, "invalid_json"),
+        (r#"{"kind":"free","input":NaN}"#, 400, "invalid_json"),
+        (r#"{"kind":"free","kind":"free"}"#, 400, "duplicate_field"),
+        (r#"{"kind":"free","price":0}"#, 400, "unknown_field"),
+        (r#"{"kind":"free","status":"succeeded"}"#, 400, "unknown_field"),
+        (r#"{"kind":"free","account_id":"00000000-0000-0000-0000-000000000001"}"#, 400, "unknown_field"),
+        (r#"{"kind":5}"#, 400, "invalid_field"),
+        ("{}", 400, "invalid_field"),
+        (r#"{"kind":"no.such"}"#, 422, "unknown_kind"),
+        (r#"{"kind":"../free"}"#, 422, "unknown_kind"),
+        (r#"{"kind":"free "}"#, 422, "unknown_kind"),
+        (r#"{"kind":"fr\u0435e"}"#, 422, "unknown_kind"),
+        (&long_kind, 422, "unknown_kind"),
+        (&large, 413, "too_large"),
+        (&huge, 413, "too_large"),
+    ];
+    let token = bearer(account);
+    for (body, status, code) in cases {
+        let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
+        let answer = bench.request(event("POST", "/api/jobs", &headers, Some(body))).await;
+        let shown: String = body.chars().take(60).collect();
+        assert_eq!((answer.status, &answer.body["code"]), (*status, &json!(code)), "{shown}");
+    }
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.jobs").await, 0);
+    assert_eq!(bench.balance(account).await, (1_000, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_comes_back_digit_for_digit() {
+    let bench = Bench::new().await;
+    let account = bench.account(0).await;
+    let token = bearer(account);
+    let headers = [("authorization", token.as_str()), ("content-type", "application/json; charset=utf-8")];
+    let body = r#"{"kind":"free","input":{"n":123456789012345678901234567890,"d":1.10,"sql":"'; DROP TABLE jobs; --"}}"#;
+    let answer = bench.api.invoke(&event("POST", "/api/jobs", &headers, Some(body))).await.unwrap();
+    assert_eq!(answer["statusCode"], 202);
+    let text = answer["body"].as_str().unwrap();
+    assert!(text.contains(r#"{"n":123456789012345678901234567890,"d":1.10,"sql":"'; DROP TABLE jobs; --"}"#), "{text}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_media_types_and_keys_and_encodings_are_refused() {
+    let bench = Bench::new().await;
+    let token = bearer(bench.account(0).await);
+    for media in ["", "text/plain", "application/xml", "application/vnd.api+json", "application/x-www-form-urlencoded"] {
+        let headers = [("authorization", token.as_str()), ("content-type", media)];
+        let answer = bench.request(event("POST", "/api/jobs", &headers, Some(r#"{"kind":"free"}"#))).await;
+        assert_eq!(answer.status, 415, "{media}");
+    }
+    let long = "k".repeat(129);
+    for key in ["", &long, "a,b", "caf\u{e9}", "tab\tbed"] {
+        let headers =
+            [("authorization", token.as_str()), ("content-type", "application/json"), ("idempotency-key", key)];
+        let answer = bench.request(event("POST", "/api/jobs", &headers, Some(r#"{"kind":"free"}"#))).await;
+        assert_eq!(answer.status, 400, "{key}");
+    }
+    let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
+    for (body, status) in [("eyJraW5kIjoiZnJlZSJ9", 202), ("eyJraW5kIjoiZnJlZSJ", 400), ("!!", 400)] {
+        let mut event = event("POST", "/api/jobs", &headers, Some(body));
+        event["isBase64Encoded"] = json!(true);
+        assert_eq!(bench.request(event).await.status, status, "{body}");
+    }
+    // What is no HTTP request at all fails the invocation: nobody may take it for a success.
+    assert!(bench.api.invoke(&json!({ "Records": [] })).await.is_err());
+    assert!(bench.api.invoke(&json!({ "source": "aws.scheduler" })).await.is_err());
+    let first_format = json!({ "version": "1.0", "httpMethod": "GET", "path": "/api/health" });
+    assert_eq!(bench.request(first_format).await.status, 400);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_database_the_answer_is_503_and_says_when_to_come_back() {
+    let api = local::lambda::Function::new(
+        crate::support::binary("api"),
+        vec![("DATABASE_URL".into(), "postgres://nobody:x@127.0.0.1:9/none".into())],
+    );
+    let answer = api.invoke(&event("GET", "/api/health", &[], None)).await.unwrap();
+    assert_eq!(answer["statusCode"], 503);
+    assert_eq!(answer["headers"]["retry-after"], "5");
+    assert!(!answer["body"].as_str().unwrap().contains("127.0.0.1"), "nothing of ours is shown");
+}

@@ -1,0 +1,103 @@
+//! Fencing: a worker that lost its lease changes nothing, whatever happened meanwhile.
+
+use std::time::Duration;
+
+use local::scripted::{Response, ScriptedServer};
+use serde_json::json;
+use shared::{
+    db::Db,
+    domain::{Deadline, Verdict},
+    secrets::{SecretSource, SecretStore},
+};
+
+use crate::support::Bench;
+
+fn db(bench: &Bench) -> Db {
+    let source = SecretSource { database_url: Some(bench.url.clone()), ..SecretSource::default() };
+    Db::new(std::sync::Arc::new(SecretStore::new(source)))
+}
+
+fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(10))
+}
+
+fn complete() -> Verdict {
+    Verdict::Complete(serde_json::value::to_raw_value(&json!({ "ok": true })).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_late_worker_changes_no_row() {
+    let bench = Bench::new().await;
+    let account = bench.account(10).await;
+    bench.enqueue(account, "qr.svg", 1).await;
+    let db = db(&bench);
+    let claim = || db.claim(10, &["qr.svg"], Duration::from_secs(60), Duration::from_secs(60), soon());
+    let lapse = "UPDATE punchcard.jobs SET lease_expires_at = now() - interval '1 second' WHERE status = 'running'";
+
+    // Expired, and nobody has noticed yet.
+    let first = claim().await.unwrap().remove(0);
+    bench.sql(lapse).await;
+    assert!(db.settle(&[(first.clone(), complete())], soon()).await.unwrap().is_empty());
+    // Taken back.
+    assert_eq!(db.rescue(10, soon()).await.unwrap().len(), 1);
+    assert!(db.settle(&[(first.clone(), complete())], soon()).await.unwrap().is_empty());
+    // Claimed again by another.
+    let second = claim().await.unwrap().remove(0);
+    assert!(second.lease_token > first.lease_token);
+    assert!(db.settle(&[(first.clone(), complete())], soon()).await.unwrap().is_empty());
+    // Given back unstarted, which lowers the attempt but never the token, and claimed once more.
+    assert_eq!(db.settle(&[(second.clone(), Verdict::Return)], soon()).await.unwrap().len(), 1);
+    let third = claim().await.unwrap().remove(0);
+    assert_eq!((third.attempt, third.lease_token), (second.attempt, second.lease_token + 1));
+    for late in [&first, &second] {
+        assert!(db.settle(&[(late.clone(), complete())], soon()).await.unwrap().is_empty());
+    }
+    assert_eq!(bench.balance(account).await, (9, 1), "the hold is untouched by all of that");
+    // The leaseholder alone settles, and once.
+    assert_eq!(db.settle(&[(third.clone(), complete())], soon()).await.unwrap(), [third.job_id]);
+    assert!(db.settle(&[(third, complete())], soon()).await.unwrap().is_empty());
+    assert_eq!(bench.balance(account).await, (9, 0));
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_are_bounded_even_if_every_worker_dies() {
+    let bench = Bench::new().await;
+    let account = bench.account(10).await;
+    bench.enqueue(account, "qr.svg", 1).await;
+    let db = db(&bench);
+    for attempt in 1..=3 {
+        let lease = db.claim(1, &["qr.svg"], Duration::from_secs(60), Duration::from_secs(60), soon()).await.unwrap().remove(0);
+        assert_eq!(lease.attempt, attempt);
+        bench.sql("UPDATE punchcard.jobs SET lease_expires_at = now() - interval '1 second'").await;
+        assert_eq!(db.rescue(10, soon()).await.unwrap().len(), 1);
+    }
+    let code = "SELECT count(*) FROM punchcard.jobs WHERE status = 'failed' AND error->>'code' = 'lease_expired'";
+    assert_eq!(bench.count(code).await, 1);
+    assert_eq!(bench.balance(account).await, (10, 0));
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poller_killed_in_the_middle_of_a_job_loses_nothing_and_charges_once() {
+    let bench = Bench::new().await;
+    let account = bench.account(10).await;
+    let target = ScriptedServer::start(|_| Response::json(200, json!({})).delay(Duration::from_secs(2))).await.unwrap();
+    bench.http_kind("slow", 10, &target.url("/")).await;
+    bench.enqueue(account, "slow", 1).await;
+    let poller = bench.poller();
+    let tick = poller.start_invoke(&json!({}));
+    tick.pid().await;
+    while target.requests().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(tick.kill());
+    tick.wait().await.unwrap_err();
+    assert_eq!(bench.balance(account).await, (0, 10), "still held");
+    bench.sql("UPDATE punchcard.jobs SET lease_expires_at = now()").await;
+    let summary = bench.poller().invoke(&json!({})).await.unwrap();
+    assert_eq!((&summary["rescued"], &summary["succeeded"]), (&json!(1), &json!(1)));
+    assert_eq!(bench.balance(account).await, (0, 0));
+    assert_eq!(target.requests().len(), 2);
+    bench.assert_audit_is_clean().await;
+}
