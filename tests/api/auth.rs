@@ -21,9 +21,14 @@ async fn only_a_signed_in_users_token_is_accepted() {
         claims.as_object_mut().unwrap().remove(name);
         sign(&claims)
     };
-    let foreign = encode(&Header::default(), &claims(account), &EncodingKey::from_secret(b"another")).unwrap();
-    let hs384 = encode(&Header::new(Algorithm::HS384), &claims(account),
-        &EncodingKey::from_secret(crate::support::JWT_SECRET.as_bytes())).unwrap();
+    let foreign =
+        encode(&Header::default(), &claims(account), &EncodingKey::from_secret(b"another")).unwrap();
+    let hs384 = encode(
+        &Header::new(Algorithm::HS384),
+        &claims(account),
+        &EncodingKey::from_secret(crate::support::JWT_SECRET.as_bytes()),
+    )
+    .unwrap();
     let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let none = format!("{}.{}.", part(json!({ "alg": "none", "typ": "JWT" })), part(claims(account)));
     let bad = [

@@ -36,7 +36,8 @@ async fn a_hundred_parallel_posts_spend_each_credit_once() {
 async fn the_same_key_fifty_times_in_parallel_makes_one_job_and_one_hold() {
     let bench = Bench::new().await;
     let account = bench.account(500).await;
-    let posts = (0..50).map(|_| bench.post(account, json!({ "kind": "echo.http", "input": { "x": 1 } }), Some("k")));
+    let posts =
+        (0..50).map(|_| bench.post(account, json!({ "kind": "echo.http", "input": { "x": 1 } }), Some("k")));
     let answers = join_all(posts).await;
     assert_eq!(answers.iter().filter(|answer| answer.status == 202).count(), 1);
     let replays: Vec<_> = answers.iter().filter(|answer| answer.status == 200).collect();
@@ -51,7 +52,10 @@ async fn the_same_key_fifty_times_in_parallel_makes_one_job_and_one_hold() {
 async fn a_key_is_its_accounts_own_and_for_one_request_only() {
     let bench = Bench::new().await;
     let (one, other) = (bench.account(100).await, bench.account(100).await);
-    assert_eq!(bench.post(one, json!({ "kind": "echo.http", "input": { "a": 1, "b": 2 } }), Some("k")).await.status, 202);
+    assert_eq!(
+        bench.post(one, json!({ "kind": "echo.http", "input": { "a": 1, "b": 2 } }), Some("k")).await.status,
+        202
+    );
     let same = bench.post(one, json!({ "kind": "echo.http", "input": { "b": 2, "a": 1 } }), Some("k")).await;
     assert_eq!(same.status, 200, "the order of keys does not make another request");
     let differs = bench.post(one, json!({ "kind": "echo.http", "input": { "a": 2 } }), Some("k")).await;
@@ -130,22 +134,30 @@ async fn an_input_comes_back_digit_for_digit() {
     let answer = bench.api.invoke(&event("POST", "/api/jobs", &headers, Some(body))).await.unwrap();
     assert_eq!(answer["statusCode"], 202);
     let text = answer["body"].as_str().unwrap();
-    assert!(text.contains(r#"{"n":123456789012345678901234567890,"d":1.10,"sql":"'; DROP TABLE jobs; --"}"#), "{text}");
+    assert!(
+        text.contains(r#"{"n":123456789012345678901234567890,"d":1.10,"sql":"'; DROP TABLE jobs; --"}"#),
+        "{text}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn other_media_types_and_keys_and_encodings_are_refused() {
     let bench = Bench::new().await;
     let token = bearer(bench.account(0).await);
-    for media in ["", "text/plain", "application/xml", "application/vnd.api+json", "application/x-www-form-urlencoded"] {
+    for media in
+        ["", "text/plain", "application/xml", "application/vnd.api+json", "application/x-www-form-urlencoded"]
+    {
         let headers = [("authorization", token.as_str()), ("content-type", media)];
         let answer = bench.request(event("POST", "/api/jobs", &headers, Some(r#"{"kind":"free"}"#))).await;
         assert_eq!(answer.status, 415, "{media}");
     }
     let long = "k".repeat(129);
     for key in ["", &long, "a,b", "caf\u{e9}", "tab\tbed"] {
-        let headers =
-            [("authorization", token.as_str()), ("content-type", "application/json"), ("idempotency-key", key)];
+        let headers = [
+            ("authorization", token.as_str()),
+            ("content-type", "application/json"),
+            ("idempotency-key", key),
+        ];
         let answer = bench.request(event("POST", "/api/jobs", &headers, Some(r#"{"kind":"free"}"#))).await;
         assert_eq!(answer.status, 400, "{key}");
     }

@@ -20,9 +20,15 @@ async fn ids_have_one_form_only() {
     let account = bench.account(10).await;
     let job = bench.post(account, json!({ "kind": "echo.http" }), None).await;
     let id = job.body["id"].as_str().unwrap().to_owned();
-    let forms =
-        ["abc".into(), id.to_uppercase(), format!("{{{id}}}"), format!("urn:uuid:{id}"), id.replace('-', ""),
-         "00000000-0000-0000-0000-000000000000".into(), "..%2f".into()];
+    let forms = [
+        "abc".into(),
+        id.to_uppercase(),
+        format!("{{{id}}}"),
+        format!("urn:uuid:{id}"),
+        id.replace('-', ""),
+        "00000000-0000-0000-0000-000000000000".into(),
+        "..%2f".into(),
+    ];
     for form in forms {
         assert_eq!(bench.get(account, &format!("/api/jobs/{form}")).await.status, 404, "{form}");
     }
@@ -37,7 +43,9 @@ async fn pages_show_each_job_once_newest_first() {
     let (mut seen, mut path, mut cursor) = (Vec::new(), "/api/jobs?limit=10".to_owned(), json!(null));
     for _ in 0..3 {
         let page = bench.get(account, &path).await;
-        seen.extend(page.body["data"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned()));
+        seen.extend(
+            page.body["data"].as_array().unwrap().iter().map(|job| job["id"].as_str().unwrap().to_owned()),
+        );
         cursor = page.body["next_cursor"].clone();
         if let Some(cursor) = cursor.as_str() {
             path = format!("/api/jobs?limit=10&cursor={cursor}");
@@ -48,9 +56,12 @@ async fn pages_show_each_job_once_newest_first() {
     sorted.sort_by(|a, b| b.cmp(a));
     sorted.dedup();
     assert_eq!(seen, sorted);
-    let foreign = bench.get(other, "/api/jobs?limit=1").await.body["next_cursor"].as_str().unwrap().to_owned();
+    let foreign =
+        bench.get(other, "/api/jobs?limit=1").await.body["next_cursor"].as_str().unwrap().to_owned();
     assert_eq!(bench.get(account, &format!("/api/jobs?cursor={foreign}")).await.status, 400);
-    for query in ["limit=-1", "limit=0", "limit=1000000000", "limit=abc", "cursor=x", "status=done", "order=up"] {
+    for query in
+        ["limit=-1", "limit=0", "limit=1000000000", "limit=abc", "cursor=x", "status=done", "order=up"]
+    {
         assert_eq!(bench.get(account, &format!("/api/jobs?{query}")).await.status, 400, "{query}");
     }
     let queued = bench.get(account, "/api/jobs?status=queued&kind=qr.svg&limit=100").await;

@@ -32,7 +32,9 @@ async fn history_cannot_be_rewritten() {
 async fn the_adrs_function_refuses_an_overdraft_and_counts_once() {
     let bench = Bench::new().await;
     let account = bench.account(3).await;
-    let add = |amount: i64, key: &str| format!("SELECT punchcard.increment_user_credits('{account}', {amount}, '{key}')");
+    let add = |amount: i64, key: &str| {
+        format!("SELECT punchcard.increment_user_credits('{account}', {amount}, '{key}')")
+    };
     refuses(&bench, &add(-10, "a"), "PT402").await;
     refuses(&bench, &add(0, "a"), "PT422").await;
     refuses(&bench, &format!("SELECT punchcard.increment_user_credits('{account}', 1, NULL)"), "PT422").await;
@@ -42,7 +44,12 @@ async fn the_adrs_function_refuses_an_overdraft_and_counts_once() {
     assert_eq!(bench.balance(account).await, (0, 0));
     let job = "00000000-0000-7000-8000-000000000001";
     bench.sql(&format!("SELECT punchcard.increment_user_credits('{account}', 5, 'c', '{job}')")).await;
-    refuses(&bench, &format!("SELECT punchcard.increment_user_credits('{account}', 5, 'd', '{job}')"), "PT409").await;
+    refuses(
+        &bench,
+        &format!("SELECT punchcard.increment_user_credits('{account}', 5, 'd', '{job}')"),
+        "PT409",
+    )
+    .await;
     bench.assert_audit_is_clean().await;
 }
 
@@ -53,8 +60,18 @@ async fn enqueue_rolls_back_with_the_callers_transaction() {
     bench.sql(&format!("BEGIN; SELECT punchcard.enqueue('{account}', 'echo.http'); ROLLBACK")).await;
     assert_eq!(bench.balance(account).await, (10, 0));
     refuses(&bench, &format!("SELECT punchcard.enqueue('{account}', 'no.such')"), "PT422").await;
-    refuses(&bench, &format!(r#"SELECT punchcard.enqueue('{account}', 'free', '{{"a":"\u0000"}}')"#), "PT422").await;
-    refuses(&bench, &format!("SELECT punchcard.enqueue('{account}', 'unserved', to_json(repeat('x', 70000)))"), "PT422").await;
+    refuses(
+        &bench,
+        &format!(r#"SELECT punchcard.enqueue('{account}', 'free', '{{"a":"\u0000"}}')"#),
+        "PT422",
+    )
+    .await;
+    refuses(
+        &bench,
+        &format!("SELECT punchcard.enqueue('{account}', 'unserved', to_json(repeat('x', 70000)))"),
+        "PT422",
+    )
+    .await;
     bench.sql(&format!("SELECT punchcard.enqueue('{account}', 'echo.http')")).await;
     refuses(&bench, &format!("SELECT punchcard.enqueue('{account}', 'echo.http')"), "PT402").await;
     bench.assert_audit_is_clean().await;

@@ -21,7 +21,8 @@ async fn claim_and_rescue_use_their_partial_index_beside_100_000_final_rows() {
         let rows = bench.rows(&format!("EXPLAIN {sql}")).await;
         rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join("\n")
     };
-    let bound = CLAIM.replace("$1", "100").replace("$2", "ARRAY['qr.svg']").replace("$3", "60").replace("$4", "60");
+    let bound =
+        CLAIM.replace("$1", "100").replace("$2", "ARRAY['qr.svg']").replace("$3", "60").replace("$4", "60");
     let claim = plan(bound).await;
     assert!(claim.contains("jobs_due") && !claim.contains("Seq Scan on jobs"), "{claim}");
     let rescue = plan(RESCUE.replace("$1", "1000")).await;

@@ -1,5 +1,7 @@
 //! A database per test, copied from a migrated template, and the functions around it.
 
+pub mod wire;
+
 use std::{
     path::PathBuf,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -48,7 +50,6 @@ pub struct Bench {
     pub direct_url: String,
     pub admin: Client,
     pub api: Function,
-    database: String,
 }
 
 pub struct Answer {
@@ -63,7 +64,10 @@ impl Bench {
         let template = TEMPLATE.get_or_init(make_template).await;
         let database = format!("t_{}", Uuid::new_v4().simple());
         let server = connect(&server_url()).await;
-        server.batch_execute(&format!("CREATE DATABASE {database} TEMPLATE {template}")).await.expect("a database");
+        server
+            .batch_execute(&format!("CREATE DATABASE {database} TEMPLATE {template}"))
+            .await
+            .expect("a database");
         let direct_url = with_database(&server_url(), &database);
         let url = match std::env::var("PUNCHCARD_TEST_POOLER_URL") {
             Ok(pooler) => with_database(&pooler, &database),
@@ -71,7 +75,7 @@ impl Bench {
         };
         let admin = connect(&direct_url).await;
         let api = Function::new(binary("api"), environment(&url)).max_concurrency(12);
-        Self { url, direct_url, admin, api, database }
+        Self { url, direct_url, admin, api }
     }
 
     pub fn poller(&self) -> Function {
@@ -81,7 +85,7 @@ impl Bench {
     pub fn poller_with(&self, more: &[(&str, &str)]) -> Function {
         let mut env = environment(&self.url);
         env.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        Function::new(binary("poller"), env)
+        Function::new(binary("poller"), env).timeout(Duration::from_secs(60))
     }
 
     /// Starts a new account with credits.
@@ -106,7 +110,9 @@ impl Bench {
     }
 
     pub async fn balance(&self, account: Uuid) -> (i64, i64) {
-        let rows = self.rows(&format!("SELECT available, held FROM punchcard.accounts WHERE id = '{account}'")).await;
+        let rows = self
+            .rows(&format!("SELECT available, held FROM punchcard.accounts WHERE id = '{account}'"))
+            .await;
         rows.first().map_or((0, 0), |row| (row.get(0), row.get(1)))
     }
 
@@ -168,10 +174,6 @@ impl Bench {
         }
         panic!("jobs are left after twenty ticks");
     }
-
-    pub fn database(&self) -> &str {
-        &self.database
-    }
 }
 
 async fn make_template() -> String {
@@ -205,7 +207,7 @@ async fn make_template() -> String {
     name
 }
 
-fn environment(url: &str) -> Vec<(String, String)> {
+pub fn environment(url: &str) -> Vec<(String, String)> {
     [
         ("DATABASE_URL", url),
         ("JWT_SECRET", JWT_SECRET),
@@ -227,7 +229,8 @@ pub fn claims(account: Uuid) -> Value {
 }
 
 pub fn sign(claims: &Value) -> String {
-    encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(JWT_SECRET.as_bytes())).expect("a token")
+    encode(&Header::new(Algorithm::HS256), claims, &EncodingKey::from_secret(JWT_SECRET.as_bytes()))
+        .expect("a token")
 }
 
 pub fn bearer(account: Uuid) -> String {

@@ -32,7 +32,8 @@ async fn a_late_worker_changes_no_row() {
     bench.enqueue(account, "qr.svg", 1).await;
     let db = db(&bench);
     let claim = || db.claim(10, &["qr.svg"], Duration::from_secs(60), Duration::from_secs(60), soon());
-    let lapse = "UPDATE punchcard.jobs SET lease_expires_at = now() - interval '1 second' WHERE status = 'running'";
+    let lapse =
+        "UPDATE punchcard.jobs SET lease_expires_at = now() - interval '1 second' WHERE status = 'running'";
 
     // Expired, and nobody has noticed yet.
     let first = claim().await.unwrap().remove(0);
@@ -67,12 +68,17 @@ async fn attempts_are_bounded_even_if_every_worker_dies() {
     bench.enqueue(account, "qr.svg", 1).await;
     let db = db(&bench);
     for attempt in 1..=3 {
-        let lease = db.claim(1, &["qr.svg"], Duration::from_secs(60), Duration::from_secs(60), soon()).await.unwrap().remove(0);
+        let lease = db
+            .claim(1, &["qr.svg"], Duration::from_secs(60), Duration::from_secs(60), soon())
+            .await
+            .unwrap()
+            .remove(0);
         assert_eq!(lease.attempt, attempt);
         bench.sql("UPDATE punchcard.jobs SET lease_expires_at = now() - interval '1 second'").await;
         assert_eq!(db.rescue(10, soon()).await.unwrap().len(), 1);
     }
-    let code = "SELECT count(*) FROM punchcard.jobs WHERE status = 'failed' AND error->>'code' = 'lease_expired'";
+    let code =
+        "SELECT count(*) FROM punchcard.jobs WHERE status = 'failed' AND error->>'code' = 'lease_expired'";
     assert_eq!(bench.count(code).await, 1);
     assert_eq!(bench.balance(account).await, (10, 0));
     bench.assert_audit_is_clean().await;
@@ -82,7 +88,9 @@ async fn attempts_are_bounded_even_if_every_worker_dies() {
 async fn a_poller_killed_in_the_middle_of_a_job_loses_nothing_and_charges_once() {
     let bench = Bench::new().await;
     let account = bench.account(10).await;
-    let target = ScriptedServer::start(|_| Response::json(200, json!({})).delay(Duration::from_secs(2))).await.unwrap();
+    let target = ScriptedServer::start(|_| Response::json(200, json!({})).delay(Duration::from_secs(2)))
+        .await
+        .unwrap();
     bench.http_kind("slow", 10, &target.url("/")).await;
     bench.enqueue(account, "slow", 1).await;
     let poller = bench.poller();

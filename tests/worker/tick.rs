@@ -45,9 +45,13 @@ async fn three_pollers_run_two_thousand_jobs_once_each() {
     let event = json!({});
     let ticks = pollers.iter().map(|poller| poller.invoke(&event));
     let summaries = futures_util::future::join_all(ticks).await;
-    let claimed: u64 = summaries.iter().map(|summary| summary.as_ref().unwrap()["claimed"].as_u64().unwrap()).sum();
+    let claimed: u64 =
+        summaries.iter().map(|summary| summary.as_ref().unwrap()["claimed"].as_u64().unwrap()).sum();
     assert_eq!(claimed, 2_000, "each job is claimed once");
-    assert_eq!(bench.count("SELECT count(*) FROM punchcard.jobs WHERE status = 'succeeded' AND attempt = 1").await, 2_000);
+    assert_eq!(
+        bench.count("SELECT count(*) FROM punchcard.jobs WHERE status = 'succeeded' AND attempt = 1").await,
+        2_000
+    );
     for account in accounts {
         assert_eq!(bench.balance(account).await, (0, 0));
     }
@@ -62,7 +66,8 @@ async fn a_kind_nobody_here_serves_waits_and_a_retired_one_fails_with_a_refund()
     assert_eq!(bench.poller().invoke(&json!({})).await.unwrap()["claimed"], 0);
     bench.sql("UPDATE punchcard.kinds SET retired_at = now() WHERE name = 'unserved'").await;
     assert_eq!(bench.poller().invoke(&json!({})).await.unwrap()["failed"], 1);
-    let code = "SELECT count(*) FROM punchcard.jobs WHERE status = 'failed' AND error->>'code' = 'kind_retired'";
+    let code =
+        "SELECT count(*) FROM punchcard.jobs WHERE status = 'failed' AND error->>'code' = 'kind_retired'";
     assert_eq!(bench.count(code).await, 1);
     assert_eq!(bench.balance(account).await, (10, 0));
     let refused = bench.post(account, json!({ "kind": "unserved" }), None).await;
@@ -105,7 +110,10 @@ async fn two_pollers_settling_the_same_accounts_never_deadlock() {
             assert!(!logs.contains("deadlock") && !logs.contains("ERROR"), "{logs}");
         }
     }
-    assert_eq!(bench.count("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").await, 0);
+    assert_eq!(
+        bench.count("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").await,
+        0
+    );
     assert_eq!(bench.count("SELECT count(*) FROM punchcard.jobs WHERE status <> 'succeeded'").await, 0);
     bench.assert_audit_is_clean().await;
 }
