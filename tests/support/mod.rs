@@ -47,7 +47,6 @@ pub fn binary(name: &str) -> PathBuf {
 /// A database of one test, with its API and poller.
 pub struct Bench {
     pub url: String,
-    pub direct_url: String,
     pub admin: Client,
     pub api: Function,
 }
@@ -75,7 +74,7 @@ impl Bench {
         };
         let admin = connect(&direct_url).await;
         let api = Function::new(binary("api"), environment(&url)).max_concurrency(12);
-        Self { url, direct_url, admin, api }
+        Self { url, admin, api }
     }
 
     pub fn poller(&self) -> Function {

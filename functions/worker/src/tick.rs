@@ -7,7 +7,7 @@ use shared::{
     db::DbError,
     domain::{Deadline, Status},
 };
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     MARGIN, Worker,
@@ -19,8 +19,10 @@ use crate::{
 const RESCUE_LIMIT: usize = 1_000;
 /// How many jobs one statement claims at most.
 const CLAIM_LIMIT: usize = 500;
-/// How often a lingering tick looks for due jobs, and how often one with jobs in flight refills a few slots.
+/// How often a lingering tick looks for due jobs.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How long a few free slots wait for more, before they are worth a statement.
+const REFILL_AFTER: Duration = Duration::from_millis(250);
 /// A lease outlasts the invocation by this much: the worker's clock and the database's do not tick in step.
 const LEASE_GRACE: Duration = Duration::from_secs(5);
 
@@ -47,22 +49,19 @@ pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, 
     let rust_kinds = kinds.names();
     let mut executor = Executor::new(&worker.db, kinds);
 
+    // When to look for due jobs next; `None` once there were none.
     let mut next_look = Some(Instant::now());
+    let mut last_look = Instant::now();
     let mut last_due = Instant::now();
     loop {
         let free = worker.config.concurrency - executor.in_flight();
         // Half of the slots free is worth a statement at once; a few are, every now and then.
-        let refill =
-            free * 2 >= worker.config.concurrency || next_look.is_some_and(|at| at <= Instant::now());
-        if let Some(at) = next_look
-            && free > 0
-            && refill
-            && at <= Instant::now()
-            && deadline.left() > Duration::ZERO
-        {
+        let refill = if free * 2 >= worker.config.concurrency { last_look } else { last_look + REFILL_AFTER };
+        let look = next_look.filter(|_| free > 0 && deadline.left() > Duration::ZERO).map(|at| at.max(refill));
+        if look.is_some_and(|at| at <= Instant::now()) {
             let limit = free.min(CLAIM_LIMIT);
-            let leases = claim(worker, limit, &rust_kinds, deadline).await;
-            let leases = match leases {
+            last_look = Instant::now();
+            let leases = match claim(worker, limit, &rust_kinds, deadline).await {
                 Ok(leases) => leases,
                 // What runs already is worth settling; the next tick claims again.
                 Err(error) => {
@@ -72,32 +71,29 @@ pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, 
                 }
             };
             summary.claimed += leases.len();
-            let drained = leases.len() < limit;
             if !leases.is_empty() {
                 last_due = Instant::now();
             }
+            let drained = leases.len() < limit;
             for lease in leases {
                 executor.start(lease, deadline);
             }
-            let linger = last_due.elapsed() < worker.config.linger;
-            next_look = (!drained || linger)
-                .then(|| Instant::now() + if drained { LOOK_EVERY } else { Duration::ZERO });
-            continue;
-        }
-        if executor.in_flight() == 0 {
-            executor.flush(deadline).await;
-            match next_look {
-                Some(at) if deadline.left() > Duration::ZERO => {
-                    sleep(at.saturating_duration_since(Instant::now())).await
-                }
-                _ => break,
+            next_look = match drained {
+                false => Some(Instant::now()),
+                true if last_due.elapsed() < worker.config.linger => Some(Instant::now() + LOOK_EVERY),
+                true => None,
+            };
+        } else if executor.in_flight() > 0 {
+            let finished = executor.next(deadline, look).await;
+            // A slot came free: there may be more to do, as long as this invocation lives anyway.
+            if finished && next_look.is_none() && executor.in_flight() > 0 {
+                next_look = Some(Instant::now() + Duration::from_secs(1));
             }
         } else {
-            let finished = executor.next(deadline, next_look.filter(|_| free > 0)).await;
-            // A slot came free: there may be more to do, as long as this invocation lives anyway.
-            if finished && next_look.is_none() && deadline.left() > Duration::ZERO && executor.in_flight() > 0
-            {
-                next_look = Some(Instant::now() + Duration::from_secs(1));
+            executor.flush(deadline).await;
+            match look {
+                Some(at) => sleep_until(at).await,
+                None => break,
             }
         }
     }

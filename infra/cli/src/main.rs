@@ -1,0 +1,264 @@
+//! `punchcard`: the operator's command. Reads `DATABASE_URL`; says what it did in one line a fact.
+
+#![allow(clippy::print_stdout, clippy::print_stderr)]
+
+use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use clap::{Parser, Subcommand};
+use serde::{Deserialize, Serialize};
+use shared::{
+    db::{
+        Db,
+        jobs::JobFilter,
+        kinds::Kind,
+        migrate,
+        tokens::{TOKEN_PREFIX, token_hash},
+    },
+    domain::{Deadline, Status},
+    secrets::{SecretSource, SecretStore},
+};
+use uuid::Uuid;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Operates Punchcard.
+#[derive(Parser)]
+#[command(name = "punchcard", version)]
+struct Cli {
+    /// Where the database is.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    database_url: Option<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Apply the migrations that are missing. Connect directly, not through a pooler.
+    Migrate,
+    /// Make the kinds what the file says; kinds it does not name are retired.
+    Apply {
+        /// The file.
+        #[arg(default_value = "infra/kinds.toml")]
+        file: PathBuf,
+        /// Only show what would change.
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Grant and show credits; audit all of them.
+    #[command(subcommand)]
+    Credits(Credits),
+    /// List and show jobs.
+    #[command(subcommand)]
+    Jobs(Jobs),
+    /// Create, list and revoke service tokens.
+    #[command(subcommand)]
+    Tokens(Tokens),
+    /// What the owner of an HTTP target needs.
+    #[command(subcommand)]
+    Kinds(Kinds),
+}
+
+#[derive(Subcommand)]
+enum Credits {
+    /// Grant credits, once for each key.
+    Grant {
+        account: Uuid,
+        amount: i64,
+        /// Names this grant: the same key grants once.
+        #[arg(long)]
+        key: String,
+        /// Why.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Show an account's balance and latest entries.
+    Show { account: Uuid },
+    /// Check every invariant; fails if one is broken.
+    Audit,
+}
+
+#[derive(Subcommand)]
+enum Jobs {
+    /// List an account's jobs, newest first.
+    List {
+        account: Uuid,
+        /// Only those of this status.
+        #[arg(long, value_parser = |word: &str| Status::parse(word).ok_or("no such status"))]
+        status: Option<Status>,
+    },
+    /// Show one job.
+    Show { id: Uuid },
+}
+
+#[derive(Subcommand)]
+enum Tokens {
+    /// Create a token and show it, this once.
+    Create {
+        name: String,
+        /// enqueue, grant or operate; repeatable.
+        #[arg(long = "scope", required = true, value_parser = ["enqueue", "grant", "operate"])]
+        scopes: Vec<String>,
+    },
+    /// List names and scopes.
+    List,
+    /// Revoke a name's tokens, or the one in a slot; it works for up to 30 s more.
+    Revoke {
+        name: String,
+        /// 1 or 2.
+        #[arg(long)]
+        slot: Option<i16>,
+    },
+}
+
+#[derive(Subcommand)]
+enum Kinds {
+    /// Print the secret that signs a kind's jobs.
+    Secret {
+        kind: String,
+        /// The kind's `secret_version`.
+        #[arg(long, default_value_t = 1)]
+        version: u32,
+        /// The master secret.
+        #[arg(long, env = "SIGNING_SECRET", hide_env_values = true)]
+        signing_secret: String,
+    },
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> ExitCode {
+    match run(Cli::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("punchcard: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<(), Failure> {
+    let url = || cli.database_url.clone().ok_or("set DATABASE_URL or --database-url");
+    let db = || -> Result<Db, Failure> {
+        let source = SecretSource { database_url: Some(url()?), ..SecretSource::default() };
+        Ok(Db::new(Arc::new(SecretStore::new(source))))
+    };
+    match cli.command {
+        Command::Migrate => {
+            let applied = migrate::apply(&url()?).await?;
+            applied.iter().for_each(|name| println!("applied {name}"));
+            println!("{} migrations applied", applied.len());
+            Ok(())
+        }
+        Command::Apply { file, dry_run } => apply(&db()?, &file, dry_run).await,
+        Command::Credits(command) => credits(&db()?, command).await,
+        Command::Jobs(command) => jobs(&db()?, command).await,
+        Command::Tokens(command) => tokens(&db()?, command).await,
+        Command::Kinds(Kinds::Secret { kind, version, signing_secret }) => {
+            println!("{}", worker::jobs::http_target::kind_secret(&signing_secret, &kind, version));
+            Ok(())
+        }
+    }
+}
+
+fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(30))
+}
+
+fn show(value: &impl Serialize) -> Result<(), Failure> {
+    println!("{}", serde_json::to_string(value)?);
+    Ok(())
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct KindsFile {
+    kinds: BTreeMap<String, Kind>,
+}
+
+async fn apply(db: &Db, file: &std::path::Path, dry_run: bool) -> Result<(), Failure> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let wanted: KindsFile = toml::from_str(&text).map_err(|error| format!("{}: {}", file.display(), error.message()))?;
+    let known = db.list_kinds(soon()).await?;
+    let mut changes = 0;
+    for (name, kind) in wanted.kinds {
+        let kind = Kind { name: name.clone(), ..kind };
+        let change = match known.iter().find(|known| known.name == name) {
+            Some(same) if *same == kind => continue,
+            Some(_) => "changed",
+            None => "new",
+        };
+        println!("{change}: {name}, {} credits, {}", kind.price, kind.url.as_deref().unwrap_or("Rust code"));
+        changes += 1;
+        if !dry_run {
+            db.apply_kind(&kind, soon()).await.map_err(|error| format!("{name}: {error}"))?;
+        }
+    }
+    let named: KindsFile = toml::from_str(&text)?;
+    for gone in known.iter().filter(|kind| !kind.retired && !named.kinds.contains_key(&kind.name)) {
+        println!("retired: {}; what is queued of it fails and is released", gone.name);
+        changes += 1;
+        if !dry_run {
+            db.retire_kind(&gone.name, soon()).await?;
+        }
+    }
+    println!("{changes} kinds {}", if dry_run { "would change" } else { "changed" });
+    Ok(())
+}
+
+async fn credits(db: &Db, command: Credits) -> Result<(), Failure> {
+    match command {
+        Credits::Grant { account, amount, key, reason } => {
+            let (entry, replayed) = db.grant(account, amount, &key, reason.as_deref(), soon()).await?;
+            show(&entry)?;
+            if replayed {
+                println!("granted before with this key: nothing moved");
+            }
+            Ok(())
+        }
+        Credits::Show { account } => {
+            show(&db.balance(account, soon()).await?)?;
+            db.ledger(account, None, 20, soon()).await?.iter().try_for_each(show)
+        }
+        Credits::Audit => {
+            let findings = db.audit(soon()).await?;
+            findings.iter().try_for_each(show)?;
+            if !findings.is_empty() {
+                return Err(format!("{} findings: stop granting and refunding by hand, and look", findings.len()).into());
+            }
+            println!("audit clean");
+            Ok(())
+        }
+    }
+}
+
+async fn jobs(db: &Db, command: Jobs) -> Result<(), Failure> {
+    match command {
+        Jobs::List { account, status } => {
+            let filter = JobFilter { status, ..JobFilter::default() };
+            db.list_jobs(account, &filter, 50, soon()).await?.iter().try_for_each(show)
+        }
+        Jobs::Show { id } => show(&db.find_job(id, None, soon()).await?.ok_or("there is no such job")?),
+    }
+}
+
+async fn tokens(db: &Db, command: Tokens) -> Result<(), Failure> {
+    match command {
+        Tokens::Create { name, scopes } => {
+            let mut random = [0_u8; 32];
+            getrandom::fill(&mut random).map_err(|error| error.to_string())?;
+            let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
+            let token = format!("{TOKEN_PREFIX}{secret}");
+            let slot = db.create_token(&name, &scopes, &token_hash(&token), soon()).await?;
+            slot.ok_or_else(|| format!("two tokens of {name} are valid already: revoke one first"))?;
+            println!("{token}");
+            eprintln!("Keep it: it is not shown again.");
+            Ok(())
+        }
+        Tokens::List => db.list_tokens(soon()).await?.iter().try_for_each(show),
+        Tokens::Revoke { name, slot } => {
+            db.revoke_token(&name, slot, soon()).await?;
+            println!("revoked");
+            Ok(())
+        }
+    }
+}
