@@ -57,7 +57,8 @@ pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, 
         let free = worker.config.concurrency - executor.in_flight();
         // Half of the slots free is worth a statement at once; a few are, every now and then.
         let refill = if free * 2 >= worker.config.concurrency { last_look } else { last_look + REFILL_AFTER };
-        let look = next_look.filter(|_| free > 0 && deadline.left() > Duration::ZERO).map(|at| at.max(refill));
+        let look =
+            next_look.filter(|_| free > 0 && deadline.left() > Duration::ZERO).map(|at| at.max(refill));
         if look.is_some_and(|at| at <= Instant::now()) {
             let limit = free.min(CLAIM_LIMIT);
             last_look = Instant::now();

@@ -177,7 +177,8 @@ struct KindsFile {
 
 async fn apply(db: &Db, file: &std::path::Path, dry_run: bool) -> Result<(), Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let wanted: KindsFile = toml::from_str(&text).map_err(|error| format!("{}: {}", file.display(), error.message()))?;
+    let wanted: KindsFile =
+        toml::from_str(&text).map_err(|error| format!("{}: {}", file.display(), error.message()))?;
     let known = db.list_kinds(soon()).await?;
     let mut changes = 0;
     for (name, kind) in wanted.kinds {
@@ -223,7 +224,11 @@ async fn credits(db: &Db, command: Credits) -> Result<(), Failure> {
             let findings = db.audit(soon()).await?;
             findings.iter().try_for_each(show)?;
             if !findings.is_empty() {
-                return Err(format!("{} findings: stop granting and refunding by hand, and look", findings.len()).into());
+                return Err(format!(
+                    "{} findings: stop granting and refunding by hand, and look",
+                    findings.len()
+                )
+                .into());
             }
             println!("audit clean");
             Ok(())

@@ -1,6 +1,8 @@
 //! `cargo xtask`: the developer's one entry, the same in CI.
 #![allow(clippy::print_stdout, clippy::print_stderr)] // A command line talks to its user.
 
+mod demo;
+
 use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
@@ -31,6 +33,8 @@ enum Task {
     Check,
     /// Release builds of every function, by cargo-lambda.
     Build,
+    /// Ten jobs end to end, through `cargo lambda watch`.
+    Demo,
     /// A migrated PostgreSQL until Ctrl-C.
     Db,
 }
@@ -45,6 +49,7 @@ async fn main() -> ExitCode {
             Task::Test { direct_only, filter } => test(direct_only, &filter).await,
             Task::Check => check(),
             Task::Build => build(),
+            Task::Demo => demo::demo().await,
             Task::Db => db().await,
         }
     };
@@ -141,6 +146,13 @@ async fn db() -> Result<()> {
 fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args);
+    // What cargo told us about ourselves is not true of the child, and makes build scripts run again.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
+            command.env_remove(&name);
+        }
+    }
     command
 }
 
