@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod api;
+mod architecture;
 mod db;
+mod events;
+mod secrets;
 mod support;
 mod worker;
