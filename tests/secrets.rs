@@ -1,6 +1,7 @@
 //! Secrets and key sets fetched over HTTP, as the deployed functions fetch them.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use local::{
     lambda::Function,
     scripted::{Response, ScriptedServer},
@@ -70,4 +71,38 @@ async fn with_a_key_set_no_hmac_token_is_accepted_and_unknown_keys_fetch_it_once
         assert_eq!(get(token).await, 401, "{kid}");
     }
     assert_eq!(issuer.requests().len(), 1, "a flood of unknown keys is not passed on");
+}
+
+/// A P-256 key of these tests alone: PKCS #8, and its public point.
+const KEY: &str = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgVA5JgT-OkTg56ZSNIvgSv9qBJwWNqHPYuRhS4Jw8THmhRANCAARd6rK2M5Mwsdzis_PfztdLkTwCQYI-qVxSCP3pL8tlGGA5GIVFQbusPBOjXhP4S-sxZc5aWaen9rQjvhuTrU-I";
+const X: &str = "XeqytjOTMLHc4rPz387XS5E8AkGCPqlcUgj96S_LZRg";
+const Y: &str = "YDkYhUVBu6w8E6NeE_hL6zFlzlpZp6f2tCO-G5OtT4g";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_token_signed_with_es256_is_accepted_by_the_issuers_key_set() {
+    let bench = Bench::new().await;
+    let account = bench.account(7).await;
+    let jwk = |kid: &str| json!({ "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": kid, "x": X, "y": Y });
+    let keys = json!({ "keys": [jwk("one"), jwk("two")] });
+    let issuer = ScriptedServer::start(move |_| Response::json(200, keys.clone())).await.unwrap();
+    let mut env = crate::support::environment(&bench.url);
+    env.push(("JWKS_URL".into(), issuer.url("/.well-known/jwks.json")));
+    let api = Function::new(binary("api"), env);
+    let key = EncodingKey::from_ec_der(&URL_SAFE_NO_PAD.decode(KEY).unwrap());
+    let get = async |kid: Option<&str>, claims: serde_json::Value| {
+        let header = Header { kid: kid.map(str::to_owned), ..Header::new(Algorithm::ES256) };
+        let bearer = format!("Bearer {}", encode(&header, &claims, &key).unwrap());
+        let answer =
+            api.invoke(&event("GET", "/api/credits", &[("authorization", &bearer)], None)).await.unwrap();
+        answer["statusCode"].as_u64().unwrap()
+    };
+    let claims = crate::support::claims(account);
+    assert_eq!(get(Some("one"), claims.clone()).await, 200);
+    assert_eq!(get(Some("two"), claims.clone()).await, 200);
+    assert_eq!(get(Some("three"), claims.clone()).await, 401, "no such key");
+    assert_eq!(get(None, claims.clone()).await, 401, "which of the two?");
+    let mut late = claims;
+    late["exp"] = json!(crate::support::now() - 120);
+    assert_eq!(get(Some("one"), late).await, 401, "expired");
+    assert_eq!(issuer.requests().len(), 1);
 }
