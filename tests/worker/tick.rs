@@ -117,3 +117,16 @@ async fn two_pollers_settling_the_same_accounts_never_deadlock() {
     assert_eq!(bench.count("SELECT count(*) FROM punchcard.jobs WHERE status <> 'succeeded'").await, 0);
     bench.assert_audit_is_clean().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lingering_tick_takes_what_comes_while_it_lingers() {
+    let bench = Bench::new().await;
+    let account = bench.account(10).await;
+    let poller = bench.poller_with(&[("LINGER_MS", "5000")]);
+    let tick = poller.start_invoke(&json!({}));
+    tick.pid().await;
+    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    bench.enqueue(account, "qr.svg", 1).await;
+    assert_eq!(tick.wait().await.unwrap()["succeeded"], 1);
+    bench.assert_audit_is_clean().await;
+}

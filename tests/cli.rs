@@ -1,0 +1,97 @@
+//! `punchcard`, the operator's command.
+
+use std::process::Output;
+
+use uuid::Uuid;
+
+use crate::support::{Bench, binary};
+
+fn punchcard(bench: &Bench, args: &[&str]) -> Output {
+    let mut command = std::process::Command::new(binary("punchcard"));
+    command
+        .args(args)
+        .env("DATABASE_URL", &bench.url)
+        .env("SIGNING_SECRET", "master")
+        .output()
+        .expect("it runs")
+}
+
+fn said(output: &Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+/// One line on standard error, and nothing changed.
+fn refused(output: &Output) -> String {
+    assert!(!output.status.success());
+    let text = String::from_utf8(output.stderr.clone()).unwrap();
+    assert_eq!(text.trim().lines().count(), 1, "{text}");
+    text
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_grants_looks_and_audits() {
+    let bench = Bench::new().await;
+    let account = Uuid::new_v4().to_string();
+    let grant = ["credits", "grant", &account, "50", "--key", "k", "--reason", "a present"];
+    assert!(said(&punchcard(&bench, &grant)).contains(r#""available_after":50"#));
+    assert!(said(&punchcard(&bench, &grant)).contains("nothing moved"));
+    assert!(
+        said(&punchcard(&bench, &["credits", "show", &account])).starts_with(r#"{"available":50,"held":0}"#)
+    );
+    assert!(
+        refused(&punchcard(&bench, &["credits", "grant", &account, "0", "--key", "z"]))
+            .contains("invalid_amount")
+    );
+    assert_eq!(said(&punchcard(&bench, &["credits", "audit"])), "audit clean\n");
+    bench.enqueue(account.parse().unwrap(), "qr.svg", 1).await;
+    let listed = said(&punchcard(&bench, &["jobs", "list", &account, "--status", "queued"]));
+    let id = listed.split('"').nth(3).unwrap().to_owned();
+    assert!(said(&punchcard(&bench, &["jobs", "show", &id])).contains(&account));
+    assert!(refused(&punchcard(&bench, &["jobs", "show", &account])).contains("no such job"));
+    bench.sql("UPDATE punchcard.accounts SET available = available + 1").await;
+    assert!(refused(&punchcard(&bench, &["credits", "audit"])).contains("findings"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_tokens_of_a_name_are_valid_at_a_time() {
+    let bench = Bench::new().await;
+    let create = ["tokens", "create", "backend", "--scope", "enqueue", "--scope", "grant"];
+    let first = said(&punchcard(&bench, &create));
+    assert!(first.starts_with("pcs_") && first.trim().len() == 68);
+    said(&punchcard(&bench, &create));
+    assert!(refused(&punchcard(&bench, &create)).contains("revoke one first"));
+    let listed = said(&punchcard(&bench, &["tokens", "list"]));
+    assert_eq!((listed.lines().count(), listed.contains(first.trim())), (2, false));
+    said(&punchcard(&bench, &["tokens", "revoke", "backend", "--slot", "1"]));
+    said(&punchcard(&bench, &create));
+    said(&punchcard(&bench, &["tokens", "revoke", "backend"]));
+    assert_eq!(said(&punchcard(&bench, &["tokens", "list"])), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kinds_become_what_the_file_says() {
+    let bench = Bench::new().await;
+    let file = std::env::temp_dir().join(format!("kinds-{}.toml", Uuid::new_v4()));
+    std::fs::write(
+        &file,
+        "[kinds.\"qr.svg\"]\nprice = 2\n[kinds.new]\nprice = 1\nurl = \"https://example.com/\"\n",
+    )
+    .unwrap();
+    let path = file.to_str().unwrap();
+    let offered = "SELECT count(*) FROM punchcard.kinds WHERE retired_at IS NULL";
+    let plan = said(&punchcard(&bench, &["apply", path, "--dry-run"]));
+    assert!(
+        plan.contains("changed: qr.svg") && plan.contains("new: new") && plan.contains("retired: free"),
+        "{plan}"
+    );
+    assert_eq!(bench.count(offered).await, 4, "a dry run changes nothing");
+    said(&punchcard(&bench, &["apply", path]));
+    assert_eq!(bench.count(offered).await, 2);
+    assert_eq!(said(&punchcard(&bench, &["apply", path])), "0 kinds changed\n");
+    std::fs::write(&file, "[kinds.x]\nprice = 1\ncost = 2\n").unwrap();
+    assert!(refused(&punchcard(&bench, &["apply", path])).contains("cost"));
+    std::fs::remove_file(file).unwrap();
+    let secret = said(&punchcard(&bench, &["kinds", "secret", "new"]));
+    assert_eq!(secret.trim(), worker::jobs::http_target::kind_secret("master", "new", 1));
+}
