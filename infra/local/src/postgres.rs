@@ -66,6 +66,8 @@ impl Postgres {
             .and_then(|()| Server::spawn(serve(&bin_dir, &folder, port, options, user), folder.clone()));
         let mut server = started.inspect_err(|_| drop(std::fs::remove_dir_all(&folder)))?;
         server.wait_for_port(port)?;
+        // It listens before it serves: only then is its status file marked ready.
+        server.wait_for(|| is_ready(&folder))?;
         let base = format!("postgres://postgres:{password}@127.0.0.1:{port}");
         let host = "127.0.0.1".to_owned();
         Ok(Self { _server: Some(server), base, host, port, password, bin_dir, user })
@@ -99,6 +101,11 @@ impl Postgres {
     pub(crate) fn server_user(&self) -> Option<User> {
         self.user
     }
+}
+
+fn is_ready(folder: &Path) -> bool {
+    let status = std::fs::read_to_string(folder.join("data/postmaster.pid")).unwrap_or_default();
+    status.lines().any(|line| line.trim() == "ready")
 }
 
 fn initdb(bin_dir: &Path, folder: &Path, password: &str, user: Option<User>) -> Result<()> {

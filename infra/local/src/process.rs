@@ -101,21 +101,24 @@ impl Server {
         Ok(Self { child, folder })
     }
 
-    /// Waits until it listens; an early end or 30 s of silence is an error with the log's last line.
+    /// Waits until it listens.
     pub(crate) fn wait_for_port(&mut self, port: u16) -> Result<()> {
+        self.wait_for(|| TcpStream::connect(("127.0.0.1", port)).is_ok())
+    }
+
+    /// Waits until it is so; an early end or 30 s without is an error with the log's last line.
+    pub(crate) fn wait_for(&mut self, so: impl Fn() -> bool) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(30);
-        loop {
+        while !so() {
             if let Some(status) = self.child.try_wait()? {
                 return Err(format!("the server ended ({status}): {}", self.last_line()).into());
             }
-            if TcpStream::connect(("127.0.0.1", port)).is_ok() {
-                return Ok(());
-            }
             if Instant::now() > deadline {
-                return Err(format!("the server does not listen on {port}: {}", self.last_line()).into());
+                return Err(format!("the server did not start in 30 s: {}", self.last_line()).into());
             }
             sleep(Duration::from_millis(30));
         }
+        Ok(())
     }
 
     fn last_line(&self) -> String {
