@@ -47,7 +47,7 @@ const FOREIGN: [&str; 7] = [
 /// Everything from building to the last line, which is printed once nothing runs any more.
 pub async fn demo() -> Result<()> {
     let mut build = cargo(&["build", "-p", "api", "-p", "worker", "--bins"]);
-    forget_xtask(&mut build);
+    crate::forget_xtask(&mut build);
     run(build)?;
     let cargo_lambda = step("cargo-lambda", tools::cargo_lambda)?;
     let postgres = step("PostgreSQL", || Postgres::start(Options::default()))?;
@@ -180,7 +180,7 @@ impl Watch {
         for name in FOREIGN {
             command.env_remove(name);
         }
-        forget_xtask(&mut command);
+        crate::forget_xtask(&mut command);
         command
             .env("DATABASE_URL", url)
             .env("JWT_SECRET", jwt_secret)
@@ -223,15 +223,6 @@ impl Drop for Watch {
         }
         self.signal(libc::SIGKILL);
         let _ = self.child.wait();
-    }
-}
-
-/// What `cargo run` told this program about itself; passed on, it makes ring's build script run again each time.
-fn forget_xtask(command: &mut Command) {
-    for (name, _) in std::env::vars_os() {
-        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|it| name.to_string_lossy().starts_with(it)) {
-            command.env_remove(name);
-        }
     }
 }
 

@@ -146,14 +146,17 @@ async fn db() -> Result<()> {
 fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args);
-    // What cargo told us about ourselves is not true of the child, and makes build scripts run again.
+    forget_xtask(&mut command);
+    command
+}
+
+/// What `cargo run` told this program about itself; passed on, it makes ring's build script run again each time.
+fn forget_xtask(command: &mut Command) {
     for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if text.starts_with("CARGO_PKG_") || text.starts_with("CARGO_MANIFEST_") {
-            command.env_remove(&name);
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|it| name.to_string_lossy().starts_with(it)) {
+            command.env_remove(name);
         }
     }
-    command
 }
 
 /// Runs in the workspace's root; anything but success is an error.
