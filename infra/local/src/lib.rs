@@ -6,6 +6,7 @@ pub mod postgres;
 mod process;
 pub mod scripted;
 pub mod tools;
+pub mod watch;
 
 /// One line: what is wrong and what to do about it.
 pub type Error = Box<dyn std::error::Error + Send + Sync>;

@@ -1,16 +1,17 @@
 //! PgBouncer in transaction mode before a server: the strict case every statement must survive.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::postgres::Postgres;
-use crate::process::{self, Server, command};
+use crate::process::{self, Folder, Server, command};
 use crate::{Result, tools};
 
 /// A running pooler, stopped on drop.
 pub struct PgBouncer {
     _server: Server,
+    _folder: Folder,
     port: u16,
     password: String,
 }
@@ -18,13 +19,13 @@ pub struct PgBouncer {
 impl PgBouncer {
     /// Starts it before the server; installs it where it is missing.
     pub async fn start(postgres: &Postgres) -> Result<Self> {
-        let program = installed().map_or_else(install, Ok)?;
+        let Program { file, libraries } = installed().map_or_else(install, Ok)?;
         let verifier = verifier(postgres).await?;
         let user = postgres.server_user();
         let port = process::free_port()?;
         let folder = process::folder("pc-pb-", user)?;
         let (host, upstream) = (postgres.host(), postgres.port());
-        let (users, ini) = (folder.join("users.txt"), folder.join("pgbouncer.ini"));
+        let (users, ini) = (folder.0.join("users.txt"), folder.0.join("pgbouncer.ini"));
         process::write_private(&users, &format!("\"postgres\" \"{verifier}\"\n"), user)?;
         let settings = format!(
             "[databases]\n* = host={host} port={upstream}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
@@ -33,11 +34,14 @@ impl PgBouncer {
             users.display()
         );
         process::write_private(&ini, &settings, user)?;
-        let mut pgbouncer = command(&program, user);
-        pgbouncer.current_dir(&folder).arg(&ini);
-        let mut server = Server::spawn(pgbouncer, folder)?;
+        let mut pgbouncer = command(&file, user);
+        pgbouncer.current_dir(&folder.0).arg(&ini);
+        if let Some(libraries) = libraries {
+            pgbouncer.env("LD_LIBRARY_PATH", libraries);
+        }
+        let mut server = Server::spawn(pgbouncer, folder.0.join("log"))?;
         server.wait_for_port(port)?;
-        Ok(Self { _server: server, port, password: postgres.password().to_owned() })
+        Ok(Self { _server: server, _folder: folder, port, password: postgres.password().to_owned() })
     }
 
     /// The superuser's URL of a database, through the pooler.
@@ -57,14 +61,27 @@ async fn verifier(postgres: &Postgres) -> Result<String> {
     found.ok_or_else(|| "the role postgres has no password: PgBouncer needs one".into())
 }
 
-fn installed() -> Option<PathBuf> {
-    tools::on_path("pgbouncer")
-        .or_else(|| Some(PathBuf::from("/usr/sbin/pgbouncer")).filter(|path| path.exists()))
+/// The pooler's program, and the folder of the libraries that came with it if it is unpacked, not installed.
+struct Program {
+    file: PathBuf,
+    libraries: Option<PathBuf>,
 }
 
-fn install() -> Result<PathBuf> {
+fn installed() -> Option<Program> {
+    let system = tools::on_path("pgbouncer").into_iter().chain([PathBuf::from("/usr/sbin/pgbouncer")]);
+    let system = system.map(|file| Program { file, libraries: None });
+    let unpacked = tools::folder("pgbouncer");
+    let libraries = Path::new("usr/lib").join(format!("{}-linux-gnu", std::env::consts::ARCH));
+    let own =
+        Program { file: unpacked.join("usr/sbin/pgbouncer"), libraries: Some(unpacked.join(libraries)) };
+    system.chain([own]).find(|program| program.file.is_file())
+}
+
+fn install() -> Result<Program> {
     if tools::apt_as_root() {
         tools::apt_install("pgbouncer")?;
+    } else if tools::on_path("apt-get").is_some() {
+        tools::apt_unpack("pgbouncer", "pgbouncer")?;
     }
     installed().ok_or_else(|| {
         "PgBouncer is missing: install it (apt-get install pgbouncer), or run with --direct-only".into()

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::process::{self, Server, User, command};
+use crate::process::{self, Folder, Server, User, command};
 use crate::{Result, tools};
 
 /// How to run the server.
@@ -15,7 +15,7 @@ pub struct Options {
 
 /// A running server: ours, stopped and removed on drop, or an external one, used as is.
 pub struct Postgres {
-    _server: Option<Server>,
+    _server: Option<(Server, Folder)>,
     base: String,
     host: String,
     port: u16,
@@ -62,15 +62,15 @@ impl Postgres {
         let user = process::server_user()?;
         let (port, password) = (process::free_port()?, process::random_hex(16)?);
         let folder = process::folder("pc-pg-", user)?;
-        let started = initdb(&bin_dir, &folder, &password, user)
-            .and_then(|()| Server::spawn(serve(&bin_dir, &folder, port, options, user), folder.clone()));
-        let mut server = started.inspect_err(|_| drop(std::fs::remove_dir_all(&folder)))?;
+        initdb(&bin_dir, &folder.0, &password, user)?;
+        let serve = serve(&bin_dir, &folder.0, port, options, user);
+        let mut server = Server::spawn(serve, folder.0.join("log"))?;
         server.wait_for_port(port)?;
         // It listens before it serves: only then is its status file marked ready.
-        server.wait_for(|| is_ready(&folder))?;
+        server.wait_for(|| is_ready(&folder.0))?;
         let base = format!("postgres://postgres:{password}@127.0.0.1:{port}");
         let host = "127.0.0.1".to_owned();
-        Ok(Self { _server: Some(server), base, host, port, password, bin_dir, user })
+        Ok(Self { _server: Some((server, folder)), base, host, port, password, bin_dir, user })
     }
 
     /// The superuser's URL of a database.

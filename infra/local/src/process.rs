@@ -48,13 +48,13 @@ pub(crate) fn command(program: &Path, user: Option<User>) -> Command {
 }
 
 /// A fresh private folder with a short path, owned by the server's user.
-pub(crate) fn folder(prefix: &str, user: Option<User>) -> Result<PathBuf> {
-    use std::os::unix::fs::PermissionsExt;
+pub(crate) fn folder(prefix: &str, user: Option<User>) -> Result<Folder> {
+    use std::os::unix::fs::DirBuilderExt;
     let path = std::env::temp_dir().join(format!("{prefix}{}", random_hex(4)?));
-    std::fs::create_dir(&path)?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700))?;
-    own(&path, user)?;
-    Ok(path)
+    std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+    let folder = Folder(path);
+    own(&folder.0, user)?;
+    Ok(folder)
 }
 
 /// Writes a private file that the server's user can read.
@@ -83,22 +83,31 @@ pub(crate) fn free_port() -> Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port())
 }
 
-/// A server in a folder of its own: stopped and removed on drop.
+/// A folder that is removed on drop.
+pub(crate) struct Folder(pub(crate) PathBuf);
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A server in a process group of its own: on drop it is stopped, with all that it started.
 pub(crate) struct Server {
     child: Child,
-    folder: PathBuf,
+    log: PathBuf,
 }
 
 impl Server {
-    /// Starts the command with its output in `folder/log`. The folder is removed on failure too.
-    pub(crate) fn spawn(mut command: Command, folder: PathBuf) -> Result<Self> {
-        let log = File::create(folder.join("log"))?;
-        command.stdout(log.try_clone()?).stderr(log);
+    /// Starts the command with its output in `log`.
+    pub(crate) fn spawn(mut command: Command, log: PathBuf) -> Result<Self> {
+        let output = File::create(&log)?;
+        command.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output);
         die_with_parent(&mut command);
         command.process_group(0); // Ctrl-C at the terminal reaches us alone, and we stop it.
         let child =
             command.spawn().map_err(|error| format!("cannot start {:?}: {error}", command.get_program()))?;
-        Ok(Self { child, folder })
+        Ok(Self { child, log })
     }
 
     /// Waits until it listens.
@@ -106,15 +115,15 @@ impl Server {
         self.wait_for(|| TcpStream::connect(("127.0.0.1", port)).is_ok())
     }
 
-    /// Waits until it is so; an early end or 30 s without is an error with the log's last line.
+    /// Waits until it is so; an early end or 60 s without is an error with the log's last line.
     pub(crate) fn wait_for(&mut self, so: impl Fn() -> bool) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(30);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while !so() {
             if let Some(status) = self.child.try_wait()? {
                 return Err(format!("the server ended ({status}): {}", self.last_line()).into());
             }
             if Instant::now() > deadline {
-                return Err(format!("the server did not start in 30 s: {}", self.last_line()).into());
+                return Err(format!("the server did not start in 60 s: {}", self.last_line()).into());
             }
             sleep(Duration::from_millis(30));
         }
@@ -122,27 +131,26 @@ impl Server {
     }
 
     fn last_line(&self) -> String {
-        let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        let log = std::fs::read_to_string(&self.log).unwrap_or_default();
         log.lines().last().unwrap_or("its log is empty").to_owned()
+    }
+
+    #[allow(unsafe_code)] // kill(2) has no safe wrapper in std; the group is that of our own unreaped child.
+    fn signal(&self, signal: libc::c_int) {
+        unsafe { libc::kill(-(self.child.id() as libc::pid_t), signal) };
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        interrupt(&self.child);
+        self.signal(libc::SIGINT);
         let deadline = Instant::now() + Duration::from_secs(10);
         while matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {
             sleep(Duration::from_millis(10));
         }
-        let _ = self.child.kill();
+        self.signal(libc::SIGKILL);
         let _ = self.child.wait();
-        let _ = std::fs::remove_dir_all(&self.folder);
     }
-}
-
-#[allow(unsafe_code)] // kill(2) has no safe wrapper in std; the pid is our own unreaped child's.
-fn interrupt(child: &Child) {
-    unsafe { libc::kill(child.id() as libc::pid_t, libc::SIGINT) };
 }
 
 /// SIGINT to the child when we die, however we die, so that nothing is left running.

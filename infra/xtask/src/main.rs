@@ -2,6 +2,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)] // A command line talks to its user.
 
 mod demo;
+mod dev;
+mod stack;
 
 use std::process::{Command, ExitCode};
 
@@ -35,6 +37,8 @@ enum Task {
     Build,
     /// Ten jobs end to end, through `cargo lambda watch`.
     Demo,
+    /// The system to play with until Ctrl-C: PostgreSQL, `cargo lambda watch`, and a tick a minute.
+    Dev,
     /// A migrated PostgreSQL until Ctrl-C.
     Db,
 }
@@ -50,6 +54,7 @@ async fn main() -> ExitCode {
             Task::Check => check(),
             Task::Build => build(),
             Task::Demo => demo::demo().await,
+            Task::Dev => dev::dev().await,
             Task::Db => db().await,
         }
     };
@@ -71,7 +76,9 @@ async fn test(direct_only: bool, filter: &[String]) -> Result<()> {
     println!("\n== direct ==");
     run(integration(&url, filter))?;
     if !direct_only {
+        let spinner = progress("PgBouncer");
         let pooler = PgBouncer::start(&postgres).await?;
+        spinner.finish_and_clear();
         println!("\n== through PgBouncer (transaction mode) ==");
         let mut pass = integration(&url, filter);
         pass.env("PUNCHCARD_TEST_POOLER_URL", pooler.url("postgres"));
@@ -133,30 +140,18 @@ fn build() -> Result<()> {
 }
 
 async fn db() -> Result<()> {
-    let postgres = step("PostgreSQL", || Postgres::start(Options::default()))?;
-    let url = postgres.url("postgres");
-    stub_roles(&url).await?;
-    for name in shared::db::migrate::apply(&url).await? {
-        println!("applied {name}");
-    }
+    let database = stack::Database::create("punchcard").await?;
+    let url = database.url();
     println!("DATABASE_URL={url}\npsql '{url}'\nCtrl-C stops it and removes its data.");
-    Ok(tokio::signal::ctrl_c().await?)
+    tokio::signal::ctrl_c().await?;
+    database.remove().await
 }
 
 fn cargo(args: &[&str]) -> Command {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(args);
-    forget_xtask(&mut command);
+    tools::forget_cargo_run(&mut command);
     command
-}
-
-/// What `cargo run` told this program about itself; passed on, it makes ring's build script run again each time.
-fn forget_xtask(command: &mut Command) {
-    for (name, _) in std::env::vars_os() {
-        if ["CARGO_PKG_", "CARGO_MANIFEST_"].iter().any(|it| name.to_string_lossy().starts_with(it)) {
-            command.env_remove(name);
-        }
-    }
 }
 
 /// Runs in the workspace's root; anything but success is an error.
@@ -169,14 +164,19 @@ fn run(mut command: Command) -> Result<()> {
     }
 }
 
-/// A spinner on a terminal, a plain line elsewhere.
+/// Shows what is being waited for: a spinner on a terminal, a plain line elsewhere.
 fn step<T>(name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    let spinner = progress(name);
+    let result = work();
+    spinner.finish_and_clear();
+    result
+}
+
+fn progress(name: &str) -> indicatif::ProgressBar {
     let spinner = indicatif::ProgressBar::new_spinner().with_message(name.to_owned());
     if spinner.is_hidden() {
         eprintln!("{name} ...");
     }
     spinner.enable_steady_tick(std::time::Duration::from_millis(100));
-    let result = work();
-    spinner.finish_and_clear();
-    result
+    spinner
 }

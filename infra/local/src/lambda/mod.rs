@@ -1,29 +1,26 @@
 //! The Lambda service for one function binary, on this machine: the Runtime API with real deadlines, one
 //! process per concurrent invocation, a kill at the time-out, and a new process after a crash.
 
+mod environment;
+mod runtime_api;
+
 use std::collections::HashSet;
-use std::ffi::OsString;
-use std::fs::{File, OpenOptions};
 use std::hash::{BuildHasher, RandomState};
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::Method;
-use serde_json::{Value, json};
-use tokio::process::{Child, Command};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use serde_json::Value;
+use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::scripted::{Request, Response, Server, lock};
+use crate::scripted::lock;
+use environment::Environment;
+use runtime_api::Answer;
 
-const API: &str = "/2018-06-01/runtime";
-/// How long a process may take until it asks for its first event, as in Lambda.
-const INIT_LIMIT: Duration = Duration::from_secs(10);
 const REGION: &str = "eu-central-1";
 
 /// Why an invocation gave no answer.
@@ -267,7 +264,7 @@ async fn run(
 fn take_idle(pool: &Pool) -> Option<Environment> {
     let mut idle = lock(&pool.idle);
     while let Some(mut environment) = idle.pop() {
-        if matches!(environment.child.try_wait(), Ok(None)) {
+        if environment.is_alive() {
             return Some(environment);
         }
     }
@@ -280,206 +277,13 @@ fn function_error(body: &[u8]) -> InvokeError {
     InvokeError::Function { error_type: text("errorType"), message: text("errorMessage") }
 }
 
-/// One process and the Runtime API that it alone talks to.
-#[derive(Debug)]
-struct Environment {
-    child: Child,
-    pid: u32,
-    events: mpsc::UnboundedSender<Event>,
-    live: Live,
-    _api: Server,
-}
-
-impl Environment {
-    async fn spawn(settings: &Arc<Settings>, live: &Live) -> Result<Environment, InvokeError> {
-        let failed = |error: std::io::Error| InvokeError::Spawn(error.to_string());
-        let (events, queue) = mpsc::unbounded_channel();
-        let api = Arc::new(RuntimeApi {
-            settings: Arc::clone(settings),
-            queue: tokio::sync::Mutex::new(queue),
-            current: Mutex::default(),
-        });
-        let server = Server::start(move |request| Arc::clone(&api).answer(request)).await.map_err(failed)?;
-        let log = open_log(settings).map_err(failed)?;
-        let child =
-            command(settings, &server, log).and_then(|mut command| command.spawn()).map_err(failed)?;
-        let pid = child.id().ok_or(InvokeError::Exited)?;
-        lock(live).insert(pid);
-        Ok(Environment { child, pid, events, live: Arc::clone(live), _api: server })
-    }
-
-    async fn serve(&mut self, settings: &Settings, body: Bytes) -> Result<Answer, InvokeError> {
-        let (reply, mut answer) = oneshot::channel();
-        let (started, start) = oneshot::channel();
-        let event = Event { id: fresh_id().to_string(), body, started, reply };
-        self.events.send(event).map_err(|_| InvokeError::Exited)?;
-        tokio::select! {
-            biased;
-            Ok(answer) = &mut answer => Ok(answer),
-            // It may have answered and then exited at once.
-            _ = self.child.wait() => answer.try_recv().map_err(|_| InvokeError::Exited),
-            () = time_out(settings, start) => Err(InvokeError::TimedOut),
-        }
-    }
-
-    /// Kills the process and waits until it is gone.
-    async fn end(mut self) {
-        let _ = self.child.kill().await;
-    }
-}
-
-impl Drop for Environment {
-    fn drop(&mut self) {
-        lock(&self.live).remove(&self.pid); // `kill_on_drop` does the rest
-    }
-}
-
-/// Ends when the invocation has used up its time, which runs from the moment the process takes the event.
-async fn time_out(settings: &Settings, start: oneshot::Receiver<()>) {
-    if !settings.kill_at_timeout {
-        std::future::pending::<()>().await;
-    }
-    match tokio::time::timeout(INIT_LIMIT, start).await {
-        Ok(Ok(())) => tokio::time::sleep(settings.timeout).await,
-        Ok(Err(_)) => std::future::pending().await, // refused in its init: the answer is there
-        Err(_) => {}
-    }
-}
-
-fn open_log(settings: &Settings) -> std::io::Result<File> {
-    OpenOptions::new().create(true).append(true).open(&settings.log)
-}
-
-fn command(settings: &Settings, server: &Server, log: File) -> std::io::Result<Command> {
-    let inherited = ["PATH", "HOME", "LLVM_PROFILE_FILE"];
-    let inherited = inherited.iter().filter_map(|key| Some((key, std::env::var_os(key)?)));
-    let mut command = Command::new(&settings.binary);
-    command
-        .env_clear()
-        .envs(inherited.map(|(key, value)| (OsString::from(key), value)))
-        .env("AWS_LAMBDA_RUNTIME_API", server.address.to_string())
-        .env("AWS_LAMBDA_FUNCTION_NAME", &settings.name)
-        .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
-        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
-        .env("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", settings.name))
-        .env("AWS_LAMBDA_LOG_STREAM_NAME", format!("[$LATEST]{}", fresh_id().simple()))
-        .env("AWS_REGION", REGION)
-        .envs(settings.env.iter().map(|(key, value)| (key, value)))
-        .stdin(Stdio::null())
-        .stdout(log.try_clone()?)
-        .stderr(log)
-        .kill_on_drop(true);
-    die_with_parent(&mut command);
-    Ok(command)
-}
-
-#[cfg(target_os = "linux")]
-#[allow(unsafe_code)] // prctl is async-signal-safe and touches only the child: no orphan outlives a killed test
-fn die_with_parent(command: &mut Command) {
-    unsafe {
-        command.pre_exec(|| match libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) {
-            0 => Ok(()),
-            _ => Err(std::io::Error::last_os_error()),
-        });
-    }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn die_with_parent(_command: &mut Command) {}
-
 #[allow(unsafe_code)] // kill(2) has no safe form in std; the pid is of a child that is not reaped yet
 fn signal(pid: u32, number: i32) -> bool {
     libc::pid_t::try_from(pid).is_ok_and(|pid| unsafe { libc::kill(pid, number) } == 0)
 }
 
-/// One event on its way to the process.
-#[derive(Debug)]
-struct Event {
-    id: String,
-    body: Bytes,
-    started: oneshot::Sender<()>,
-    reply: oneshot::Sender<Answer>,
-}
-
-#[derive(Debug)]
-enum Answer {
-    Response(Bytes),
-    Error(Bytes),
-    InitError(Bytes),
-}
-
-#[derive(Debug)]
-struct RuntimeApi {
-    settings: Arc<Settings>,
-    queue: tokio::sync::Mutex<mpsc::UnboundedReceiver<Event>>,
-    current: Mutex<Option<(String, oneshot::Sender<Answer>)>>,
-}
-
-impl RuntimeApi {
-    async fn answer(self: Arc<Self>, request: Request) -> Response {
-        let path = request.path.strip_prefix(API).unwrap_or(&request.path);
-        let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
-        match (request.method, parts.as_slice()) {
-            (Method::GET, ["invocation", "next"]) => self.next().await,
-            (Method::POST, ["invocation", id, "response"]) => self.settle(id, Answer::Response(request.body)),
-            (Method::POST, ["invocation", id, "error"]) => self.settle(id, Answer::Error(request.body)),
-            (Method::POST, ["init", "error"] | ["runtime", "init", "error"]) => {
-                self.refuse(request.body).await
-            }
-            _ => Response::json(404, json!({ "errorType": "NotFound", "errorMessage": "no such path" })),
-        }
-    }
-
-    /// Waits for the next event, as long as it takes.
-    async fn next(&self) -> Response {
-        let Some(event) = self.queue.lock().await.recv().await else {
-            return Response::hang_up();
-        };
-        let deadline = since_epoch() + self.settings.timeout;
-        let function = &self.settings.name;
-        let response = Response::bytes(200, event.body)
-            .header("content-type", "application/json")
-            .header("lambda-runtime-aws-request-id", &event.id)
-            .header("lambda-runtime-deadline-ms", &deadline.as_millis().to_string())
-            .header(
-                "lambda-runtime-invoked-function-arn",
-                &format!("arn:aws:lambda:{REGION}:000000000000:function:{function}"),
-            )
-            .header("lambda-runtime-trace-id", &trace_id());
-        *lock(&self.current) = Some((event.id, event.reply));
-        let _ = event.started.send(());
-        response
-    }
-
-    fn settle(&self, id: &str, answer: Answer) -> Response {
-        match lock(&self.current).take_if(|(current, _)| current == id) {
-            Some((_, reply)) => {
-                let _ = reply.send(answer);
-                Response::json(202, json!({ "status": "OK" }))
-            }
-            None => Response::json(
-                400,
-                json!({ "errorType": "InvalidRequestID", "errorMessage": "no such invocation" }),
-            ),
-        }
-    }
-
-    /// The process says that it cannot start: its first event fails with that.
-    async fn refuse(&self, body: Bytes) -> Response {
-        if let Some(event) = self.queue.lock().await.recv().await {
-            let _ = event.reply.send(Answer::InitError(body));
-        }
-        Response::json(202, json!({ "status": "OK" }))
-    }
-}
-
 fn since_epoch() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
-}
-
-fn trace_id() -> String {
-    let id = fresh_id().simple().to_string();
-    format!("Root=1-{:08x}-{};Parent={};Sampled=0", since_epoch().as_secs(), &id[..24], &id[16..])
 }
 
 /// Unique, which is all that it has to be here: no random source of its own is worth a dependency.

@@ -1,0 +1,63 @@
+//! `cargo lambda watch`, and the functions that it starts when they are first called.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::process::{self, Server};
+use crate::{Result, tools};
+
+/// What a developer's shell may carry and the functions would obey.
+const FOREIGN: [&str; 8] = [
+    "DATABASE_URL",
+    "JWKS_URL",
+    "JWT_AUDIENCE",
+    "ACCOUNT_CLAIM",
+    "SECRET_ARN",
+    "SECRETS_ENDPOINT",
+    "CONCURRENCY",
+    "LINGER_MS",
+];
+
+/// A running `cargo lambda watch`; on drop it is stopped, with its functions.
+pub struct Watch {
+    _server: Server,
+    port: u16,
+    log: PathBuf,
+}
+
+impl Watch {
+    /// Starts it on a free port with `env` for the functions, and waits until it listens. It is probed by connecting
+    /// alone: an HTTP probe that is given up counts against the emulator.
+    ///
+    /// # Errors
+    /// When cargo-lambda can neither be found nor installed, or does not start.
+    pub fn start(cargo_lambda: &Path, env: &[(&str, &str)], log: &Path) -> Result<Self> {
+        let port = process::free_port()?;
+        let mut command = Command::new(cargo_lambda);
+        command.args(["lambda", "watch", "-A", "127.0.0.1", "-P", &port.to_string(), "--ignore-changes"]);
+        command.current_dir(tools::workspace());
+        for name in FOREIGN {
+            command.env_remove(name);
+        }
+        tools::forget_cargo_run(&mut command);
+        command.envs(env.iter().copied());
+        let mut server = Server::spawn(command, log.to_owned())?;
+        server.wait_for_port(port)?;
+        Ok(Self { _server: server, port, log: log.to_owned() })
+    }
+
+    /// Where `/api/…` is served.
+    pub fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// Where a function is invoked with an event of any trigger.
+    pub fn invoke_url(&self, function: &str) -> String {
+        format!("http://127.0.0.1:{}/2015-03-31/functions/{function}/invocations", self.port)
+    }
+
+    /// Where it and the functions log.
+    pub fn log(&self) -> &Path {
+        &self.log
+    }
+}
