@@ -1,6 +1,7 @@
 //! The rules that `docs/ARCHITECTURE.md` states by absence.
 
 use std::{
+    collections::HashSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -44,10 +45,62 @@ fn forbid(folder: &str, words: &[&str], but: &[&str]) {
 }
 
 #[test]
+fn the_map_names_every_source_file() {
+    let map = fs::read_to_string(root().join("docs/ARCHITECTURE.md")).unwrap();
+    let words: HashSet<&str> = map.split([' ', '\n', '`', ',', '(', ')', ':', ';']).collect();
+    for folder in ["functions", "shared", "infra"] {
+        for (path, _) in sources(folder) {
+            let name = Path::new(&path).file_name().unwrap().to_str().unwrap();
+            let named = words.iter().any(|word| *word == name || word.ends_with(&format!("/{name}")));
+            assert!(named, "{path} is not on the map in docs/ARCHITECTURE.md");
+        }
+    }
+    for (name, _) in shared::db::STATEMENTS {
+        let (folder, verb) = name.split_once('/').unwrap();
+        assert!(
+            words.contains(verb) && words.contains(format!("{folder}/").as_str()),
+            "{name} is not on the map"
+        );
+    }
+}
+
+#[test]
 fn domain_knows_no_io() {
-    let io =
-        ["tokio_postgres", "hyper", "lambda", "std::env", "std::fs", "std::net", "crate::db", "getrandom"];
+    let io = [
+        "tokio_postgres",
+        "hyper",
+        "lambda",
+        "std::env",
+        "std::fs",
+        "std::net",
+        "crate::db",
+        "getrandom",
+        "rand::",
+    ];
     forbid("shared/src/domain", &io, &[]);
+    forbid("shared/src/domain", &["::now()"], &["deadline.rs"]);
+}
+
+#[test]
+fn error_statuses_stand_in_one_place() {
+    let statuses =
+        ["respond(4", "respond(5", "status: 4", "status: 5", "\"statusCode\": 4", "\"statusCode\": 5"];
+    forbid("functions/api/src", &statuses, &["error.rs"]);
+    // Nobody else can make an ApiError of a status of their own.
+    let (_, error) =
+        sources("functions/api/src").into_iter().find(|(path, _)| path.ends_with("error.rs")).unwrap();
+    assert!(error.contains("    fn new(status: u16,") && error.contains("    status: u16,"));
+}
+
+#[test]
+fn a_worker_writes_jobs_by_claim_and_settle_alone_and_settle_is_fenced() {
+    for (name, sql) in shared::db::STATEMENTS {
+        let writes = ["UPDATE punchcard.jobs", "INSERT INTO punchcard.jobs", "DELETE FROM punchcard.jobs"];
+        assert!(*name == "jobs/claim" || !writes.iter().any(|write| sql.contains(write)), "{name}");
+    }
+    let jobs = fs::read_to_string(root().join("infra/migrations/0002_jobs.sql")).unwrap();
+    let settle = jobs.split("CREATE FUNCTION punchcard.settle").nth(1).unwrap();
+    assert!(settle.contains("WHERE j.lease_token = v.lease_token"));
 }
 
 #[test]
@@ -86,7 +139,9 @@ fn the_template_and_the_code_agree() {
     for binary in ["api", "poller"] {
         assert!(template.contains(&format!("Binary: {binary}\n")), "{binary}");
     }
-    for setting in ["SECRET_ARN", "JWT_ISSUER", "JWKS_URL"] {
+    let settings =
+        ["SECRET_ARN", "JWT_ISSUER", "JWKS_URL", "JWT_AUDIENCE", "ACCOUNT_CLAIM", "CONCURRENCY", "LINGER_MS"];
+    for setting in settings {
         assert!(
             template.contains(&format!("{setting}:")) && config.contains(&format!("\"{setting}\"")),
             "{setting}"

@@ -75,7 +75,7 @@ async fn kinds_become_what_the_file_says() {
     let file = std::env::temp_dir().join(format!("kinds-{}.toml", Uuid::new_v4()));
     std::fs::write(
         &file,
-        "[kinds.\"qr.svg\"]\nprice = 2\n[kinds.new]\nprice = 1\nurl = \"https://example.com/\"\n",
+        "[kinds.\"qr.svg\"]\nprice = 2\n[kinds.new]\nprice = 1\ntimeout_seconds = 300\nurl = \"https://example.com/\"\n",
     )
     .unwrap();
     let path = file.to_str().unwrap();
@@ -85,6 +85,7 @@ async fn kinds_become_what_the_file_says() {
         plan.contains("changed: qr.svg") && plan.contains("new: new") && plan.contains("retired: free"),
         "{plan}"
     );
+    assert!(plan.contains("it may take 300 s: deploy with PollerTimeout=310"), "{plan}");
     assert_eq!(bench.count(offered).await, 4, "a dry run changes nothing");
     said(&punchcard(&bench, &["apply", path]));
     assert_eq!(bench.count(offered).await, 2);

@@ -1,38 +1,50 @@
-//! Every sample in `events/` is what its function accepts.
+//! Every sample in `events/` is what its function accepts, and gets the answer that `events/README.md` promises.
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use serde_json::Value;
 
 use crate::support::{Bench, claims, sign};
 
+const ANSWERS: [(&str, u64); 11] = [
+    ("api-create-job", 202),
+    ("api-create-job-base64", 202),
+    ("api-create-job-for-account", 202),
+    ("api-create-job-refused", 400),
+    ("api-get-credits", 200),
+    ("api-get-job", 404),
+    ("api-grant-credits", 201),
+    ("api-health", 200),
+    ("api-list-jobs", 200),
+    ("api-list-ledger", 200),
+    ("api-no-token", 401),
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_sample_gets_its_answer() {
     let bench = Bench::new().await;
     let token = sign(&claims(bench.account(10).await));
+    let service = bench.service_token("backend", &["enqueue", "grant"]).await;
+    bench.sql("SELECT punchcard.grant_credits('7a1f6a52-8f0e-4a55-9f0b-2f4a3a3d9c11', 1, 'first')").await;
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../events");
-    let mut names = Vec::new();
-    for entry in fs::read_dir(folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_none_or(|extension| extension != "json") {
-            continue;
-        }
-        let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
-        let text = fs::read_to_string(&path).unwrap().replace("__TOKEN__", &token);
-        let event: Value = serde_json::from_str(&text).unwrap();
-        if name.starts_with("poller-") {
-            assert!(bench.poller().invoke(&event).await.unwrap()["claimed"].is_u64(), "{name}");
-        } else {
-            let status = bench.request(event).await.status;
-            let expected = match name.as_str() {
-                "api-create-job" => 202,
-                "api-get-job" => 404, // nobody has that job here
-                "api-health" => 200,
-                other => panic!("say what {other} is answered"),
-            };
-            assert_eq!(status, expected, "{name}");
-        }
-        names.push(name);
+    let sample = |name: &str| -> Value {
+        let text = fs::read_to_string(folder.join(format!("{name}.json"))).expect(name);
+        let text = text.replace("__TOKEN__", &token).replace("__SERVICE_TOKEN__", &service);
+        serde_json::from_str(&text).expect(name)
+    };
+    for (name, status) in ANSWERS {
+        let answer = bench.request(sample(name)).await;
+        assert_eq!(answer.status, status, "{name}: {}", answer.body);
     }
-    assert!(names.len() >= 4, "{names:?}");
+    for again in ["api-create-job", "api-grant-credits"] {
+        assert_eq!(bench.request(sample(again)).await.status, 200, "{again}, a second time");
+    }
+    assert_eq!(bench.poller().invoke(&sample("poller-tick")).await.unwrap()["succeeded"], 3);
+
+    let tested: BTreeSet<_> = ANSWERS.iter().map(|(name, _)| *name).chain(["poller-tick"]).collect();
+    let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
+    for file in files.filter(|path| path.extension().is_some_and(|extension| extension == "json")) {
+        let name = file.file_stem().unwrap().to_str().unwrap();
+        assert!(tested.contains(name), "say what {name} is answered");
+    }
 }

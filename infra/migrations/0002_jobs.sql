@@ -88,8 +88,9 @@ DECLARE
     funds bigint;
     balance punchcard.accounts;
 BEGIN
-    IF p_account_id IS NULL OR p_input IS NULL THEN
-        RAISE EXCEPTION 'invalid_request' USING ERRCODE = 'PT422', DETAIL = 'An account and an input are required.';
+    IF p_account_id IS NULL OR p_kind IS NULL OR p_input IS NULL THEN
+        RAISE EXCEPTION 'invalid_request' USING ERRCODE = 'PT422',
+            DETAIL = 'An account, a kind and an input are required.';
     END IF;
     IF octet_length(p_input::text) > 65536 THEN
         RAISE EXCEPTION 'input_too_large' USING ERRCODE = 'PT422', DETAIL = 'An input has at most 65536 bytes.';

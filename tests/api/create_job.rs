@@ -1,9 +1,13 @@
 //! `POST /api/jobs`.
 
 use futures_util::future::join_all;
+use local::lambda::Function;
 use serde_json::json;
 
-use crate::support::{Bench, bearer, event};
+use crate::support::{
+    Bench, bearer, binary, environment, event,
+    wire::{Fault, Wire},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_is_accepted_and_its_price_held() {
@@ -184,4 +188,54 @@ async fn without_a_database_the_answer_is_503_and_says_when_to_come_back() {
     assert_eq!(answer["statusCode"], 503);
     assert_eq!(answer["headers"]["retry-after"], "5");
     assert!(!answer["body"].as_str().unwrap().contains("127.0.0.1"), "nothing of ours is shown");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_is_unknown_is_found_out_by_the_key() {
+    let bench = Bench::new().await;
+    let account = bench.account(100).await;
+    let wire = Wire::to(&bench.url).await;
+    let api = Function::new(binary("api"), environment(&wire.url));
+    let post = |key: Option<&str>| {
+        let token = bearer(account);
+        let mut headers = vec![("authorization", token.as_str()), ("content-type", "application/json")];
+        headers.extend(key.map(|key| ("idempotency-key", key)));
+        event("POST", "/api/jobs", &headers, Some(r#"{"kind":"echo.http"}"#))
+    };
+    // The job is queued and the answer lost. With a key, the statement is sent again and answers that job.
+    wire.fault("-- enqueue", Fault::Cut);
+    assert_eq!(api.invoke(&post(Some("k"))).await.unwrap()["statusCode"], 200);
+    assert_eq!(bench.balance(account).await, (90, 10));
+    // Without one it must not be sent again: the caller is told.
+    wire.fault("-- enqueue", Fault::Cut);
+    let unknown = api.invoke(&post(None)).await.unwrap();
+    assert_eq!((&unknown["statusCode"], &unknown["headers"]["retry-after"]), (&json!(503), &json!("5")));
+    assert!(unknown["body"].as_str().unwrap().contains("outcome_unknown"), "{unknown}");
+    assert_eq!(bench.balance(account).await, (80, 20));
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_that_a_caller_sends_makes_a_log_line_of_its_own() {
+    let bench = Bench::new().await;
+    let account = bench.account(100).await;
+    let forged = "\r\n{\"level\":\"ERROR\",\"message\":\"forged\"}";
+    let token = bearer(account);
+    let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
+    for body in [
+        json!({ "kind": format!("free{forged}") }),
+        json!({ "kind": "free", "input": forged }),
+        json!({ "kind": "free", forged: 1 }),
+    ] {
+        bench.request(event("POST", "/api/jobs", &headers, Some(&body.to_string()))).await;
+    }
+    bench.request(event("GET", &format!("/api/jobs?cursor={forged}"), &headers, None)).await;
+    bench.request(event("GET", &format!("/api/{forged}"), &headers, None)).await;
+    let poller = bench.poller();
+    poller.invoke(&json!({ "source": forged })).await.unwrap();
+    for line in (bench.api.logs().await + &poller.logs().await).lines() {
+        let line: serde_json::Value = serde_json::from_str(line).expect(line);
+        assert_ne!(line["message"], "forged");
+        assert!(!line.to_string().contains(&token), "no token is logged");
+    }
 }

@@ -1,22 +1,9 @@
 //! `/api/credits`, and what service tokens may.
 
 use serde_json::{Value, json};
-use shared::db::tokens::token_hash;
 use uuid::Uuid;
 
 use crate::support::{Answer, Bench, event};
-
-async fn token(bench: &Bench, name: &str, scopes: &str) -> String {
-    let token = format!("pcs_{}", Uuid::new_v4().simple());
-    let hash: String = token_hash(&token).iter().map(|byte| format!("{byte:02x}")).collect();
-    bench
-        .sql(&format!(
-            "INSERT INTO punchcard.service_tokens (name, slot, scopes, sha256)
-             VALUES ('{name}', 1, ARRAY[{scopes}], '\\x{hash}')"
-        ))
-        .await;
-    token
-}
 
 async fn post(bench: &Bench, path: &str, token: &str, key: Option<&str>, body: Value) -> Answer {
     let bearer = format!("bearer {token}");
@@ -28,8 +15,8 @@ async fn post(bench: &Bench, path: &str, token: &str, key: Option<&str>, body: V
 #[tokio::test(flavor = "multi_thread")]
 async fn a_grant_needs_the_scope_and_a_key_and_counts_once() {
     let bench = Bench::new().await;
-    let granting = token(&bench, "payments", "'grant'").await;
-    let enqueuing = token(&bench, "backend", "'enqueue'").await;
+    let granting = bench.service_token("payments", &["grant"]).await;
+    let enqueuing = bench.service_token("backend", &["enqueue"]).await;
     let account = Uuid::new_v4();
     let grant = json!({ "account_id": account, "amount": 50, "reason": "bought 50" });
     let path = "/api/credits/grants";
@@ -59,7 +46,7 @@ async fn a_grant_needs_the_scope_and_a_key_and_counts_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_service_names_the_account_it_enqueues_for() {
     let bench = Bench::new().await;
-    let backend = token(&bench, "backend", "'enqueue'").await;
+    let backend = bench.service_token("backend", &["enqueue"]).await;
     let account = bench.account(10).await;
     let named = json!({ "kind": "echo.http", "account_id": account });
     let job = post(&bench, "/api/jobs", &backend, None, named).await;
@@ -67,6 +54,57 @@ async fn a_service_names_the_account_it_enqueues_for() {
     assert_eq!(post(&bench, "/api/jobs", &backend, None, json!({ "kind": "echo.http" })).await.status, 400);
     let unknown = post(&bench, "/api/jobs", "pcs_unknown", None, json!({ "kind": "echo.http" })).await;
     assert_eq!(unknown.status, 401);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_service_token_is_accepted_by_a_warm_function_within_seconds() {
+    let bench = Bench::new().await;
+    bench.api.invoke(&event("GET", "/api/health", &[], None)).await.unwrap();
+    let account = bench.account(100).await;
+    let enqueue = json!({ "kind": "echo.http", "account_id": account });
+    let first = bench.service_token("first", &["enqueue"]).await;
+    assert_eq!(post(&bench, "/api/jobs", &first, None, enqueue.clone()).await.status, 202);
+    let second = bench.service_token("second", &["enqueue"]).await;
+    tokio::time::sleep(std::time::Duration::from_millis(1_100)).await;
+    assert_eq!(post(&bench, "/api/jobs", &second, None, enqueue).await.status, 202);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_ledgers_owner_turns_its_pages() {
+    let bench = Bench::new().await;
+    let (account, other) = (bench.account(100).await, bench.account(100).await);
+    bench.enqueue(account, "qr.svg", 24).await;
+    let (mut seen, mut path) = (Vec::new(), "/api/credits/ledger?limit=10".to_owned());
+    loop {
+        let page = bench.get(account, &path).await.body;
+        seen.extend(page["data"].as_array().unwrap().iter().map(|entry| entry["id"].as_i64().unwrap()));
+        let Some(cursor) = page["next_cursor"].as_str() else { break };
+        let foreign = bench.get(other, &format!("/api/credits/ledger?cursor={cursor}")).await;
+        assert_eq!((foreign.status, &foreign.body["code"]), (400, &json!("invalid_cursor")));
+        path = format!("/api/credits/ledger?limit=10&cursor={cursor}");
+    }
+    assert_eq!(seen.len(), 25);
+    assert!(seen.windows(2).all(|pair| pair[0] > pair[1]), "{seen:?}");
+    for query in ["limit=0", "limit=101", "limit=x", "cursor=x", "order=up"] {
+        assert_eq!(bench.get(account, &format!("/api/credits/ledger?{query}")).await.status, 400, "{query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_account_and_an_empty_one_are_refused_alike() {
+    let bench = Bench::new().await;
+    let (nobody, spent) = (Uuid::new_v4(), bench.account(10).await);
+    assert_eq!(bench.post(spent, json!({ "kind": "echo.http" }), None).await.status, 202);
+    let mut bodies = Vec::new();
+    for account in [nobody, spent] {
+        let refused = bench.post(account, json!({ "kind": "echo.http" }), None).await;
+        assert_eq!(refused.status, 402);
+        let mut body = refused.body;
+        assert!(body["request_id"].is_string());
+        body["request_id"] = Value::Null;
+        bodies.push(body);
+    }
+    assert_eq!(bodies[0], bodies[1], "no oracle for who has an account");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! `GET /api/jobs` and `GET /api/jobs/{id}`.
 
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::support::Bench;
 
@@ -11,7 +12,12 @@ async fn a_job_of_somebody_else_is_not_there() {
     let job = bench.post(one, json!({ "kind": "echo.http" }), None).await;
     let path = format!("/api/jobs/{}", job.body["id"].as_str().unwrap());
     assert_eq!(bench.get(one, &path).await.body["id"], job.body["id"]);
-    assert_eq!(bench.get(other, &path).await.status, 404);
+    let (foreign, unknown) =
+        (bench.get(other, &path).await, bench.get(other, &format!("/api/jobs/{}", Uuid::new_v4())).await);
+    assert_eq!((foreign.status, unknown.status), (404, 404));
+    for field in ["type", "title", "code", "detail"] {
+        assert_eq!(foreign.body[field], unknown.body[field], "a foreign job is told from none by nothing");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

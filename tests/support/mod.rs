@@ -10,8 +10,9 @@ use std::{
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use local::lambda::Function;
 use serde_json::{Value, json};
+use shared::db::tokens::{TOKEN_PREFIX, token_hash};
 use tokio::sync::OnceCell;
-use tokio_postgres::{Client, NoTls, Row};
+use tokio_postgres::{Client, NoTls, Row, types::Type};
 use uuid::Uuid;
 
 pub const JWT_SECRET: &str = "a secret of the tests, long enough for HS256";
@@ -94,6 +95,17 @@ impl Bench {
             self.sql(&format!("SELECT punchcard.grant_credits('{id}', {credits}, 'start')")).await;
         }
         id
+    }
+
+    /// A service token with these scopes.
+    pub async fn service_token(&self, name: &str, scopes: &[&str]) -> String {
+        let token = format!("{TOKEN_PREFIX}{}", Uuid::new_v4().simple());
+        let insert =
+            "INSERT INTO punchcard.service_tokens (name, slot, scopes, sha256) VALUES ($1, 1, $2, $3)";
+        let hash = token_hash(&token);
+        let params = [(&name as _, Type::TEXT), (&scopes as _, Type::TEXT_ARRAY), (&hash as _, Type::BYTEA)];
+        self.admin.execute_typed(insert, &params).await.expect("a token");
+        token
     }
 
     pub async fn sql(&self, sql: &str) {

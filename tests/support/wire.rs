@@ -1,23 +1,43 @@
-//! A wire between a function and PostgreSQL that counts the statements on it.
+//! A wire between a function and PostgreSQL that counts the statements on it, and can be slow or cut.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
 };
 
+/// What befalls the answer to a statement.
+#[derive(Debug, Clone, Copy)]
+pub enum Fault {
+    /// It comes late.
+    Late(Duration),
+    /// It is lost with the connection: the statement was executed, and its client does not know.
+    Cut,
+}
+
 /// Forwards to the server of a URL. Counts what is executed, and what is prepared under a name.
 pub struct Wire {
     pub url: String,
     executed: Arc<AtomicUsize>,
     named: Arc<AtomicUsize>,
+    fault: Arc<Mutex<Planned>>,
+}
+
+/// The fault that the next statement of that name arms, and the one that awaits its answer.
+#[derive(Default)]
+struct Planned {
+    on: Option<(&'static str, Fault)>,
+    armed: Option<Fault>,
 }
 
 impl Wire {
@@ -26,16 +46,23 @@ impl Wire {
         let (server, database) = rest.split_once('/').expect("host/database");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("{before}@{}/{database}", listener.local_addr().expect("an address"));
-        let wire = Self { url, executed: Arc::default(), named: Arc::default() };
-        let (server, executed, named) =
-            (server.to_owned(), Arc::clone(&wire.executed), Arc::clone(&wire.named));
+        let wire = Self { url, executed: Arc::default(), named: Arc::default(), fault: Arc::default() };
+        let server = server.to_owned();
+        let (executed, named, fault) =
+            (Arc::clone(&wire.executed), Arc::clone(&wire.named), Arc::clone(&wire.fault));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let upstream = TcpStream::connect(&server).await.expect("PostgreSQL");
-                let (from_client, mut to_client) = client.into_split();
-                let (mut from_server, to_server) = upstream.into_split();
-                tokio::spawn(async move { copy(&mut from_server, &mut to_client).await });
-                tokio::spawn(count(from_client, to_server, Arc::clone(&executed), Arc::clone(&named)));
+                let (from_client, to_client) = client.into_split();
+                let (from_server, to_server) = upstream.into_split();
+                let (executed, named, fault) =
+                    (Arc::clone(&executed), Arc::clone(&named), Arc::clone(&fault));
+                tokio::spawn(async move {
+                    tokio::select! {
+                        _ = answer(from_server, to_client, &fault) => {}
+                        _ = count(from_client, to_server, &executed, &named, &fault) => {}
+                    }
+                });
             }
         });
         wire
@@ -50,14 +77,42 @@ impl Wire {
     pub fn named(&self) -> usize {
         self.named.load(Ordering::SeqCst)
     }
+
+    /// Plans what befalls the answer to the next statement with this header, such as `-- claim`.
+    pub fn fault(&self, on: &'static str, fault: Fault) {
+        self.fault.lock().unwrap().on = Some((on, fault));
+    }
+}
+
+/// Forwards answers. An end of either direction ends both.
+async fn answer(
+    mut from: OwnedReadHalf,
+    mut to: OwnedWriteHalf,
+    fault: &Mutex<Planned>,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; 65_536];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        let armed = fault.lock().unwrap().armed.take();
+        match armed {
+            Some(Fault::Late(delay)) => tokio::time::sleep(delay).await,
+            Some(Fault::Cut) => return Ok(()),
+            None => {}
+        }
+        to.write_all(&buffer[..length]).await?;
+    }
 }
 
 /// Frontend messages: a start-up packet without a type, then a type byte and a length that counts itself.
 async fn count(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    executed: Arc<AtomicUsize>,
-    named: Arc<AtomicUsize>,
+    executed: &AtomicUsize,
+    named: &AtomicUsize,
+    fault: &Mutex<Planned>,
 ) -> std::io::Result<()> {
     let length = from.read_u32().await?;
     let mut startup = vec![0; length as usize - 4];
@@ -74,6 +129,12 @@ async fn count(
             b'P' if body.first() != Some(&0) => named.fetch_add(1, Ordering::SeqCst),
             _ => 0,
         };
+        if kind == b'P' {
+            let mut fault = fault.lock().unwrap();
+            if let Some((_, due)) = fault.on.take_if(|(on, _)| String::from_utf8_lossy(&body).contains(*on)) {
+                fault.armed = Some(due);
+            }
+        }
         to.write_u8(kind).await?;
         to.write_u32(length).await?;
         to.write_all(&body).await?;

@@ -1,10 +1,17 @@
 //! A scheduled run of the poller.
 
-use std::collections::HashSet;
+use std::{collections::HashSet, time::Duration};
 
+use local::{
+    lambda::Function,
+    scripted::{Response, ScriptedServer},
+};
 use serde_json::json;
 
-use crate::support::Bench;
+use crate::support::{
+    Bench, binary, environment,
+    wire::{Fault, Wire},
+};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_runs_and_its_price_is_captured() {
@@ -125,8 +132,48 @@ async fn a_lingering_tick_takes_what_comes_while_it_lingers() {
     let poller = bench.poller_with(&[("LINGER_MS", "5000")]);
     let tick = poller.start_invoke(&json!({}));
     tick.pid().await;
-    tokio::time::sleep(std::time::Duration::from_millis(700)).await;
+    tokio::time::sleep(Duration::from_millis(700)).await;
     bench.enqueue(account, "qr.svg", 1).await;
     assert_eq!(tick.wait().await.unwrap()["succeeded"], 1);
     bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_claimed_too_late_to_be_started_goes_back_unharmed() {
+    let bench = Bench::new().await;
+    let account = bench.account(10).await;
+    bench.http_kind("slow", 10, "http://127.0.0.1:9/").await; // may take 5 s
+    bench.enqueue(account, "slow", 1).await;
+    let wire = Wire::to(&bench.url).await;
+    let poller = Function::new(binary("poller"), environment(&wire.url)).timeout(Duration::from_secs(10));
+    poller.invoke(&json!({})).await.unwrap(); // connects, and finds the target away
+    bench.sql("UPDATE punchcard.jobs SET run_at = now(), attempt = 0").await;
+    wire.fault("-- claim", Fault::Late(Duration::from_secs(5)));
+    let summary = poller.invoke(&json!({})).await.unwrap();
+    assert_eq!((&summary["claimed"], &summary["returned"]), (&json!(1), &json!(1)), "{summary}");
+    let unharmed = "SELECT count(*) FROM punchcard.jobs
+        WHERE status = 'queued' AND attempt = 0 AND lease_token = 2 AND run_at <= now()";
+    assert_eq!(bench.count(unharmed).await, 1);
+    assert_eq!(bench.balance(account).await, (0, 10));
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_outlasts_its_invocation() {
+    let bench = Bench::new().await;
+    let account = bench.account(10).await;
+    let target =
+        ScriptedServer::start(|_| Response::json(200, json!({})).delay(Duration::from_secs(1))).await;
+    let target = target.unwrap();
+    bench.http_kind("slow", 10, &target.url("/")).await;
+    bench.enqueue(account, "slow", 1).await;
+    let poller = bench.poller().timeout(Duration::from_secs(30));
+    let tick = poller.start_invoke(&json!({}));
+    while target.requests().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let left = "SELECT extract(epoch FROM lease_expires_at - now())::bigint FROM punchcard.jobs";
+    let left = bench.count(left).await;
+    assert!((30..=40).contains(&left), "{left} s of lease for 30 s of invocation");
+    tick.wait().await.unwrap();
 }

@@ -42,6 +42,8 @@ const KEYS_FETCHED_EVERY: Duration = Duration::from_secs(60);
 const KEYS_BUDGET: Duration = Duration::from_millis(1_500);
 /// Service tokens are read again after this long: the latest that a revoked one still works.
 const TOKENS_KEPT_FOR: Duration = Duration::from_secs(30);
+/// A token that is not among them may be new: they are read again, but no more often than this.
+const TOKENS_READ_EVERY: Duration = Duration::from_secs(1);
 
 /// Who is calling.
 #[derive(Debug)]
@@ -216,22 +218,31 @@ impl Authenticator {
     }
 
     async fn service(&self, db: &Db, token: &str, deadline: Deadline) -> Result<Caller, ApiError> {
+        let hash = token_hash(token);
         let mut kept = self.tokens.lock().await;
-        if kept.as_ref().is_none_or(|(since, _)| since.elapsed() > TOKENS_KEPT_FOR) {
+        let (age, known) = match kept.as_ref() {
+            Some((since, tokens)) => (since.elapsed(), find(tokens, &hash).is_some()),
+            None => (Duration::MAX, false),
+        };
+        if age > TOKENS_KEPT_FOR || (!known && age > TOKENS_READ_EVERY) {
             *kept = Some((Instant::now(), db.valid_tokens(deadline).await?));
         }
-        let hash = token_hash(token);
-        // Every token is compared, in constant time, whether or not one has matched.
-        let mut found = None;
-        for valid in kept.as_ref().map_or(&[][..], |(_, tokens)| tokens) {
-            if bool::from(valid.sha256.ct_eq(&hash)) {
-                found = Some(valid);
-            }
-        }
+        let found = kept.as_ref().and_then(|(_, tokens)| find(tokens, &hash));
         let valid = found.ok_or_else(|| ApiError::unauthorized("This token is not accepted."))?;
         tracing::info!(service = valid.name, "service token accepted");
         Ok(Caller::Service { scopes: valid.scopes.clone() })
     }
+}
+
+/// The token with that hash. Each is compared, in constant time, whether or not one has matched.
+fn find<'a>(tokens: &'a [ServiceToken], hash: &[u8]) -> Option<&'a ServiceToken> {
+    let mut found = None;
+    for valid in tokens {
+        if bool::from(valid.sha256.ct_eq(hash)) {
+            found = Some(valid);
+        }
+    }
+    found
 }
 
 /// The key of that id; without an id, the only key there is.

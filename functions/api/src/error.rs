@@ -103,8 +103,8 @@ impl From<DbError> for ApiError {
             }
             DbError::Unknown(why) => {
                 tracing::error!(error = why, "outcome unknown");
-                let detail =
-                    "It is not known whether this was done. Try again with the same Idempotency-Key.";
+                let detail = "It is not known whether this was done. With the same Idempotency-Key it is safe to \
+                              try again; without one, look first.";
                 Self::new(503, "outcome_unknown", detail)
             }
             DbError::Broken(why) => {

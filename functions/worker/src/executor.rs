@@ -71,21 +71,9 @@ impl<'a> Executor<'a> {
             self.record(lease, Outcome::NotStarted);
             return;
         }
-        let limit = lease.timeout.min(lease.lasts);
         let kinds = Arc::clone(&self.kinds);
         self.running.spawn(async move {
-            let attempt = AssertUnwindSafe(timeout(limit, kinds.perform(&lease))).catch_unwind().await;
-            let outcome = match attempt {
-                Ok(Ok(outcome)) => outcome,
-                Ok(Err(_)) => {
-                    let message = format!("not done within {} s", limit.as_secs());
-                    Outcome::Err { error: JobError::new(ErrorCode::TimedOut, message), retry_after: None }
-                }
-                Err(_) => {
-                    let error = JobError::new(ErrorCode::HandlerPanicked, "the handler panicked");
-                    Outcome::Err { error, retry_after: None }
-                }
-            };
+            let outcome = attempt(&kinds, &lease).await;
             (lease, outcome)
         });
     }
@@ -163,7 +151,70 @@ impl<'a> Executor<'a> {
     }
 }
 
+/// Runs a job once, within its time limit and its lease. A panic is an error like any other.
+async fn attempt(kinds: &Kinds, lease: &Lease) -> Outcome {
+    let limit = lease.timeout.min(lease.lasts);
+    let (code, message) = match AssertUnwindSafe(timeout(limit, kinds.perform(lease))).catch_unwind().await {
+        Ok(Ok(outcome)) => return outcome,
+        Ok(Err(_)) => (ErrorCode::TimedOut, format!("not done within {} s", limit.as_secs())),
+        Err(_) => (ErrorCode::HandlerPanicked, "the handler panicked".to_owned()),
+    };
+    Outcome::Err { error: JobError::new(code, message), retry_after: None }
+}
+
 /// A random point in `0.0..=1.0`; the middle if the system has no randomness to give.
 fn jitter() -> f64 {
     getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use shared::domain::{Backoff, Target};
+
+    use super::*;
+    use crate::jobs::{Handler, Performing};
+
+    struct Bad(&'static str);
+
+    impl Handler for Bad {
+        fn kind(&self) -> &'static str {
+            self.0
+        }
+
+        fn perform<'a>(&'a self, _: &'a Lease) -> Performing<'a> {
+            Box::pin(async move {
+                assert_ne!(self.0, "panics", "on purpose");
+                std::future::pending().await
+            })
+        }
+    }
+
+    fn lease(kind: &str) -> Lease {
+        Lease {
+            job_id: uuid::Uuid::nil(),
+            lease_token: 1,
+            account_id: uuid::Uuid::nil(),
+            kind: kind.into(),
+            attempt: 1,
+            max_attempts: 3,
+            input: "{}".into(),
+            target: Target::Rust,
+            timeout: Duration::from_secs(30),
+            lasts: Duration::from_secs(20),
+            backoff: Backoff { base: Duration::from_secs(10), cap: Duration::from_secs(60) },
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_and_a_hang_are_errors_to_be_tried_again() {
+        let kinds = Kinds::of(vec![Box::new(Bad("panics")), Box::new(Bad("hangs"))]);
+        let code = async |kind: &str| match attempt(&kinds, &lease(kind)).await {
+            Outcome::Err { error, retry_after: None } => error,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(code("panics").await.code, ErrorCode::HandlerPanicked);
+        let hung = code("hangs").await;
+        assert_eq!((hung.code, hung.message.as_str()), (ErrorCode::TimedOut, "not done within 20 s"));
+        assert!(matches!(attempt(&kinds, &lease("unknown")).await, Outcome::NotStarted));
+    }
 }

@@ -175,6 +175,11 @@ struct KindsFile {
     kinds: BTreeMap<String, Kind>,
 }
 
+/// What a tick keeps for itself: to take back, claim, settle and answer, in seconds.
+const TICK_MARGIN: i32 = 10;
+/// The longest attempt that fits into a tick of the template's default `PollerTimeout` of 120 s.
+const LONGEST_BY_DEFAULT: i32 = 120 - TICK_MARGIN;
+
 async fn apply(db: &Db, file: &std::path::Path, dry_run: bool) -> Result<(), Failure> {
     let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
     let wanted: KindsFile =
@@ -189,6 +194,10 @@ async fn apply(db: &Db, file: &std::path::Path, dry_run: bool) -> Result<(), Fai
             None => "new",
         };
         println!("{change}: {name}, {} credits, {}", kind.price, kind.url.as_deref().unwrap_or("Rust code"));
+        if kind.timeout_seconds > LONGEST_BY_DEFAULT {
+            let needed = kind.timeout_seconds + TICK_MARGIN;
+            println!("  it may take {} s: deploy with PollerTimeout={needed} or more", kind.timeout_seconds);
+        }
         changes += 1;
         if !dry_run {
             db.apply_kind(&kind, soon()).await.map_err(|error| format!("{name}: {error}"))?;

@@ -138,9 +138,14 @@ fn done(body: &Bytes) -> Outcome {
     }
 }
 
-/// `Retry-After` in seconds (RFC 9110 §10.2.3); a date is left to the kind's own backoff.
+/// `Retry-After`: seconds, or a date that may have passed (RFC 9110 §10.2.3).
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
-    headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim().parse().ok().map(Duration::from_secs)
+    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    Some(date.duration_since(SystemTime::now()).unwrap_or(Duration::ZERO))
 }
 
 #[cfg(test)]
@@ -168,6 +173,22 @@ mod tests {
         }
         for status in [202, 301, 302, 400, 404, 410, 422] {
             assert!(matches!(answer(status, ""), Outcome::Final(_)), "{status}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let asked = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::RETRY_AFTER, value.parse().expect("a header"));
+            retry_after(&headers).map(|delay| delay.as_secs())
+        };
+        assert_eq!(asked("120"), Some(120));
+        let in_an_hour = httpdate::fmt_http_date(SystemTime::now() + Duration::from_secs(3_600));
+        assert!(matches!(asked(&in_an_hour), Some(3_590..=3_600)));
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT"), Some(0));
+        for nonsense in ["", "-1", "soon", "1.5"] {
+            assert_eq!(asked(nonsense), None, "{nonsense}");
         }
     }
 

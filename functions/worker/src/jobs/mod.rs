@@ -37,6 +37,12 @@ impl Kinds {
         Self { handlers: vec![Box::new(qr_svg::QrSvg)], http }
     }
 
+    /// Kinds of a test.
+    #[cfg(test)]
+    pub(crate) fn of(handlers: Vec<Box<dyn Handler>>) -> Self {
+        Self { handlers, http: HttpTarget::new(None, false) }
+    }
+
     /// The names of the kinds served by Rust code.
     #[must_use]
     pub fn names(&self) -> Vec<&'static str> {
