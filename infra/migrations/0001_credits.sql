@@ -2,8 +2,8 @@
 
 CREATE SCHEMA IF NOT EXISTS punchcard;
 REVOKE ALL ON SCHEMA punchcard FROM PUBLIC;
--- Functions are nobody's until a migration grants them by name.
-ALTER DEFAULT PRIVILEGES IN SCHEMA punchcard REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC;
+-- A function is everybody's once it is created (no default can be set for a schema alone): each migration that adds one
+-- revokes it, as 0005_access does for all that come before it.
 
 -- A timestamp as the API writes it: RFC 3339, UTC, microseconds.
 CREATE FUNCTION punchcard.rfc3339(t timestamptz) RETURNS text
@@ -11,48 +11,59 @@ CREATE FUNCTION punchcard.rfc3339(t timestamptz) RETURNS text
     SELECT pg_catalog.to_char(t AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
 $$;
 
--- One row for each payer. Every movement locks this one row, so that no two can spend the same credit.
+-- One row for each payer, in share 0. Every movement locks it, so that no two can spend the same credit; for an
+-- account so busy that its buyers queue up for that lock, `spread_account` adds shares (ADR 0008).
 CREATE TABLE punchcard.accounts (
-    id          uuid PRIMARY KEY,                      -- a user's id by default; any payer in general
-    available   bigint NOT NULL DEFAULT 0 CHECK (available >= 0),  -- free to spend
-    held        bigint NOT NULL DEFAULT 0 CHECK (held >= 0),       -- set aside for unfinished jobs
-    created_at  timestamptz NOT NULL DEFAULT now()
+    id          uuid NOT NULL,                         -- a user's id by default; any payer in general
+    share       smallint NOT NULL DEFAULT 0 CHECK (share BETWEEN 0 AND 63),
+    spread      smallint NOT NULL DEFAULT 1 CHECK (spread BETWEEN 1 AND 64),  -- in share 0: how many shares buyers use
+    available   bigint NOT NULL DEFAULT 0,             -- free to spend
+    held        bigint NOT NULL DEFAULT 0,             -- set aside for unfinished jobs
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (id, share),
+    CONSTRAINT accounts_never_negative CHECK (available >= 0 AND held >= 0)
 ) WITH (fillfactor = 50);                              -- room for HOT updates: balances change all the time
 
--- Append-only. `available_after` and `held_after` are the account's balances once the entry is in.
+-- What an account has, over all its shares.
+CREATE VIEW punchcard.balances WITH (security_invoker = on) AS
+    SELECT id AS account_id, sum(available)::bigint AS available, sum(held)::bigint AS held
+    FROM punchcard.accounts GROUP BY id;
+
+-- What moves credits. `expire` is reserved for credits with a date (ADR 0006); `shift` moves them between shares.
+CREATE TYPE punchcard.entry_kind AS ENUM ('grant', 'hold', 'capture', 'release', 'adjust', 'expire', 'shift');
+
+-- Append-only. An entry says how much moved; its kind says from where to where, so that no sign can be wrong.
+-- CHECKs are kept few and short here and in the tables below: PostgreSQL parses each anew for every statement, and
+-- longer ones on this table cost a third of an enqueue (ADR 0007).
 CREATE TABLE punchcard.ledger (
-    id               bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
-    account_id       uuid NOT NULL REFERENCES punchcard.accounts,
-    kind             text NOT NULL,
-    available_delta  bigint NOT NULL,
-    held_delta       bigint NOT NULL,
-    available_after  bigint NOT NULL CHECK (available_after >= 0),
-    held_after       bigint NOT NULL CHECK (held_after >= 0),
-    job_id           uuid,
-    idempotency_key  text CHECK (idempotency_key ~ '^[\x20-\x7e]{1,128}$'),
-    reason           text CHECK (length(reason) <= 500),
+    account_id       uuid NOT NULL,
+    id               bigint GENERATED ALWAYS AS IDENTITY,
+    kind             punchcard.entry_kind NOT NULL,
+    amount           bigint NOT NULL,                  -- above 0; of either sign in an adjustment or a shift
+    share            smallint NOT NULL DEFAULT 0,      -- of the account, whose balances follow
+    available_after  bigint NOT NULL,                  -- that share's `available` once the entry is in
+    held_after       bigint NOT NULL,                  -- and its `held`
+    job_id           uuid,                             -- what a hold, a capture or a release is for
+    idempotency_key  text,                             -- of a grant or an adjustment
+    reason           text,
     created_at       timestamptz NOT NULL DEFAULT now(),
-    CONSTRAINT ledger_deltas_fit_kind CHECK (
-        CASE kind
-            WHEN 'grant'   THEN available_delta > 0 AND held_delta = 0
-            WHEN 'hold'    THEN available_delta < 0 AND held_delta = -available_delta
-            WHEN 'capture' THEN available_delta = 0 AND held_delta < 0
-            WHEN 'release' THEN available_delta > 0 AND held_delta = -available_delta
-            WHEN 'adjust'  THEN available_delta <> 0 AND held_delta = 0
-            ELSE false                                 -- no other kind exists ('expire' is reserved: ADR 0006)
-        END),
-    CONSTRAINT ledger_job_fits_kind CHECK (
-        CASE WHEN kind IN ('hold', 'capture', 'release') THEN job_id IS NOT NULL
-             WHEN kind = 'grant' THEN job_id IS NULL
-             ELSE true END),
-    CONSTRAINT ledger_key_fits_kind CHECK ((idempotency_key IS NOT NULL) = (kind IN ('grant', 'adjust')))
+    PRIMARY KEY (account_id, id),                      -- an account's entries, in order
+    CONSTRAINT ledger_amount_fits_kind CHECK (amount > 0 OR kind IN ('adjust', 'shift'))
 );
 
 -- At most one entry of each kind for a job: a second refund is impossible, not just unlikely.
 CREATE UNIQUE INDEX ledger_one_of_a_kind_per_job ON punchcard.ledger (job_id, kind) WHERE job_id IS NOT NULL;
 CREATE UNIQUE INDEX ledger_idempotency_key ON punchcard.ledger (account_id, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
-CREATE INDEX ledger_account ON punchcard.ledger (account_id, id);
+
+-- The ledger with what each entry did to the two balances.
+CREATE VIEW punchcard.entries WITH (security_invoker = on) AS
+    SELECT l.*,
+           CASE WHEN kind = 'hold' THEN -amount WHEN kind IN ('capture', 'expire') THEN 0 ELSE amount END
+               AS available_delta,
+           CASE WHEN kind = 'hold' THEN amount WHEN kind IN ('capture', 'release') THEN -amount ELSE 0 END
+               AS held_delta
+    FROM punchcard.ledger l;
 
 CREATE FUNCTION punchcard.refuse_change() RETURNS trigger
     LANGUAGE plpgsql SET search_path = '' AS $$
@@ -68,14 +79,58 @@ CREATE TRIGGER ledger_is_never_emptied BEFORE TRUNCATE ON punchcard.ledger
 CREATE TRIGGER accounts_are_kept BEFORE DELETE ON punchcard.accounts
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('accounts carry the ledger');
 
+-- Locks every share of an account, in their order, and deals what is available evenly over the first p_spread
+-- of them; p_least of it, at least, to share p_share. Answers what there is in all; moves nothing if that is less.
+CREATE FUNCTION punchcard.deal_credits(p_account_id uuid, p_spread integer, p_share integer, p_least bigint)
+    RETURNS bigint
+    LANGUAGE plpgsql SET search_path = '' AS $$
+DECLARE
+    total bigint;
+BEGIN
+    PERFORM FROM punchcard.accounts a WHERE a.id = p_account_id ORDER BY a.share FOR NO KEY UPDATE;
+    SELECT sum(a.available) INTO total FROM punchcard.accounts a WHERE a.id = p_account_id;
+    IF total IS NULL OR total < p_least THEN
+        RETURN coalesce(total, 0);
+    END IF;
+    WITH dealt AS (
+        UPDATE punchcard.accounts a
+        SET available = CASE WHEN a.share >= p_spread THEN 0 ELSE (total - p_least) / p_spread END
+                      + CASE WHEN a.share = p_share THEN p_least + (total - p_least) % p_spread ELSE 0 END
+        FROM punchcard.accounts before
+        WHERE a.id = p_account_id AND before.id = a.id AND before.share = a.share
+        RETURNING a.share, a.available, a.held, a.available - before.available AS shifted
+    )
+    INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after)
+    SELECT p_account_id, 'shift', d.shifted, d.share, d.available, d.held FROM dealt d WHERE d.shifted <> 0;
+    RETURN total;
+END $$;
+
+-- Spreads an account over p_shares shares (1 brings it back together), so that as many buyers go at once.
+CREATE FUNCTION punchcard.spread_account(p_account_id uuid, p_shares integer) RETURNS void
+    LANGUAGE plpgsql SET search_path = '' AS $$
+BEGIN
+    IF p_shares IS NULL OR p_shares NOT BETWEEN 1 AND 64 THEN
+        RAISE EXCEPTION 'invalid_shares' USING ERRCODE = 'PT422', DETAIL = 'An account has 1 to 64 shares.';
+    END IF;
+    UPDATE punchcard.accounts a SET spread = p_shares WHERE a.id = p_account_id AND a.share = 0;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'unknown_account' USING ERRCODE = 'PT422', DETAIL = 'No such account.';
+    END IF;
+    INSERT INTO punchcard.accounts (id, share)
+    SELECT p_account_id, s FROM generate_series(1, p_shares - 1) s
+    ON CONFLICT DO NOTHING;
+    PERFORM punchcard.deal_credits(p_account_id, p_shares, 0, 0);
+END $$;
+
 -- Moves credits from outside (a payment, an operator's correction) once for each key: 'grant' or 'adjust'.
 -- The first positive movement creates the account. Replays answer the first entry; nothing moves twice.
 CREATE FUNCTION punchcard.move_credits(
-    p_kind text, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text,
+    p_kind punchcard.entry_kind, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text,
     OUT entry punchcard.ledger, OUT replayed boolean)
     LANGUAGE plpgsql SET search_path = '' AS $$
 DECLARE
     balance punchcard.accounts;
+    total bigint;
 BEGIN
     IF p_account_id IS NULL OR p_amount IS NULL OR p_amount = 0 OR abs(p_amount::numeric) > 1e15
         OR (p_kind = 'grant' AND p_amount < 0)
@@ -94,13 +149,13 @@ BEGIN
     IF p_amount > 0 THEN
         INSERT INTO punchcard.accounts (id) VALUES (p_account_id) ON CONFLICT DO NOTHING;
     END IF;
-    -- The row lock comes first: whoever holds it sees every earlier movement of the account.
-    SELECT * INTO balance FROM punchcard.accounts WHERE id = p_account_id FOR NO KEY UPDATE;
+    -- The row lock comes first: whoever holds it sees every earlier movement from outside.
+    SELECT * INTO balance FROM punchcard.accounts WHERE id = p_account_id AND share = 0 FOR NO KEY UPDATE;
 
     SELECT * INTO entry FROM punchcard.ledger WHERE account_id = p_account_id AND idempotency_key = p_key;
     IF FOUND THEN
-        IF (entry.kind, entry.available_delta) IS DISTINCT FROM (p_kind, p_amount)
-            OR entry.job_id IS DISTINCT FROM p_job_id
+        IF (entry.kind, entry.amount, entry.job_id, entry.reason)
+            IS DISTINCT FROM (p_kind, p_amount, p_job_id, p_reason)
         THEN
             RAISE EXCEPTION 'idempotency_mismatch' USING ERRCODE = 'PT422',
                 DETAIL = 'This key was used for another movement.';
@@ -109,9 +164,16 @@ BEGIN
         RETURN;
     END IF;
 
-    IF balance.id IS NULL OR balance.available + p_amount < 0 THEN
+    total := balance.available;
+    IF balance.spread > 1 AND total + p_amount < 0 THEN
+        total := punchcard.deal_credits(p_account_id, balance.spread, 0, -p_amount);
+    END IF;
+    IF balance.id IS NULL OR total + p_amount < 0 THEN
         RAISE EXCEPTION 'insufficient_credits' USING ERRCODE = 'PT402',
-            DETAIL = json_build_object('required', -p_amount, 'available', coalesce(balance.available, 0))::text;
+            DETAIL = json_build_object('required', -p_amount, 'available', coalesce(total, 0))::text;
+    END IF;
+    IF total + p_amount > 1000000000000000000 THEN
+        RAISE EXCEPTION 'invalid_amount' USING ERRCODE = 'PT422', DETAIL = 'An account holds at most 10^18 credits.';
     END IF;
     IF p_job_id IS NOT NULL
         AND EXISTS (SELECT FROM punchcard.ledger l WHERE l.job_id = p_job_id AND l.kind = p_kind)
@@ -121,10 +183,9 @@ BEGIN
     END IF;
 
     UPDATE punchcard.accounts a SET available = a.available + p_amount
-    WHERE a.id = p_account_id RETURNING * INTO balance;
-    INSERT INTO punchcard.ledger (account_id, kind, available_delta, held_delta, available_after, held_after,
-                                  job_id, idempotency_key, reason)
-    VALUES (p_account_id, p_kind, p_amount, 0, balance.available, balance.held, p_job_id, p_key, p_reason)
+    WHERE a.id = p_account_id AND a.share = 0 RETURNING * INTO balance;
+    INSERT INTO punchcard.ledger (account_id, kind, amount, available_after, held_after, job_id, idempotency_key, reason)
+    VALUES (p_account_id, p_kind, p_amount, balance.available, balance.held, p_job_id, p_key, p_reason)
     RETURNING * INTO entry;
     replayed := false;
 END $$;

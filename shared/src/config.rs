@@ -36,6 +36,8 @@ pub struct AuthConfig {
     pub jwks_url: Option<String>,
     /// `ACCOUNT_CLAIM`: the claim of `app_metadata` that names the account, instead of `sub`.
     pub account_claim: Option<String>,
+    /// `REFUSE_ANONYMOUS`: whether Supabase's anonymous users are refused; default false.
+    pub refuse_anonymous: bool,
 }
 
 /// How the worker runs jobs.
@@ -81,11 +83,12 @@ impl Config {
                 audience: text("JWT_AUDIENCE").unwrap_or_else(|| "authenticated".into()),
                 jwks_url: text("JWKS_URL"),
                 account_claim: text("ACCOUNT_CLAIM"),
+                refuse_anonymous: switch("REFUSE_ANONYMOUS")?,
             },
             worker: WorkerConfig {
                 concurrency: number("CONCURRENCY", 50, 1..=1000)?,
                 linger: Duration::from_millis(number("LINGER_MS", 0, 0..=600_000)? as u64),
-                allow_private_targets: text("ALLOW_PRIVATE_TARGETS").is_some_and(|value| value == "true"),
+                allow_private_targets: switch("ALLOW_PRIVATE_TARGETS")?,
             },
         })
     }
@@ -93,6 +96,14 @@ impl Config {
 
 fn text(name: &'static str) -> Option<String> {
     env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+fn switch(name: &'static str) -> Result<bool, ConfigError> {
+    match text(name).as_deref() {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => Err(ConfigError { name, problem: "must be true or false".into() }),
+    }
 }
 
 fn number(

@@ -59,7 +59,7 @@ pub(crate) fn public_tls() -> rustls::ClientConfig {
         .with_no_client_auth()
 }
 
-/// Sends a request and reads at most `limit` bytes of the answer.
+/// Sends a request and reads at most `limit` bytes of the answer; of one that is no success, only its head.
 ///
 /// # Errors
 /// [`HttpError`] says whether the target was refused, out of reach, too slow or too talkative.
@@ -109,6 +109,9 @@ async fn exchange_over(
     let answer = async move {
         let response = sender.send_request(request.map(Full::new)).await.map_err(unreachable)?;
         let (parts, body) = response.into_parts();
+        if !parts.status.is_success() {
+            return Ok(Response::from_parts(parts, Bytes::new()));
+        }
         let body = Limited::new(body, limit).collect().await.map_err(|error| {
             if error.is::<http_body_util::LengthLimitError>() {
                 HttpError::TooLarge(limit)

@@ -22,6 +22,9 @@ use crate::{
 /// A secret is read again after this long (AWS's own cache extension keeps it as long).
 const KEPT_FOR: Duration = Duration::from_secs(300);
 
+/// The shortest secret that signs anything, in bytes (RFC 7518 §3.2, for HS256).
+const SHORTEST_SECRET: usize = 32;
+
 /// What there is to know. Never printed.
 #[derive(Clone, Default, Deserialize)]
 pub struct Secrets {
@@ -117,6 +120,15 @@ impl SecretStore {
         secrets.database_url = database_url.unwrap_or(secrets.database_url);
         secrets.jwt_secret = jwt_secret.or(secrets.jwt_secret);
         secrets.signing_secret = signing_secret.or(secrets.signing_secret);
+        for (name, secret) in
+            [("JWT_SECRET", &mut secrets.jwt_secret), ("SIGNING_SECRET", &mut secrets.signing_secret)]
+        {
+            // An empty key signs like any other, and everybody knows it.
+            *secret = secret.take().filter(|secret| !secret.trim().is_empty());
+            if secret.as_ref().is_some_and(|secret| secret.len() < SHORTEST_SECRET) {
+                return Err(SecretError(format!("{name} has fewer than {SHORTEST_SECRET} bytes")));
+            }
+        }
         *kept = Some((Instant::now(), secrets.clone()));
         Ok(secrets)
     }

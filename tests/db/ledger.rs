@@ -14,12 +14,15 @@ async fn history_cannot_be_rewritten() {
     bench.enqueue(account, "qr.svg", 1).await;
     bench.drain().await;
     for sql in [
-        "UPDATE punchcard.ledger SET available_delta = 1000",
+        "UPDATE punchcard.ledger SET amount = 1000",
         "DELETE FROM punchcard.ledger",
         "TRUNCATE punchcard.ledger",
         "DELETE FROM punchcard.accounts",
-        "UPDATE punchcard.jobs SET status = 'queued', finished_at = NULL, output = NULL",
+        "UPDATE punchcard.jobs SET price = 0",
         "DELETE FROM punchcard.jobs",
+        "TRUNCATE punchcard.jobs",
+        "UPDATE punchcard.outcomes SET status = 'canceled'",
+        "DELETE FROM punchcard.outcomes",
         "DELETE FROM punchcard.kinds",
     ] {
         refuses(&bench, sql, "23001").await;
@@ -84,10 +87,14 @@ async fn each_audit_view_finds_what_it_is_for() {
     bench.enqueue(account, "qr.svg", 2).await;
     // Planted by switching the guards off, as a careless repair would.
     for (view, plant) in [
-        ("audit_i1", "UPDATE punchcard.jobs SET status = 'canceled', finished_at = now()"),
+        ("audit_i1", "DELETE FROM punchcard.queue"),
         ("audit_i2", "UPDATE punchcard.accounts SET available = available + 1"),
         ("audit_i3", "UPDATE punchcard.jobs SET price = price + 1"),
-        ("audit_i4", "UPDATE punchcard.jobs SET status = 'succeeded', output = '1', finished_at = now()"),
+        (
+            "audit_i4",
+            "DELETE FROM punchcard.queue; INSERT INTO punchcard.outcomes
+            SELECT id, account_id, 'succeeded', 1, now(), now(), '1', NULL FROM punchcard.jobs",
+        ),
         ("audit_i5", "DELETE FROM punchcard.ledger WHERE kind = 'grant'"),
     ] {
         let found = bench

@@ -1,30 +1,146 @@
-//! Claim and rescue read their own index, however long the history.
+//! Claim and rescue read their own index, however long the history, the backlog and the wait; and a claim walks past
+//! no dead row of an earlier one, even while a transaction elsewhere keeps vacuum from removing them.
 
-use shared::db::jobs::{CLAIM, RESCUE};
+use serde_json::Value;
+use shared::db::jobs::RESCUE;
 
-use crate::support::Bench;
+use crate::support::{Bench, connect};
+
+const NOBODY: &str = "00000000-0000-0000-0000-000000000000";
+
+impl Bench {
+    /// Jobs due or delayed, without a price, inserted as `enqueue_batch` would.
+    async fn fill(&self, count: usize, priorities: &str, run_at: &str) {
+        self.sql(&format!(
+            "WITH job AS MATERIALIZED (
+                 SELECT punchcard.uuid_v7() AS id, {priorities} AS priority, {run_at} AS run_at
+                 FROM generate_series(1, {count}) AS n
+             ), bought AS (
+                 INSERT INTO punchcard.jobs (account_id, id, kind, price, priority, max_attempts, scheduled_at, expires_at, input)
+                 SELECT '{NOBODY}', id, 'qr.svg', 0, priority, 3, run_at, now() + interval '40 days', '{{}}' FROM job
+             )
+             INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, priority, max_attempts, run_at, expires_at)
+             SELECT id, '{NOBODY}', 0, 'qr.svg', 0, priority, 3, run_at, now() + interval '40 days' FROM job"
+        ))
+        .await;
+    }
+
+    /// Finished jobs.
+    async fn fill_history(&self, count: usize) {
+        self.sql(&format!(
+            "INSERT INTO punchcard.outcomes (job_id, account_id, status, attempt, finished_at, output)
+             SELECT gen_random_uuid(), '{NOBODY}', 'succeeded', 1, now(), '{{}}' FROM generate_series(1, {count})"
+        ))
+        .await;
+    }
+
+    async fn vacuum(&self) {
+        self.sql("VACUUM ANALYZE punchcard.queue").await;
+        self.sql("VACUUM ANALYZE punchcard.jobs").await;
+    }
+
+    /// How many buffers a claim of 100 reads, from where `after` stands.
+    async fn claim_buffers(&self, after: &str) -> i64 {
+        let sql = format!(
+            "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM punchcard.claim(100, '{{qr.svg}}', true, 60, 60{after})"
+        );
+        let plan: Value = self.rows(&sql).await[0].get(0);
+        let plan = &plan[0]["Plan"];
+        assert_eq!(plan["Actual Rows"].as_f64(), Some(100.0), "{plan}");
+        plan["Shared Hit Blocks"].as_i64().unwrap() + plan["Shared Read Blocks"].as_i64().unwrap()
+    }
+
+    /// What the planner makes of a query inside a function, under the function's own settings.
+    async fn plan_inside(&self, function: &str, arguments: &[(&str, &str)]) -> String {
+        let sql = format!(
+            "SELECT prosrc, proconfig FROM pg_proc WHERE proname = '{function}' AND pronamespace = 'punchcard'::regnamespace"
+        );
+        let row = self.rows(&sql).await.remove(0);
+        let (source, settings): (String, Vec<String>) = (row.get(0), row.get(1));
+        let (_, query) = source.split_once("RETURN QUERY").unwrap();
+        let mut query = query.rsplit_once(';').unwrap().0.to_owned();
+        for (name, value) in arguments {
+            query = query.replace(name, value);
+        }
+        let settings: Vec<_> = settings
+            .iter()
+            .map(|setting| format!("SET LOCAL {}", setting.replace("\"\"", "''")))
+            .collect();
+        self.explain(&settings.join("; "), &query).await
+    }
+
+    async fn explain(&self, settings: &str, query: &str) -> String {
+        let messages = self.admin.simple_query(&format!("BEGIN; {settings}; EXPLAIN {query}; ROLLBACK")).await;
+        let lines = messages.expect(query).into_iter().filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+            _ => None,
+        });
+        lines.collect::<Vec<_>>().join("\n")
+    }
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn claim_and_rescue_use_their_partial_index_beside_100_000_final_rows() {
     let bench = Bench::new().await;
-    let account = bench.account(1_000).await;
-    bench
-        .sql(&format!(
-            "INSERT INTO punchcard.jobs (id, account_id, kind, status, price, max_attempts, expires_at, finished_at, input, output)
-             SELECT gen_random_uuid(), '{account}', 'free', 'succeeded', 0, 3, now() + interval '7 days', now(), '{{}}', '{{}}'
-             FROM generate_series(1, 100000)"
-        ))
-        .await;
-    bench.enqueue(account, "qr.svg", 200).await;
-    bench.sql("ANALYZE punchcard.jobs").await;
-    let plan = async |sql: String| {
-        let rows = bench.rows(&format!("EXPLAIN {sql}")).await;
-        rows.iter().map(|row| row.get::<_, String>(0)).collect::<Vec<_>>().join("\n")
+    bench.fill_history(100_000).await;
+    bench.fill(1_000, "0", "now()").await;
+    bench.vacuum().await;
+    let arguments = [
+        ("p_after_priorities", "'{}'::smallint[]"),
+        ("p_after_run_ats", "'{}'::bigint[]"),
+        ("p_after_ids", "'{}'::uuid[]"),
+        ("p_limit", "100"),
+        ("p_kinds", "'{qr.svg}'::text[]"),
+        ("p_http", "true"),
+        ("p_budget", "60"),
+        ("p_lease", "60"),
+    ];
+    let claim = bench.plan_inside("claim", &arguments).await;
+    assert!(claim.contains("Index Scan using queue_due on queue"), "{claim}");
+    assert!(claim.contains("(run_at <= now()) AND (ROW(run_at, job_id) > ROW("), "{claim}");
+    assert!(!claim.contains("Seq Scan on queue") && !claim.contains("Seq Scan on jobs"), "{claim}");
+    let rescue = bench.explain("SET LOCAL jit = off", &RESCUE.replace("$1", "1000")).await;
+    assert!(rescue.contains("queue_lapse") && !rescue.contains("Seq Scan on queue"), "{rescue}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_costs_the_same_with_a_backlog_delayed_jobs_priorities_and_a_history() {
+    let bench = Bench::new().await;
+    bench.fill(5_000, "0", "now()").await;
+    bench.vacuum().await;
+    bench.claim_buffers("").await; // the first call of a backend also reads the catalogues
+    let alone = bench.claim_buffers("").await;
+    bench.fill(100_000, "0", "now()").await;
+    bench.fill(50_000, "n % 10 - 5", "now() + n * interval '10 seconds' + interval '1 hour'").await;
+    bench.fill_history(100_000).await;
+    bench.vacuum().await;
+    bench.claim_buffers("").await;
+    let beside = bench.claim_buffers("").await;
+    assert!(beside * 10 <= alone * 12, "{alone} buffers alone, {beside} beside the others");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_walks_past_no_dead_row_of_earlier_ones() {
+    let bench = Bench::new().await;
+    bench.fill(10_100, "0", "now() - interval '1 hour' + n * interval '1 microsecond'").await;
+    bench.vacuum().await;
+    // Keeps every row version that is dead from here on.
+    let reader = connect(&bench.direct_url).await;
+    reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM punchcard.kinds").await.unwrap();
+    let after = async || {
+        let last = "SELECT (extract(epoch FROM run_at) * 1000000)::bigint::text || ''',''' || job_id
+            FROM punchcard.queue WHERE lease_expires_at IS NOT NULL ORDER BY run_at DESC, job_id DESC LIMIT 1";
+        let last: String = bench.rows(last).await[0].get(0);
+        let (run_at, id) = last.split_once("','").unwrap();
+        format!(", '{{0}}', '{{{run_at}}}', '{{{id}}}'")
     };
-    let bound =
-        CLAIM.replace("$1", "100").replace("$2", "ARRAY['qr.svg']").replace("$3", "60").replace("$4", "60");
-    let claim = plan(bound).await;
-    assert!(claim.contains("jobs_due") && !claim.contains("Seq Scan on jobs"), "{claim}");
-    let rescue = plan(RESCUE.replace("$1", "1000")).await;
-    assert!(rescue.contains("jobs_lapse") && !rescue.contains("Seq Scan on jobs"), "{rescue}");
+    bench.claim_buffers("").await;
+    let first = bench.claim_buffers(&after().await).await;
+    for _ in 0..97 {
+        bench.claim_buffers(&after().await).await;
+    }
+    let last = bench.claim_buffers(&after().await).await;
+    assert!(last * 10 <= first * 12, "{first} buffers for the second claim, {last} for the hundredth");
+    let from_the_start = bench.count("SELECT count(*) FROM punchcard.queue WHERE lease_expires_at IS NOT NULL").await;
+    assert_eq!(from_the_start, 10_000);
 }

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 pub const JWT_SECRET: &str = "a secret of the tests, long enough for HS256";
 pub const ISSUER: &str = "https://issuer.test/auth/v1";
-pub const SIGNING_SECRET: &str = "the master secret of the tests";
+pub const SIGNING_SECRET: &str = "the master secret of the tests, long enough for HMAC";
 
 static TEMPLATE: OnceCell<String> = OnceCell::const_new();
 
@@ -48,6 +48,8 @@ pub fn binary(name: &str) -> PathBuf {
 /// A database of one test, with its API and poller.
 pub struct Bench {
     pub url: String,
+    /// Past the pooler, if there is one.
+    pub direct_url: String,
     pub admin: Client,
     pub api: Function,
 }
@@ -75,7 +77,7 @@ impl Bench {
         };
         let admin = connect(&direct_url).await;
         let api = Function::new(binary("api"), environment(&url)).max_concurrency(12);
-        Self { url, admin, api }
+        Self { url, direct_url, admin, api }
     }
 
     pub fn poller(&self) -> Function {
@@ -122,7 +124,7 @@ impl Bench {
 
     pub async fn balance(&self, account: Uuid) -> (i64, i64) {
         let rows = self
-            .rows(&format!("SELECT available, held FROM punchcard.accounts WHERE id = '{account}'"))
+            .rows(&format!("SELECT available, held FROM punchcard.balances WHERE account_id = '{account}'"))
             .await;
         rows.first().map_or((0, 0), |row| (row.get(0), row.get(1)))
     }
@@ -178,7 +180,7 @@ impl Bench {
         let poller = self.poller();
         for _ in 0..20 {
             poller.invoke(&json!({})).await.expect("a tick");
-            if self.count("SELECT count(*) FROM punchcard.jobs WHERE finished_at IS NULL").await == 0 {
+            if self.count("SELECT count(*) FROM punchcard.queue").await == 0 {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(400)).await;

@@ -44,7 +44,9 @@ async fn what_fails_twice_and_then_works_is_charged_once() {
     bench.enqueue(account, "flaky", 1).await;
     bench.drain().await;
     assert_eq!(
-        bench.count("SELECT count(*) FROM punchcard.jobs WHERE status = 'succeeded' AND attempt = 3").await,
+        bench
+            .count("SELECT count(*) FROM punchcard.outcomes WHERE status = 'succeeded' AND attempt = 3")
+            .await,
         1
     );
     assert_eq!(bench.balance(account).await, (0, 0));
@@ -67,7 +69,7 @@ async fn what_fails_for_good_is_refunded_once() {
     bench.enqueue(account, "never", 1).await;
     bench.enqueue(account, "away", 1).await;
     bench.drain().await;
-    assert_eq!(bench.count("SELECT count(*) FROM punchcard.jobs WHERE status = 'failed'").await, 2);
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.outcomes WHERE status = 'failed'").await, 2);
     assert_eq!(target.requests().len(), 4, "once for the final error, three times for the other");
     assert_eq!(bench.balance(account).await, (20, 0));
     bench.assert_audit_is_clean().await;
@@ -81,8 +83,7 @@ async fn private_addresses_are_refused_unless_allowed() {
     bench.http_kind("inside", 10, &target.url("/")).await;
     bench.enqueue(account, "inside", 1).await;
     bench.poller_with(&[("ALLOW_PRIVATE_TARGETS", "false")]).invoke(&json!({})).await.unwrap();
-    let code =
-        "SELECT count(*) FROM punchcard.jobs WHERE status = 'failed' AND error->>'code' = 'target_forbidden'";
+    let code = "SELECT count(*) FROM punchcard.outcomes WHERE status = 'failed' AND error->>'code' = 'target_forbidden'";
     assert_eq!(bench.count(code).await, 1);
     assert!(target.requests().is_empty());
     assert_eq!(bench.balance(account).await, (10, 0));

@@ -5,7 +5,10 @@ use std::time::Duration;
 use local::scripted::{Response, ScriptedServer};
 use serde_json::json;
 use shared::{
-    db::Db,
+    db::{
+        Db,
+        jobs::{Capacity, Cursor},
+    },
     domain::{Deadline, Verdict},
     secrets::{SecretSource, SecretStore},
 };
@@ -21,6 +24,11 @@ fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(10))
 }
 
+fn capacity() -> Capacity<'static> {
+    let minute = Duration::from_secs(60);
+    Capacity { limit: 10, rust_kinds: &["qr.svg"], http: true, budget: minute, lease: minute }
+}
+
 fn complete() -> Verdict {
     Verdict::Complete(serde_json::value::to_raw_value(&json!({ "ok": true })).unwrap())
 }
@@ -31,9 +39,8 @@ async fn a_late_worker_changes_no_row() {
     let account = bench.account(10).await;
     bench.enqueue(account, "qr.svg", 1).await;
     let db = db(&bench);
-    let claim = || db.claim(10, &["qr.svg"], Duration::from_secs(60), Duration::from_secs(60), soon());
-    let lapse =
-        "UPDATE punchcard.jobs SET lease_expires_at = now() - interval '1 second' WHERE status = 'running'";
+    let claim = async || db.claim(capacity(), &mut Cursor::default(), soon()).await;
+    let lapse = "UPDATE punchcard.queue SET lease_expires_at = now() - interval '1 second' WHERE lease_expires_at IS NOT NULL";
 
     // Expired, and nobody has noticed yet.
     let first = claim().await.unwrap().remove(0);
@@ -68,17 +75,12 @@ async fn attempts_are_bounded_even_if_every_worker_dies() {
     bench.enqueue(account, "qr.svg", 1).await;
     let db = db(&bench);
     for attempt in 1..=3 {
-        let lease = db
-            .claim(1, &["qr.svg"], Duration::from_secs(60), Duration::from_secs(60), soon())
-            .await
-            .unwrap()
-            .remove(0);
+        let lease = db.claim(capacity(), &mut Cursor::default(), soon()).await.unwrap().remove(0);
         assert_eq!(lease.attempt, attempt);
-        bench.sql("UPDATE punchcard.jobs SET lease_expires_at = now() - interval '1 second'").await;
+        bench.sql("UPDATE punchcard.queue SET lease_expires_at = now() - interval '1 second'").await;
         assert_eq!(db.rescue(10, soon()).await.unwrap().len(), 1);
     }
-    let code =
-        "SELECT count(*) FROM punchcard.jobs WHERE status = 'failed' AND error->>'code' = 'lease_expired'";
+    let code = "SELECT count(*) FROM punchcard.outcomes WHERE status = 'failed' AND error->>'code' = 'lease_expired'";
     assert_eq!(bench.count(code).await, 1);
     assert_eq!(bench.balance(account).await, (10, 0));
     bench.assert_audit_is_clean().await;
@@ -102,7 +104,7 @@ async fn a_poller_killed_in_the_middle_of_a_job_loses_nothing_and_charges_once()
     assert!(tick.kill());
     tick.wait().await.unwrap_err();
     assert_eq!(bench.balance(account).await, (0, 10), "still held");
-    bench.sql("UPDATE punchcard.jobs SET lease_expires_at = now()").await;
+    bench.sql("UPDATE punchcard.queue SET lease_expires_at = now()").await;
     let summary = bench.poller().invoke(&json!({})).await.unwrap();
     assert_eq!((&summary["rescued"], &summary["succeeded"]), (&json!(1), &json!(1)));
     assert_eq!(bench.balance(account).await, (0, 0));

@@ -56,7 +56,9 @@ async fn three_pollers_run_two_thousand_jobs_once_each() {
         summaries.iter().map(|summary| summary.as_ref().unwrap()["claimed"].as_u64().unwrap()).sum();
     assert_eq!(claimed, 2_000, "each job is claimed once");
     assert_eq!(
-        bench.count("SELECT count(*) FROM punchcard.jobs WHERE status = 'succeeded' AND attempt = 1").await,
+        bench
+            .count("SELECT count(*) FROM punchcard.outcomes WHERE status = 'succeeded' AND attempt = 1")
+            .await,
         2_000
     );
     for account in accounts {
@@ -74,7 +76,7 @@ async fn a_kind_nobody_here_serves_waits_and_a_retired_one_fails_with_a_refund()
     bench.sql("UPDATE punchcard.kinds SET retired_at = now() WHERE name = 'unserved'").await;
     assert_eq!(bench.poller().invoke(&json!({})).await.unwrap()["failed"], 1);
     let code =
-        "SELECT count(*) FROM punchcard.jobs WHERE status = 'failed' AND error->>'code' = 'kind_retired'";
+        "SELECT count(*) FROM punchcard.outcomes WHERE status = 'failed' AND error->>'code' = 'kind_retired'";
     assert_eq!(bench.count(code).await, 1);
     assert_eq!(bench.balance(account).await, (10, 0));
     let refused = bench.post(account, json!({ "kind": "unserved" }), None).await;
@@ -87,9 +89,10 @@ async fn a_job_past_its_life_fails_as_expired() {
     let bench = Bench::new().await;
     let account = bench.account(10).await;
     bench.enqueue(account, "unserved", 2).await;
-    bench.sql("UPDATE punchcard.jobs SET expires_at = now() - interval '1 second'").await;
+    bench.sql("UPDATE punchcard.queue SET expires_at = now() - interval '1 second'").await;
     assert_eq!(bench.poller().invoke(&json!({})).await.unwrap()["lapsed"], 2);
-    let code = "SELECT count(*) FROM punchcard.jobs WHERE status = 'failed' AND error->>'code' = 'expired'";
+    let code =
+        "SELECT count(*) FROM punchcard.outcomes WHERE status = 'failed' AND error->>'code' = 'expired'";
     assert_eq!(bench.count(code).await, 2);
     assert_eq!(bench.balance(account).await, (10, 0));
     bench.assert_audit_is_clean().await;
@@ -121,7 +124,7 @@ async fn two_pollers_settling_the_same_accounts_never_deadlock() {
         bench.count("SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()").await,
         0
     );
-    assert_eq!(bench.count("SELECT count(*) FROM punchcard.jobs WHERE status <> 'succeeded'").await, 0);
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.jobs_now WHERE status <> 'succeeded'").await, 0);
     bench.assert_audit_is_clean().await;
 }
 
@@ -147,12 +150,12 @@ async fn what_was_claimed_too_late_to_be_started_goes_back_unharmed() {
     let wire = Wire::to(&bench.url).await;
     let poller = Function::new(binary("poller"), environment(&wire.url)).timeout(Duration::from_secs(10));
     poller.invoke(&json!({})).await.unwrap(); // connects, and finds the target away
-    bench.sql("UPDATE punchcard.jobs SET run_at = now(), attempt = 0").await;
+    bench.sql("UPDATE punchcard.queue SET run_at = now(), attempt = 0").await;
     wire.fault("-- claim", Fault::Late(Duration::from_secs(5)));
     let summary = poller.invoke(&json!({})).await.unwrap();
     assert_eq!((&summary["claimed"], &summary["returned"]), (&json!(1), &json!(1)), "{summary}");
-    let unharmed = "SELECT count(*) FROM punchcard.jobs
-        WHERE status = 'queued' AND attempt = 0 AND lease_token = 2 AND run_at <= now()";
+    let unharmed = "SELECT count(*) FROM punchcard.queue
+        WHERE lease_expires_at IS NULL AND attempt = 0 AND lease_token = 2 AND run_at <= now()";
     assert_eq!(bench.count(unharmed).await, 1);
     assert_eq!(bench.balance(account).await, (0, 10));
     bench.assert_audit_is_clean().await;
@@ -172,7 +175,7 @@ async fn a_lease_outlasts_its_invocation() {
     while target.requests().is_empty() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
-    let left = "SELECT extract(epoch FROM lease_expires_at - now())::bigint FROM punchcard.jobs";
+    let left = "SELECT extract(epoch FROM lease_expires_at - now())::bigint FROM punchcard.queue";
     let left = bench.count(left).await;
     assert!((30..=40).contains(&left), "{left} s of lease for 30 s of invocation");
     tick.wait().await.unwrap();

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use jsonwebtoken::{
     Algorithm, DecodingKey, Validation, decode, decode_header,
@@ -110,22 +111,32 @@ pub(crate) fn uuid(text: &str) -> Option<Uuid> {
     (!id.is_nil()).then_some(id)
 }
 
+/// The issuer's key set as it was last fetched, and when that was last tried.
+#[derive(Default)]
+struct Keys {
+    set: Option<(Instant, JwkSet)>,
+    tried: Option<Instant>,
+}
+
 /// Verifies tokens; keeps key set and service tokens between requests.
 pub(crate) struct Authenticator {
     config: AuthConfig,
     secrets: Arc<SecretStore>,
-    keys: Mutex<Option<(Instant, JwkSet)>>,
+    keys: Mutex<Keys>,
     tokens: Mutex<Option<(Instant, Vec<ServiceToken>)>>,
 }
 
 impl Authenticator {
     pub(crate) fn new(config: AuthConfig, secrets: Arc<SecretStore>) -> Self {
-        Self { config, secrets, keys: Mutex::new(None), tokens: Mutex::new(None) }
+        Self { config, secrets, keys: Mutex::default(), tokens: Mutex::new(None) }
     }
 
     async fn user(&self, token: &str, deadline: Deadline) -> Result<Caller, ApiError> {
         let refused = || ApiError::unauthorized("This token is not accepted.");
         let header = decode_header(token).map_err(|_| refused())?;
+        if is_critical(token) {
+            return Err(refused());
+        }
         let secrets = self.secrets.get(deadline).await.map_err(|error| {
             tracing::error!(error = %error, "secrets unavailable");
             ApiError::auth_unavailable()
@@ -153,6 +164,9 @@ impl Authenticator {
         if claims["role"] != "authenticated" {
             return Err(refused());
         }
+        if self.config.refuse_anonymous && claims["is_anonymous"] == true {
+            return Err(refused());
+        }
         let account = match &self.config.account_claim {
             Some(claim) => &claims["app_metadata"][claim],
             None => &claims["sub"],
@@ -176,17 +190,25 @@ impl Authenticator {
         if !matches!(alg, Algorithm::ES256 | Algorithm::RS256) {
             return Err(refused());
         }
-        let mut kept = self.keys.lock().await;
-        let age = kept.as_ref().map(|(since, _)| since.elapsed());
-        let known = kept.as_ref().is_some_and(|(_, set)| pick(set, kid).is_some());
-        let fetch = match age {
-            None => true,
-            Some(age) => age > KEYS_KEPT_FOR || (!known && age > KEYS_FETCHED_EVERY),
-        };
-        if fetch {
-            *kept = Some((Instant::now(), self.fetch_keys(deadline).await?));
+        let mut keys = self.keys.lock().await;
+        let known = keys.set.as_ref().is_some_and(|(_, set)| pick(set, kid).is_some());
+        let age = keys.set.as_ref().map(|(fetched, _)| fetched.elapsed());
+        let may_try = keys.tried.is_none_or(|tried| tried.elapsed() > KEYS_FETCHED_EVERY);
+        match age {
+            // Known and fresh, or just looked for: what there is decides.
+            Some(age) if age < KEYS_KEPT_FOR && (known || !may_try) => {}
+            Some(_) | None if !may_try => return Err(ApiError::auth_unavailable()),
+            Some(_) | None => {
+                keys.tried = Some(Instant::now());
+                match self.fetch_keys(deadline).await {
+                    Ok(set) => keys.set = Some((Instant::now(), set)),
+                    // The last good set serves for its ten minutes.
+                    Err(error) if age.is_none_or(|age| age >= KEYS_KEPT_FOR) => return Err(error),
+                    Err(_) => {}
+                }
+            }
         }
-        let set = kept.as_ref().map(|(_, set)| set).ok_or_else(refused)?;
+        let set = keys.set.as_ref().map(|(_, set)| set).ok_or_else(refused)?;
         let jwk = pick(set, kid).ok_or_else(refused)?;
         let fits = matches!(
             (&jwk.algorithm, alg),
@@ -243,6 +265,14 @@ fn find<'a>(tokens: &'a [ServiceToken], hash: &[u8]) -> Option<&'a ServiceToken>
         }
     }
     found
+}
+
+/// Whether the header names extensions that must be understood (RFC 7515 §4.1.11): none is.
+fn is_critical(token: &str) -> bool {
+    let header = token.split('.').next().and_then(|header| URL_SAFE_NO_PAD.decode(header).ok());
+    header
+        .and_then(|header| serde_json::from_slice::<Value>(&header).ok())
+        .is_none_or(|header| header.get("crit").is_some())
 }
 
 /// The key of that id; without an id, the only key there is.

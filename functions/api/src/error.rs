@@ -60,6 +60,22 @@ impl ApiError {
         Self::new(422, code, detail)
     }
 
+    /// 500: an answer that cannot be written as JSON.
+    pub(crate) fn unencodable(error: serde_json::Error) -> Self {
+        tracing::error!(error = %error, "an answer cannot be encoded");
+        Self::internal()
+    }
+
+    fn internal() -> Self {
+        Self::new(500, "internal", "Something is wrong on our side.")
+    }
+
+    /// The same, said of one job of a batch.
+    pub(crate) fn of_job(mut self, number: usize) -> Self {
+        self.detail = format!("Job {number} of the batch: {}", self.detail);
+        self
+    }
+
     /// 503: who is calling cannot be found out now.
     pub(crate) fn auth_unavailable() -> Self {
         Self::new(503, "unavailable", "Try again later.")
@@ -109,7 +125,7 @@ impl From<DbError> for ApiError {
             }
             DbError::Broken(why) => {
                 tracing::error!(error = why, "statement failed");
-                Self::new(500, "internal", "Something is wrong on our side.")
+                Self::internal()
             }
         }
     }

@@ -1,7 +1,8 @@
 //! JSON in: an object, no deeper than 32, with nothing in it that no later reader can take.
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, value::RawValue};
+use shared::domain::json::depth;
 
 use crate::{error::ApiError, event::Request};
 
@@ -12,8 +13,20 @@ const MAX_BODY_BYTES: usize = MAX_INPUT_BYTES + 4_096;
 /// How deep arrays and objects may nest.
 const MAX_DEPTH: usize = 32;
 
+/// The largest body of a batch.
+const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
+
 /// Reads the body as `T`; each kind of bad body has a code of its own.
 pub(crate) fn body<T: DeserializeOwned>(request: &Request) -> Result<T, ApiError> {
+    read(request, MAX_BODY_BYTES, "A body has at most 68 KiB.")
+}
+
+/// Reads the body of a batch.
+pub(crate) fn large_body<T: DeserializeOwned>(request: &Request) -> Result<T, ApiError> {
+    read(request, MAX_BATCH_BYTES, "A body has at most 4 MiB.")
+}
+
+fn read<T: DeserializeOwned>(request: &Request, limit: usize, over: &'static str) -> Result<T, ApiError> {
     let media = request.header("content-type")?.unwrap_or_default();
     if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         return Err(ApiError::unsupported_media_type());
@@ -21,11 +34,11 @@ pub(crate) fn body<T: DeserializeOwned>(request: &Request) -> Result<T, ApiError
     if request.body.is_empty() {
         return Err(ApiError::bad("body_required", "Send a JSON object."));
     }
-    if request.body.len() > MAX_BODY_BYTES {
-        return Err(ApiError::too_large("A body has at most 68 KiB."));
+    if request.body.len() > limit {
+        return Err(ApiError::too_large(over));
     }
     let text = std::str::from_utf8(&request.body).map_err(|_| ApiError::bad("invalid_json", "Not UTF-8."))?;
-    if too_deep(text) {
+    if depth(text) > MAX_DEPTH {
         return Err(ApiError::bad("too_deep", "At most 32 levels of arrays and objects."));
     }
     // Read once as any JSON: numbers that overflow, trailing garbage and NULs are found wherever they stand.
@@ -37,6 +50,16 @@ pub(crate) fn body<T: DeserializeOwned>(request: &Request) -> Result<T, ApiError
     if has_nul(&any) {
         return Err(ApiError::invalid("nul_character", "Text cannot contain \\u0000."));
     }
+    drop(any);
+    fields(text)
+}
+
+/// Reads an object within a body that was read before.
+pub(crate) fn member<T: DeserializeOwned>(object: &RawValue) -> Result<T, ApiError> {
+    fields(object.get())
+}
+
+fn fields<T: DeserializeOwned>(text: &str) -> Result<T, ApiError> {
     serde_json::from_str(text).map_err(|error| {
         let said = error.to_string();
         let code = if said.starts_with("unknown field") {
@@ -52,24 +75,6 @@ pub(crate) fn body<T: DeserializeOwned>(request: &Request) -> Result<T, ApiError
 
 fn position(error: &serde_json::Error) -> String {
     format!("Not valid JSON at line {}, column {}.", error.line(), error.column())
-}
-
-fn too_deep(text: &str) -> bool {
-    let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
-    for byte in text.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_string => escaped = true,
-            b'"' => in_string = !in_string,
-            b'[' | b'{' if !in_string => depth += 1,
-            b']' | b'}' if !in_string => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-        if depth > MAX_DEPTH {
-            return true;
-        }
-    }
-    false
 }
 
 fn has_nul(value: &Value) -> bool {

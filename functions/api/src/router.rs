@@ -15,6 +15,7 @@ pub(crate) async fn route(app: &App, request: Request, deadline: Deadline) -> Re
     match (request.method.as_str(), segments.as_slice()) {
         ("GET", ["api", "health"]) => routes::health(app, deadline).await,
         ("POST", ["api", "jobs"]) => routes::create_job(app, &request, deadline).await,
+        ("POST", ["api", "jobs:batch"]) => routes::create_batch(app, &request, deadline).await,
         ("GET", ["api", "jobs"]) => routes::list_jobs(app, &request, deadline).await,
         ("GET", ["api", "jobs", id]) => routes::get_job(app, &request, id, deadline).await,
         ("GET", ["api", "credits"]) => routes::get_credits(app, &request, deadline).await,
@@ -22,7 +23,7 @@ pub(crate) async fn route(app: &App, request: Request, deadline: Deadline) -> Re
         ("POST", ["api", "credits", "grants"]) => routes::grant_credits(app, &request, deadline).await,
         (
             _,
-            ["api", "health" | "jobs" | "credits"]
+            ["api", "health" | "jobs" | "jobs:batch" | "credits"]
             | ["api", "jobs", _]
             | ["api", "credits", "ledger" | "grants"],
         ) => Err(ApiError::method_not_allowed()),

@@ -1,13 +1,14 @@
 //! The endpoints. Each turns a request into typed values, makes one call to the database, and answers.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{json, value::RawValue};
 use sha2::{Digest, Sha256};
 use shared::{
-    db::jobs::JobFilter,
+    db::jobs::{JobFilter, NewJob},
     domain::{Deadline, Status},
 };
+use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use crate::{
@@ -15,23 +16,36 @@ use crate::{
     auth::{Scope, caller, uuid},
     error::ApiError,
     event::{Request, Response},
-    json::{MAX_INPUT_BYTES, body},
+    json::{MAX_INPUT_BYTES, body, large_body, member},
 };
 
 /// Entries of a page unless asked otherwise, and at most.
 const PAGE: i64 = 20;
 const LARGEST_PAGE: i64 = 100;
+/// Jobs of a batch.
+const LARGEST_BATCH: usize = 1_000;
 
-fn ok(body: &impl serde::Serialize) -> Result<Response, ApiError> {
+/// Entries, and where the next page begins.
+#[derive(Serialize)]
+struct Page<T> {
+    data: Vec<T>,
+    next_cursor: Option<String>,
+}
+
+fn as_replayed() -> (&'static str, String) {
+    ("idempotent-replayed", "true".into())
+}
+
+fn ok(body: &impl Serialize) -> Result<Response, ApiError> {
     respond(200, body, Vec::new())
 }
 
 fn respond(
     status: u16,
-    body: &impl serde::Serialize,
+    body: &impl Serialize,
     headers: Vec<(&'static str, String)>,
 ) -> Result<Response, ApiError> {
-    let body = serde_json::to_string(body).map_err(|error| ApiError::bad("internal", error.to_string()))?;
+    let body = serde_json::to_string(body).map_err(ApiError::unencodable)?;
     Ok(Response { status, headers, body })
 }
 
@@ -45,8 +59,58 @@ pub(crate) async fn health(app: &App, deadline: Deadline) -> Result<Response, Ap
 #[serde(deny_unknown_fields)]
 struct CreateJob {
     kind: String,
+    #[serde(default, deserialize_with = "verbatim")]
     input: Option<Box<RawValue>>,
+    priority: Option<i64>,
+    run_at: Option<String>,
     account_id: Option<String>,
+}
+
+/// A member that is there, even if it is `null`.
+fn verbatim<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(value).map(Some)
+}
+
+/// A job to buy, its fields vetted.
+#[derive(Serialize)]
+struct Wanted {
+    kind: String,
+    input: Box<RawValue>,
+    priority: i16,
+    run_at: Option<String>,
+}
+
+impl CreateJob {
+    fn vet(self) -> Result<Wanted, ApiError> {
+        if !is_kind(&self.kind) {
+            return Err(ApiError::invalid("unknown_kind", "No such kind is offered."));
+        }
+        let input = match self.input {
+            Some(input) => input,
+            None => serde_json::value::to_raw_value(&json!({})).map_err(ApiError::unencodable)?,
+        };
+        if input.get().len() > MAX_INPUT_BYTES {
+            return Err(ApiError::too_large("An input has at most 64 KiB of JSON."));
+        }
+        let priority = i16::try_from(self.priority.unwrap_or(0)).ok().filter(|it| (-10..=10).contains(it));
+        let priority =
+            priority.ok_or_else(|| ApiError::invalid("invalid_priority", "A priority is from -10 to 10."))?;
+        let run_at = self.run_at.map(|text| timestamp(&text)).transpose()?;
+        Ok(Wanted { kind: self.kind, input, priority, run_at })
+    }
+}
+
+/// A point in time as RFC 3339 has it, with its offset, to the same in UTC as PostgreSQL reads it.
+fn timestamp(text: &str) -> Result<String, ApiError> {
+    let invalid = || ApiError::bad("invalid_run_at", "A run_at is an RFC 3339 time with its offset.");
+    // The library takes a leap second, an unknown offset, and any letter for the T.
+    if text.get(10..11) != Some("T") || text.ends_with("-00:00") || text.contains(":60") {
+        return Err(invalid());
+    }
+    let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| invalid())?;
+    // PostgreSQL knows no year 0; whatever is past runs now.
+    let time = time.checked_to_offset(UtcOffset::UTC).ok_or_else(invalid)?.max(OffsetDateTime::UNIX_EPOCH);
+    time.format(&Rfc3339).map_err(|_| invalid())
 }
 
 /// `POST /api/jobs`: holds the price and queues the job. 202; a replay of its key is 200 with the job as it is now.
@@ -59,21 +123,48 @@ pub(crate) async fn create_job(
     let key = idempotency_key(request)?;
     let job: CreateJob = body(request)?;
     let account_id = caller.account(job.account_id.as_deref(), &[Scope::Enqueue])?;
-    if !is_kind(&job.kind) {
-        return Err(ApiError::invalid("unknown_kind", "No such kind is offered."));
-    }
-    let input = job
-        .input
-        .unwrap_or_else(|| RawValue::from_string("{}".into()).unwrap_or_else(|_| RawValue::NULL.to_owned()));
-    if input.get().len() > MAX_INPUT_BYTES {
-        return Err(ApiError::too_large("An input has at most 64 KiB of JSON."));
-    }
-    let enqueued = app.db.enqueue(account_id, &job.kind, &input, key, deadline).await?;
+    let Wanted { kind, input, priority, run_at } = job.vet()?;
+    let job = NewJob { kind: &kind, input: &input, priority, run_at: run_at.as_deref() };
+    let enqueued = app.db.enqueue(account_id, job, key, deadline).await?;
     let location = ("location", format!("/api/jobs/{}", enqueued.job.id));
     if enqueued.replayed {
-        return respond(200, &enqueued.job, vec![location, ("idempotent-replayed", "true".into())]);
+        return respond(200, &enqueued.job, vec![location, as_replayed()]);
     }
     respond(202, &enqueued.job, vec![location, ("retry-after", "5".into())])
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateBatch {
+    jobs: Vec<Box<RawValue>>,
+    account_id: Option<String>,
+}
+
+/// `POST /api/jobs:batch`: up to 1,000 jobs, all or nothing, a hold for each. 202; a replay of its key is 200.
+pub(crate) async fn create_batch(
+    app: &App,
+    request: &Request,
+    deadline: Deadline,
+) -> Result<Response, ApiError> {
+    let caller = caller(app, request, deadline).await?;
+    let key = idempotency_key(request)?;
+    let batch: CreateBatch = large_body(request)?;
+    let account_id = caller.account(batch.account_id.as_deref(), &[Scope::Enqueue])?;
+    if !(1..=LARGEST_BATCH).contains(&batch.jobs.len()) {
+        return Err(ApiError::invalid("invalid_batch", "A batch has 1 to 1000 jobs."));
+    }
+    let mut jobs = Vec::with_capacity(batch.jobs.len());
+    for (number, job) in (1..).zip(batch.jobs) {
+        let job = member::<CreateJob>(&job).and_then(|job| match job.account_id {
+            Some(_) => Err(ApiError::bad("unknown_field", "The account_id stands beside the jobs.")),
+            None => job.vet(),
+        });
+        jobs.push(job.map_err(|error| error.of_job(number))?);
+    }
+    let jobs = serde_json::to_string(&jobs).map_err(ApiError::unencodable)?;
+    let enqueued = app.db.enqueue_batch(account_id, &jobs, key, deadline).await?;
+    let page = Page { data: enqueued.jobs, next_cursor: None };
+    if enqueued.replayed { respond(200, &page, vec![as_replayed()]) } else { respond(202, &page, Vec::new()) }
 }
 
 /// `GET /api/jobs/{id}`: a job of the caller's, or any for a service that may; else 404.
@@ -119,12 +210,15 @@ pub(crate) async fn list_jobs(
         None => None,
     };
     let kind = request.query.get("kind").cloned();
+    if kind.as_deref().is_some_and(|kind| !is_kind(kind)) {
+        return Err(ApiError::bad("invalid_kind", "No kind has such a name."));
+    }
     let limit = page_size(request)?;
     let filter = JobFilter { status, kind, before };
     let jobs = app.db.list_jobs(account_id, &filter, limit, deadline).await?;
     let more = jobs.last().filter(|_| jobs.len() as i64 == limit);
     let next_cursor = more.map(|job| cursor(job.id.as_bytes(), account_id));
-    ok(&json!({ "data": jobs, "next_cursor": next_cursor }))
+    ok(&Page { data: jobs, next_cursor })
 }
 
 /// `GET /api/credits`: what the caller has.
@@ -163,7 +257,7 @@ pub(crate) async fn list_ledger(
     let entries = app.db.ledger(account_id, before, limit, deadline).await?;
     let more = entries.last().filter(|_| entries.len() as i64 == limit);
     let next_cursor = more.map(|entry| cursor(&entry.id.to_be_bytes(), account_id));
-    ok(&json!({ "data": entries, "next_cursor": next_cursor }))
+    ok(&Page { data: entries, next_cursor })
 }
 
 #[derive(Deserialize)]
@@ -191,7 +285,7 @@ pub(crate) async fn grant_credits(
     let (entry, replayed) =
         app.db.grant(account_id, grant.amount, key, grant.reason.as_deref(), deadline).await?;
     if replayed {
-        return respond(200, &entry, vec![("idempotent-replayed", "true".into())]);
+        return respond(200, &entry, vec![as_replayed()]);
     }
     respond(201, &entry, Vec::new())
 }

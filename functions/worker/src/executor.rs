@@ -5,13 +5,14 @@ use std::{collections::HashSet, panic::AssertUnwindSafe, sync::Arc, time::Durati
 use futures_util::FutureExt;
 use serde::Serialize;
 use shared::{
-    db::Db,
+    db::{Db, DbError},
     domain::{Deadline, ErrorCode, JobError, Lease, Outcome, Verdict},
 };
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep_until, timeout},
 };
+use uuid::Uuid;
 
 use crate::{MARGIN, jobs::Kinds};
 
@@ -112,29 +113,54 @@ impl<'a> Executor<'a> {
     /// what is not recorded then is done again once its lease has expired.
     pub(crate) async fn flush(&mut self, deadline: Deadline) {
         self.settle_at = None;
+        let mut limit = SETTLE_LIMIT;
         while !self.settled.is_empty() {
-            let batch: Vec<_> = self.settled.drain(..self.settled.len().min(SETTLE_LIMIT)).collect();
+            let batch: Vec<_> = self.settled.drain(..self.settled.len().min(limit)).collect();
             // Part of the margin is for this.
             let until = Deadline::after(deadline.left() + MARGIN / 2);
-            let mut pause = SETTLE_AFTER;
-            loop {
-                match self.db.settle(&batch, until).await {
-                    Ok(ids) => break self.count(&batch, &ids.into_iter().collect()),
-                    Err(error) if until.left() > pause => {
-                        tracing::error!(error = %error, "settling failed, trying again");
-                        tokio::time::sleep(pause).await;
-                        pause *= 2;
-                    }
-                    Err(error) => {
-                        tracing::error!(error = %error, jobs = batch.len(), "settling given up, leases will expire");
-                        break;
-                    }
+            match self.settle(&batch, until).await {
+                Ok(ids) => self.count(&batch, &ids.into_iter().collect()),
+                // One outcome that the database refuses must not take the others with it.
+                Err(DbError::Broken(why)) if batch.len() > 1 => {
+                    tracing::error!(error = why, jobs = batch.len(), "settling refused, trying one by one");
+                    self.settled.splice(..0, batch);
+                    limit = 1;
+                }
+                Err(DbError::Broken(why)) => self.give_up(batch, &why),
+                Err(error) => {
+                    tracing::error!(error = %error, jobs = batch.len(), "settling given up, leases will expire");
                 }
             }
         }
     }
 
-    fn count(&mut self, batch: &[(Lease, Verdict)], ids: &HashSet<uuid::Uuid>) {
+    /// Sends the verdicts until there is an answer, or no time is left.
+    async fn settle(&self, batch: &[(Lease, Verdict)], until: Deadline) -> Result<Vec<Uuid>, DbError> {
+        let mut pause = SETTLE_AFTER;
+        loop {
+            match self.db.settle(batch, until).await {
+                Err(error @ (DbError::Unavailable(_) | DbError::Unknown(_))) if until.left() > pause => {
+                    tracing::error!(error = %error, "settling failed, trying again");
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                answer => return answer,
+            }
+        }
+    }
+
+    /// An outcome that cannot be recorded becomes a failure that can.
+    fn give_up(&mut self, batch: Vec<(Lease, Verdict)>, why: &str) {
+        for (lease, verdict) in batch {
+            tracing::error!(job.id = %lease.job_id, error = why, "outcome refused by the database");
+            if let Verdict::Complete(_) | Verdict::Retry { .. } = verdict {
+                let error = JobError::new(ErrorCode::InvalidOutput, "the outcome cannot be recorded");
+                self.settled.push((lease, Verdict::Fail(error)));
+            }
+        }
+    }
+
+    fn count(&mut self, batch: &[(Lease, Verdict)], ids: &HashSet<Uuid>) {
         for (lease, verdict) in batch {
             if !ids.contains(&lease.job_id) {
                 tracing::warn!(job.id = %lease.job_id, attempt = lease.attempt, "lease lost, attempt discarded");

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use serde::Serialize;
 use shared::{
-    db::DbError,
-    domain::{Deadline, Status},
+    db::{
+        DbError,
+        jobs::{Capacity, Cursor},
+    },
+    domain::{Deadline, Lease, Status},
 };
 use tokio::time::{Instant, sleep_until};
 
@@ -23,6 +26,9 @@ const CLAIM_LIMIT: usize = 500;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long a few free slots wait for more, before they are worth a statement.
 const REFILL_AFTER: Duration = Duration::from_millis(250);
+/// How often a claim looks at everything that is due, not just at what comes after the last claim: a few jobs become
+/// due behind it (returned ones, and what a long transaction queued).
+const LOOK_BACK_EVERY: Duration = Duration::from_secs(10);
 /// A lease outlasts the invocation by this much: the worker's clock and the database's do not tick in step.
 const LEASE_GRACE: Duration = Duration::from_secs(5);
 
@@ -46,9 +52,14 @@ pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, 
 
     let secrets = worker.secrets.get(deadline).await?;
     let kinds = Kinds::new(&secrets, worker.config.allow_private_targets);
-    let rust_kinds = kinds.names();
+    let (rust_kinds, http) = (kinds.names(), kinds.serve_http());
+    if !http {
+        tracing::warn!("there is no SIGNING_SECRET: jobs of HTTP targets wait");
+    }
     let mut executor = Executor::new(&worker.db, kinds);
+    let (mut cursor, mut looked_back) = (Cursor::default(), Instant::now());
 
+    let mut failed = None;
     // When to look for due jobs next; `None` once there were none.
     let mut next_look = Some(Instant::now());
     let mut last_look = Instant::now();
@@ -62,12 +73,15 @@ pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, 
         if look.is_some_and(|at| at <= Instant::now()) {
             let limit = free.min(CLAIM_LIMIT);
             last_look = Instant::now();
-            let leases = match claim(worker, limit, &rust_kinds, deadline).await {
+            if looked_back.elapsed() > LOOK_BACK_EVERY {
+                (cursor, looked_back) = (Cursor::default(), Instant::now());
+            }
+            let leases = match claim(worker, limit, (&rust_kinds, http), &mut cursor, deadline).await {
                 Ok(leases) => leases,
-                // What runs already is worth settling; the next tick claims again.
+                // What runs already is worth settling first; then the tick has failed.
                 Err(error) => {
                     tracing::error!(error = %error, "claim failed");
-                    next_look = None;
+                    (next_look, failed) = (None, Some(error));
                     continue;
                 }
             };
@@ -87,7 +101,7 @@ pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, 
         } else if executor.in_flight() > 0 {
             let finished = executor.next(deadline, look).await;
             // A slot came free: there may be more to do, as long as this invocation lives anyway.
-            if finished && next_look.is_none() && executor.in_flight() > 0 {
+            if finished && next_look.is_none() && failed.is_none() && executor.in_flight() > 0 {
                 next_look = Some(Instant::now() + Duration::from_secs(1));
             }
         } else {
@@ -99,7 +113,13 @@ pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, 
         }
     }
     summary.settled = executor.tally();
-    Ok(summary)
+    match failed {
+        None => Ok(summary),
+        Some(error) => {
+            tracing::warn!(?summary, "what was settled before the tick failed");
+            Err(error)
+        }
+    }
 }
 
 async fn rescue(worker: &Worker, deadline: Deadline, summary: &mut Summary) -> Result<(), DbError> {
@@ -122,9 +142,11 @@ async fn rescue(worker: &Worker, deadline: Deadline, summary: &mut Summary) -> R
 async fn claim(
     worker: &Worker,
     limit: usize,
-    rust_kinds: &[&str],
+    (rust_kinds, http): (&[&str], bool),
+    cursor: &mut Cursor,
     deadline: Deadline,
-) -> Result<Vec<shared::domain::Lease>, DbError> {
-    let left = deadline.left();
-    worker.db.claim(limit as i64, rust_kinds, left, left + MARGIN + LEASE_GRACE, deadline).await
+) -> Result<Vec<Lease>, DbError> {
+    let budget = deadline.left();
+    let capacity = Capacity { limit, rust_kinds, http, budget, lease: budget + MARGIN + LEASE_GRACE };
+    worker.db.claim(capacity, cursor, deadline).await
 }

@@ -2,7 +2,13 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
-use std::{collections::BTreeMap, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::{Parser, Subcommand};
 use serde::{Deserialize, Serialize};
@@ -15,6 +21,7 @@ use shared::{
         tokens::{TOKEN_PREFIX, token_hash},
     },
     domain::{Deadline, Status},
+    http_client::{Allow, vet_url},
     secrets::{SecretSource, SecretStore},
 };
 use uuid::Uuid;
@@ -44,6 +51,9 @@ enum Command {
         /// Only show what would change.
         #[arg(long)]
         dry_run: bool,
+        /// Take targets at private addresses and by plain HTTP, as a local worker may.
+        #[arg(long)]
+        allow_private_targets: bool,
     },
     /// Grant and show credits; audit all of them.
     #[command(subcommand)]
@@ -74,6 +84,13 @@ enum Credits {
     },
     /// Show an account's balance and latest entries.
     Show { account: Uuid },
+    /// Spread an account's credits over shares, so that as many buyers go at once; 1 brings them together again.
+    Spread {
+        account: Uuid,
+        /// 1 to 64.
+        #[arg(long)]
+        shares: i32,
+    },
     /// Check every invariant; fails if one is broken.
     Audit,
 }
@@ -116,9 +133,9 @@ enum Kinds {
     /// Print the secret that signs a kind's jobs.
     Secret {
         kind: String,
-        /// The kind's `secret_version`.
-        #[arg(long, default_value_t = 1)]
-        version: u32,
+        /// Another version than the one that the kind has now (then no database is asked).
+        #[arg(long)]
+        version: Option<u32>,
         /// The master secret.
         #[arg(long, env = "SIGNING_SECRET", hide_env_values = true)]
         signing_secret: String,
@@ -149,11 +166,23 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             println!("{} migrations applied", applied.len());
             Ok(())
         }
-        Command::Apply { file, dry_run } => apply(&db()?, &file, dry_run).await,
+        Command::Apply { file, dry_run, allow_private_targets } => {
+            let allow = if allow_private_targets { Allow::Anything } else { Allow::PublicHttps };
+            apply(&db()?, &file, dry_run, allow).await
+        }
         Command::Credits(command) => credits(&db()?, command).await,
         Command::Jobs(command) => jobs(&db()?, command).await,
         Command::Tokens(command) => tokens(&db()?, command).await,
         Command::Kinds(Kinds::Secret { kind, version, signing_secret }) => {
+            let version = match version {
+                Some(version) => version,
+                None => {
+                    let known = db()?.list_kinds(soon()).await?;
+                    let known =
+                        known.iter().find(|known| known.name == kind).ok_or("there is no such kind")?;
+                    known.secret_version.unsigned_abs()
+                }
+            };
             println!("{}", worker::jobs::http_target::kind_secret(&signing_secret, &kind, version));
             Ok(())
         }
@@ -180,39 +209,46 @@ const TICK_MARGIN: i32 = 10;
 /// The longest attempt that fits into a tick of the template's default `PollerTimeout` of 120 s.
 const LONGEST_BY_DEFAULT: i32 = 120 - TICK_MARGIN;
 
-async fn apply(db: &Db, file: &std::path::Path, dry_run: bool) -> Result<(), Failure> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
-    let wanted: KindsFile =
-        toml::from_str(&text).map_err(|error| format!("{}: {}", file.display(), error.message()))?;
+async fn apply(db: &Db, file: &Path, dry_run: bool, allow: Allow) -> Result<(), Failure> {
+    let wanted = read_kinds(file, allow).map_err(|error| format!("{}: {error}", file.display()))?;
     let known = db.list_kinds(soon()).await?;
     let mut changes = 0;
-    for (name, kind) in wanted.kinds {
-        let kind = Kind { name: name.clone(), ..kind };
-        let change = match known.iter().find(|known| known.name == name) {
-            Some(same) if *same == kind => continue,
+    for kind in &wanted {
+        let change = match known.iter().find(|known| known.name == kind.name) {
+            Some(same) if same == kind => continue,
             Some(_) => "changed",
             None => "new",
         };
-        println!("{change}: {name}, {} credits, {}", kind.price, kind.url.as_deref().unwrap_or("Rust code"));
+        let target = kind.url.as_deref().unwrap_or("Rust code");
+        println!("{change}: {}, {} credits, {target}", kind.name, kind.price);
         if kind.timeout_seconds > LONGEST_BY_DEFAULT {
             let needed = kind.timeout_seconds + TICK_MARGIN;
             println!("  it may take {} s: deploy with PollerTimeout={needed} or more", kind.timeout_seconds);
         }
         changes += 1;
-        if !dry_run {
-            db.apply_kind(&kind, soon()).await.map_err(|error| format!("{name}: {error}"))?;
-        }
     }
-    let named: KindsFile = toml::from_str(&text)?;
-    for gone in known.iter().filter(|kind| !kind.retired && !named.kinds.contains_key(&kind.name)) {
+    for gone in known.iter().filter(|known| !known.retired && !wanted.iter().any(|it| it.name == known.name))
+    {
         println!("retired: {}; what is queued of it fails and is released", gone.name);
         changes += 1;
-        if !dry_run {
-            db.retire_kind(&gone.name, soon()).await?;
-        }
+    }
+    if !dry_run {
+        db.apply_kinds(&wanted, soon()).await?;
     }
     println!("{changes} kinds {}", if dry_run { "would change" } else { "changed" });
     Ok(())
+}
+
+fn read_kinds(file: &Path, allow: Allow) -> Result<Vec<Kind>, Failure> {
+    let text = std::fs::read_to_string(file)?;
+    let KindsFile { kinds } = toml::from_str(&text).map_err(|error| error.message().to_owned())?;
+    let kinds = kinds.into_iter().map(|(name, kind)| {
+        if let Some(url) = &kind.url {
+            vet_url(url, allow).map_err(|error| format!("{name}: {url}: {error}"))?;
+        }
+        Ok(Kind { name, ..kind })
+    });
+    kinds.collect()
 }
 
 async fn credits(db: &Db, command: Credits) -> Result<(), Failure> {
@@ -228,6 +264,11 @@ async fn credits(db: &Db, command: Credits) -> Result<(), Failure> {
         Credits::Show { account } => {
             show(&db.balance(account, soon()).await?)?;
             db.ledger(account, None, 20, soon()).await?.iter().try_for_each(show)
+        }
+        Credits::Spread { account, shares } => {
+            db.spread_account(account, shares, soon()).await?;
+            println!("buyers use {shares} shares");
+            Ok(())
         }
         Credits::Audit => {
             let findings = db.audit(soon()).await?;

@@ -30,7 +30,7 @@ pub(crate) async fn dev() -> Result<()> {
 async fn serve(cargo_lambda: &std::path::Path, database: &Database) -> Result<()> {
     let url = database.url();
     let account = Uuid::new_v4();
-    punchcard(&url, &["apply"])?;
+    punchcard(&url, &["apply", "--allow-private-targets"])?;
     punchcard(&url, &["credits", "grant", &account.to_string(), CREDITS, "--key", "dev"])?;
     let functions = Functions::start(cargo_lambda, &url, &tools::target_dir().join("dev-watch.log"))?;
     introduce(&functions, &url, account)?;
@@ -62,7 +62,7 @@ curl $API/api/jobs -H \"Authorization: Bearer $JWT\" -H 'Content-Type: applicati
 curl $API/api/jobs    -H \"Authorization: Bearer $JWT\"
 curl $API/api/credits -H \"Authorization: Bearer $JWT\"
 curl {tick} -d '{{}}'      # a tick now; else one comes each minute
-cargo run -q -p cli -- apply      # after a change of infra/kinds.toml
+cargo run -q -p cli -- apply --allow-private-targets      # after a change of infra/kinds.toml
 
 Account {account} has {CREDITS} credits. A changed function is built and started when you restart this.
 Ctrl-C stops everything and removes the data.

@@ -11,6 +11,7 @@ pub(crate) const FIND: &str = include_str!("credits/find.sql");
 pub(crate) const ENTRIES: &str = include_str!("credits/entries.sql");
 pub(crate) const GRANT: &str = include_str!("credits/grant.sql");
 pub(crate) const AUDIT: &str = include_str!("credits/audit.sql");
+pub(crate) const SPREAD: &str = include_str!("credits/spread.sql");
 
 /// What an account has.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -122,6 +123,20 @@ impl Db {
         let rows = self.rows(GRANT, &params, Again::Safe, deadline).await?;
         let row = rows.first().ok_or_else(|| DbError::Broken("grant answered no row".into()))?;
         Ok((Entry::from_row(row), row.get(10)))
+    }
+
+    /// Spreads an account's credits over `shares` shares (1 to 64), so that as many buyers go at once.
+    ///
+    /// # Errors
+    /// [`DbError::Refused`] with `unknown_account` or `invalid_shares` (422).
+    pub async fn spread_account(
+        &self,
+        account_id: Uuid,
+        shares: i32,
+        deadline: Deadline,
+    ) -> Result<(), DbError> {
+        let params = [(&account_id as _, Type::UUID), (&shares as _, Type::INT4)];
+        self.rows(SPREAD, &params, Again::Safe, deadline).await.map(drop)
     }
 
     /// Everything that must never be; empty when all is well.

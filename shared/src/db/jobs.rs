@@ -1,6 +1,6 @@
 //! One function per statement on `jobs`.
 
-use std::time::Duration;
+use std::{collections::HashMap, time::Duration};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -10,11 +10,12 @@ use uuid::Uuid;
 use super::{Again, Db, DbError};
 use crate::domain::{Backoff, Deadline, Lease, Status, Target, Verdict};
 
-pub(crate) const ENQUEUE: &str = include_str!("jobs/enqueue.sql");
+/// Buys a job; public for the benchmark that runs it as it is.
+pub const ENQUEUE: &str = include_str!("jobs/enqueue.sql");
+pub(crate) const ENQUEUE_BATCH: &str = include_str!("jobs/enqueue_batch.sql");
 pub(crate) const FIND: &str = include_str!("jobs/find.sql");
 pub(crate) const LIST: &str = include_str!("jobs/list.sql");
-/// Claims due jobs; public for the tests that explain its plan.
-pub const CLAIM: &str = include_str!("jobs/claim.sql");
+pub(crate) const CLAIM: &str = include_str!("jobs/claim.sql");
 pub(crate) const SETTLE: &str = include_str!("jobs/settle.sql");
 /// Takes back lapsed jobs; public for the tests that explain its plan.
 pub const RESCUE: &str = include_str!("jobs/rescue.sql");
@@ -31,6 +32,8 @@ pub struct Job {
     pub account_id: Uuid,
     /// Where it stands.
     pub status: Status,
+    /// Higher first, -10 to 10.
+    pub priority: i16,
     /// With what, as it was sent.
     pub input: Box<RawValue>,
     /// What came of it.
@@ -38,10 +41,10 @@ pub struct Job {
     /// Why the last attempt that erred did.
     pub error: Option<Box<RawValue>>,
     /// Starts so far.
-    pub attempt: i32,
+    pub attempt: i16,
     /// Starts there may be.
-    pub max_attempts: i32,
-    /// Not before.
+    pub max_attempts: i16,
+    /// Not before; of a job to be tried again, when.
     pub run_at: String,
     /// When it was queued.
     pub created_at: String,
@@ -81,9 +84,7 @@ impl JobCredits {
 
 impl Job {
     fn from_row(row: &Row) -> Result<Self, DbError> {
-        let status: String = row.get(3);
-        let status =
-            Status::parse(&status).ok_or_else(|| DbError::Broken(format!("unknown status {status}")))?;
+        let status = status(row.get(3))?;
         let json =
             |text: String| RawValue::from_string(text).map_err(|error| DbError::Broken(error.to_string()));
         Ok(Self {
@@ -102,7 +103,69 @@ impl Job {
             started_at: row.get(12),
             finished_at: row.get(13),
             expires_at: row.get(14),
+            priority: row.get(15),
         })
+    }
+}
+
+/// A job to buy.
+#[derive(Debug, Clone, Copy)]
+pub struct NewJob<'a> {
+    /// What to do.
+    pub kind: &'a str,
+    /// With what.
+    pub input: &'a RawValue,
+    /// Higher first, -10 to 10.
+    pub priority: i16,
+    /// Not before: RFC 3339; now if `None` or past.
+    pub run_at: Option<&'a str>,
+}
+
+/// A job of a batch, in short.
+#[derive(Debug, Serialize)]
+pub struct BatchedJob {
+    /// UUIDv7.
+    pub id: Uuid,
+    /// What to do.
+    pub kind: String,
+    /// Where it stands.
+    pub status: Status,
+    /// What was held for it.
+    pub price: i64,
+}
+
+/// A batch that was bought, now or before.
+#[derive(Debug)]
+pub struct EnqueuedBatch {
+    /// Its jobs, in their order.
+    pub jobs: Vec<BatchedJob>,
+    /// Whether the idempotency key had bought it before.
+    pub replayed: bool,
+}
+
+/// What a worker can take on.
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity<'a> {
+    /// How many jobs.
+    pub limit: usize,
+    /// The Rust kinds that it serves.
+    pub rust_kinds: &'a [&'a str],
+    /// Whether it calls HTTP targets.
+    pub http: bool,
+    /// The longest time limit of a job.
+    pub budget: Duration,
+    /// How long a lease must last.
+    pub lease: Duration,
+}
+
+/// Where a worker's claims have come to: for each priority, `run_at` (microseconds since 1970) and id of the last job.
+#[derive(Debug, Default)]
+pub struct Cursor(HashMap<i16, (i64, Uuid)>);
+
+impl Cursor {
+    fn advance(&mut self, priority: i16, position: (i64, Uuid)) {
+        let last = self.0.entry(priority).or_insert(position);
+        *last = position.max(*last);
     }
 }
 
@@ -143,27 +206,47 @@ impl Db {
     pub async fn enqueue(
         &self,
         account_id: Uuid,
-        kind: &str,
-        input: &RawValue,
+        job: NewJob<'_>,
         key: Option<&str>,
         deadline: Deadline,
     ) -> Result<Enqueued, DbError> {
-        let again = if key.is_some() { Again::Safe } else { Again::Unsafe };
-        let rows = self
-            .rows(
-                ENQUEUE,
-                &[
-                    (&account_id, Type::UUID),
-                    (&kind, Type::TEXT),
-                    (&input.get(), Type::TEXT),
-                    (&key, Type::TEXT),
-                ],
-                again,
-                deadline,
-            )
-            .await?;
+        let params = [
+            (&account_id as _, Type::UUID),
+            (&job.kind as _, Type::TEXT),
+            (&job.input.get() as _, Type::TEXT),
+            (&key as _, Type::TEXT),
+            (&i32::from(job.priority) as _, Type::INT4),
+            (&job.run_at as _, Type::TEXT),
+        ];
+        let rows = self.rows(ENQUEUE, &params, Again::if_keyed(key), deadline).await?;
         let row = rows.first().ok_or_else(|| DbError::Broken("enqueue answered no row".into()))?;
-        Ok(Enqueued { job: Job::from_row(row)?, replayed: row.get(15) })
+        Ok(Enqueued { job: Job::from_row(row)?, replayed: row.get(16) })
+    }
+
+    /// Buys up to 1,000 jobs, all or nothing, or answers the batch that `key` bought before. `jobs` is a JSON array of
+    /// objects with `kind` and, as wished, `input`, `priority` and `run_at`.
+    ///
+    /// # Errors
+    /// As [`Db::enqueue`]; the detail says which job.
+    pub async fn enqueue_batch(
+        &self,
+        account_id: Uuid,
+        jobs: &str,
+        key: Option<&str>,
+        deadline: Deadline,
+    ) -> Result<EnqueuedBatch, DbError> {
+        let params = [(&account_id as _, Type::UUID), (&jobs as _, Type::TEXT), (&key as _, Type::TEXT)];
+        let rows = self.rows(ENQUEUE_BATCH, &params, Again::if_keyed(key), deadline).await?;
+        let jobs = rows.iter().map(|row| {
+            Ok(BatchedJob {
+                id: row.get(0),
+                kind: row.get(1),
+                status: status(row.get(2))?,
+                price: row.get(3),
+            })
+        });
+        let replayed = rows.first().is_some_and(|row| row.get(4));
+        Ok(EnqueuedBatch { jobs: jobs.collect::<Result<_, DbError>>()?, replayed })
     }
 
     /// One job, of `account_id` or, if `None`, of anybody.
@@ -202,27 +285,34 @@ impl Db {
         self.rows(LIST, &params, Again::Safe, deadline).await?.iter().map(Job::from_row).collect()
     }
 
-    /// Claims at most `limit` due jobs that this worker serves and whose time limit fits into `budget`.
+    /// Claims due jobs that this worker serves, by priority, then age, from where `cursor` stands; moves it on.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer. What an unanswered claim took comes back when its leases expire.
     pub async fn claim(
         &self,
-        limit: i64,
-        rust_kinds: &[&str],
-        budget: Duration,
-        lease: Duration,
+        capacity: Capacity<'_>,
+        cursor: &mut Cursor,
         deadline: Deadline,
     ) -> Result<Vec<Lease>, DbError> {
-        let budget = i32::try_from(budget.as_secs()).unwrap_or(i32::MAX);
-        let lease = lease.as_secs_f64();
+        let limit = i64::try_from(capacity.limit).unwrap_or(i64::MAX);
+        let budget = i32::try_from(capacity.budget.as_secs()).unwrap_or(i32::MAX);
+        let (priorities, positions): (Vec<i16>, Vec<(i64, Uuid)>) = cursor.0.iter().unzip();
+        let (run_ats, ids): (Vec<i64>, Vec<Uuid>) = positions.into_iter().unzip();
         let params = [
             (&limit as _, Type::INT8),
-            (&rust_kinds as _, Type::TEXT_ARRAY),
+            (&capacity.rust_kinds as _, Type::TEXT_ARRAY),
+            (&capacity.http as _, Type::BOOL),
             (&budget as _, Type::INT4),
-            (&lease as _, Type::FLOAT8),
+            (&capacity.lease.as_secs_f64() as _, Type::FLOAT8),
+            (&priorities as _, Type::INT2_ARRAY),
+            (&run_ats as _, Type::INT8_ARRAY),
+            (&ids as _, Type::UUID_ARRAY),
         ];
         let rows = self.rows(CLAIM, &params, Again::Unsafe, deadline).await?;
+        for row in &rows {
+            cursor.advance(row.get(14), (row.get(15), row.get(0)));
+        }
         Ok(rows.iter().map(lease_from_row).collect())
     }
 
@@ -258,13 +348,7 @@ impl Db {
     /// [`DbError`] when there is no answer. Rescuing twice is safe.
     pub async fn rescue(&self, limit: i64, deadline: Deadline) -> Result<Vec<Rescued>, DbError> {
         let rows = self.rows(RESCUE, &[(&limit, Type::INT8)], Again::Safe, deadline).await?;
-        rows.iter()
-            .map(|row| {
-                let status: &str = row.get(1);
-                let status = Status::parse(status).ok_or_else(|| DbError::Broken("unknown status".into()))?;
-                Ok(Rescued { job_id: row.get(0), status })
-            })
-            .collect()
+        rows.iter().map(|row| Ok(Rescued { job_id: row.get(0), status: status(row.get(1))? })).collect()
     }
 
     /// How long the oldest due job has been waiting, if one is; also whether the database answers at all.
@@ -278,8 +362,13 @@ impl Db {
     }
 }
 
+fn status(word: &str) -> Result<Status, DbError> {
+    Status::parse(word).ok_or_else(|| DbError::Broken(format!("unknown status {word}")))
+}
+
 fn lease_from_row(row: &Row) -> Lease {
     let seconds = |column: usize| Duration::from_secs(row.get::<_, i32>(column).unsigned_abs().into());
+    let count = |column: usize| row.get::<_, i16>(column).unsigned_abs().into();
     let url: Option<String> = row.get(7);
     let target = match url {
         _ if row.get(9) => Target::Retired,
@@ -291,8 +380,8 @@ fn lease_from_row(row: &Row) -> Lease {
         lease_token: row.get(1),
         account_id: row.get(2),
         kind: row.get(3),
-        attempt: row.get::<_, i32>(4).unsigned_abs(),
-        max_attempts: row.get::<_, i32>(5).unsigned_abs(),
+        attempt: count(4),
+        max_attempts: count(5),
         input: row.get(6),
         target,
         timeout: seconds(10),

@@ -8,14 +8,13 @@ use crate::domain::Deadline;
 
 pub(crate) const LIST: &str = include_str!("kinds/list.sql");
 pub(crate) const APPLY: &str = include_str!("kinds/apply.sql");
-pub(crate) const RETIRE: &str = include_str!("kinds/retire.sql");
 
 /// A kind: its price and policy. The defaults are those of the table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kind {
     /// Its name; in `kinds.toml`, the name of its table.
-    #[serde(default, skip_serializing)]
+    #[serde(default)]
     pub name: String,
     /// Credits.
     pub price: i64,
@@ -88,30 +87,12 @@ impl Db {
             .collect())
     }
 
-    /// Makes one kind what `kind` says, and offers it.
+    /// Offers exactly these kinds, all or nothing: others are retired, and what is queued of them fails and is released.
     ///
     /// # Errors
     /// [`DbError::Broken`] when a value is out of its range.
-    pub async fn apply_kind(&self, kind: &Kind, deadline: Deadline) -> Result<(), DbError> {
-        let params = [
-            (&kind.name as _, Type::TEXT),
-            (&kind.price as _, Type::INT8),
-            (&kind.max_attempts as _, Type::INT4),
-            (&kind.backoff_seconds as _, Type::INT4),
-            (&kind.backoff_max_seconds as _, Type::INT4),
-            (&kind.timeout_seconds as _, Type::INT4),
-            (&kind.life_seconds as _, Type::INT4),
-            (&kind.url as _, Type::TEXT),
-            (&kind.secret_version as _, Type::INT4),
-        ];
-        self.rows(APPLY, &params, Again::Safe, deadline).await.map(drop)
-    }
-
-    /// Stops offering a kind; what is queued of it fails and is released.
-    ///
-    /// # Errors
-    /// [`DbError`] when there is no answer.
-    pub async fn retire_kind(&self, name: &str, deadline: Deadline) -> Result<(), DbError> {
-        self.rows(RETIRE, &[(&name, Type::TEXT)], Again::Safe, deadline).await.map(drop)
+    pub async fn apply_kinds(&self, kinds: &[Kind], deadline: Deadline) -> Result<(), DbError> {
+        let kinds = serde_json::to_string(kinds).map_err(|error| DbError::Broken(error.to_string()))?;
+        self.rows(APPLY, &[(&kinds, Type::TEXT)], Again::Safe, deadline).await.map(drop)
     }
 }

@@ -6,7 +6,9 @@ use super::{DbError, open, reason};
 pub const MIGRATIONS: &[(&str, &str)] = &[
     ("0001_credits", include_str!("../../../infra/migrations/0001_credits.sql")),
     ("0002_jobs", include_str!("../../../infra/migrations/0002_jobs.sql")),
-    ("0003_audit", include_str!("../../../infra/migrations/0003_audit.sql")),
+    ("0003_engine", include_str!("../../../infra/migrations/0003_engine.sql")),
+    ("0004_audit", include_str!("../../../infra/migrations/0004_audit.sql")),
+    ("0005_access", include_str!("../../../infra/migrations/0005_access.sql")),
 ];
 
 /// Applies what is missing and answers the names of what it applied. Connect directly, not through a pooler.

@@ -85,6 +85,13 @@ enum Again {
     Unsafe,
 }
 
+impl Again {
+    /// A key makes a second purchase a replay.
+    fn if_keyed(key: Option<&str>) -> Self {
+        if key.is_some() { Self::Safe } else { Self::Unsafe }
+    }
+}
+
 impl Db {
     /// A database that nobody has connected to yet.
     #[must_use]
@@ -102,10 +109,16 @@ impl Db {
         deadline: Deadline,
     ) -> Result<Vec<Row>, DbError> {
         let mut slot = self.connection.lock().await;
+        // Once a first try may have been executed, no later failure to connect makes that undone.
+        let mut unknown = None;
         for last in [false, true] {
-            let mut connection = match slot.take() {
-                Some(connection) if connection.is_alive(deadline).await => connection,
-                _ => self.connect(deadline).await?,
+            let connection = match slot.take() {
+                Some(connection) if connection.is_alive(deadline).await => Ok(connection),
+                _ => self.connect(deadline).await,
+            };
+            let mut connection = match connection {
+                Ok(connection) => connection,
+                Err(error) => return Err(unknown.unwrap_or(error)),
             };
             match timeout_at(deadline.instant(), connection.client.query_typed(sql, params)).await {
                 Ok(Ok(rows)) => {
@@ -126,9 +139,12 @@ impl Db {
                         DbError::Refused { .. } | DbError::Broken(_) => false,
                     };
                     if last || !retry {
-                        return Err(error);
+                        return Err(unknown.unwrap_or(error));
                     }
                     tracing::warn!(error = %error, "database connection replaced");
+                    if matches!(error, DbError::Unknown(_)) {
+                        unknown = Some(error);
+                    }
                 }
                 // The server goes on with a statement whose future was dropped: the connection goes with it.
                 Err(_) => return Err(DbError::Unknown("no answer in time".into())),
@@ -205,20 +221,20 @@ fn classify(error: &tokio_postgres::Error) -> DbError {
         let detail = db.detail().unwrap_or_default().to_owned();
         return DbError::Refused { status, code: db.message().to_owned(), detail };
     }
+    // PostgreSQL says these of a statement that it has rolled back.
     let rolled_back = [
         SqlState::T_R_SERIALIZATION_FAILURE,
         SqlState::T_R_DEADLOCK_DETECTED,
         SqlState::LOCK_NOT_AVAILABLE,
         SqlState::QUERY_CANCELED,
-        SqlState::TOO_MANY_CONNECTIONS,
-        SqlState::ADMIN_SHUTDOWN,
-        SqlState::CRASH_SHUTDOWN,
-        SqlState::CANNOT_CONNECT_NOW,
-        SqlState::DISK_FULL,
     ];
-    // Poolers speak for a server that they could not reach in class 08, 58 and, Supavisor, XX000.
-    if rolled_back.contains(db.code()) || matches!(&code[..2], "08" | "53" | "57" | "58") || code == "XX000" {
-        DbError::Unavailable(reason(error))
+    if rolled_back.contains(db.code()) || code.starts_with("53") {
+        return DbError::Unavailable(reason(error));
+    }
+    // These end the connection, perhaps after the statement was committed; class 08, 58 and, Supavisor, XX000 are
+    // what poolers say of a server that went away from under them.
+    if matches!(&code[..2], "08" | "57" | "58") || code == "XX000" {
+        DbError::Unknown(reason(error))
     } else {
         DbError::Broken(reason(error))
     }
@@ -238,6 +254,7 @@ fn reason(error: &tokio_postgres::Error) -> String {
 /// Every statement with its name: tests prepare each against the migrated schema.
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("jobs/enqueue", jobs::ENQUEUE),
+    ("jobs/enqueue_batch", jobs::ENQUEUE_BATCH),
     ("jobs/find", jobs::FIND),
     ("jobs/list", jobs::LIST),
     ("jobs/claim", jobs::CLAIM),
@@ -248,11 +265,11 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("credits/entries", credits::ENTRIES),
     ("credits/grant", credits::GRANT),
     ("credits/audit", credits::AUDIT),
+    ("credits/spread", credits::SPREAD),
     ("tokens/valid", tokens::VALID),
     ("tokens/create", tokens::CREATE),
     ("tokens/list", tokens::LIST),
     ("tokens/revoke", tokens::REVOKE),
     ("kinds/list", kinds::LIST),
     ("kinds/apply", kinds::APPLY),
-    ("kinds/retire", kinds::RETIRE),
 ];

@@ -6,10 +6,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::Backoff;
+use super::{Backoff, json};
 
 /// The largest output of a job, in bytes of JSON.
 pub const MAX_OUTPUT_BYTES: usize = 65_536;
+/// How deep the arrays and objects of an output may nest: every JSON reader takes so much.
+pub const MAX_OUTPUT_DEPTH: usize = 100;
 /// The longest error message kept with a job, in characters.
 const MAX_MESSAGE_CHARS: usize = 1_000;
 
@@ -197,6 +199,10 @@ impl Lease {
                 ErrorCode::InvalidOutput,
                 format!("the output has {} bytes, at most {MAX_OUTPUT_BYTES} are kept", output.get().len()),
             )),
+            Outcome::Done(output) if json::depth(output.get()) > MAX_OUTPUT_DEPTH => {
+                let why = format!("the output nests more than {MAX_OUTPUT_DEPTH} levels deep");
+                Verdict::Fail(JobError::new(ErrorCode::InvalidOutput, why))
+            }
             Outcome::Done(output) => Verdict::Complete(output),
             Outcome::Err { error, .. } if self.attempt >= self.max_attempts => Verdict::Fail(error),
             Outcome::Err { error, retry_after } => {
@@ -267,6 +273,16 @@ mod tests {
         assert!(
             matches!(lease(1).settle(Outcome::Done(big), 1.0), Verdict::Fail(e) if e.code == ErrorCode::InvalidOutput)
         );
+    }
+
+    #[test]
+    fn an_output_too_deep_for_a_reader_fails() {
+        let deep = |levels| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
+        let done = |levels| RawValue::from_string(deep(levels)).map(Outcome::Done).expect("JSON");
+        assert!(
+            matches!(lease(1).settle(done(101), 1.0), Verdict::Fail(e) if e.code == ErrorCode::InvalidOutput)
+        );
+        assert!(matches!(lease(1).settle(done(100), 1.0), Verdict::Complete(_)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 pub mod deadline;
 pub mod job;
+pub mod json;
 pub mod retry;
 
 pub use deadline::Deadline;

@@ -39,6 +39,12 @@ impl HttpTarget {
         Self { master, allow: if allow_private { Allow::Anything } else { Allow::PublicHttps } }
     }
 
+    /// Whether there is a secret to sign with.
+    #[must_use]
+    pub fn can_sign(&self) -> bool {
+        self.master.is_some()
+    }
+
     /// POSTs the job and reads the outcome off the answer.
     pub async fn perform(&self, lease: &Lease, url: &str, secret_version: u32) -> Outcome {
         let request = match self.request(lease, url, secret_version) {

@@ -37,16 +37,16 @@ impl Kinds {
         Self { handlers: vec![Box::new(qr_svg::QrSvg)], http }
     }
 
-    /// Kinds of a test.
-    #[cfg(test)]
-    pub(crate) fn of(handlers: Vec<Box<dyn Handler>>) -> Self {
-        Self { handlers, http: HttpTarget::new(None, false) }
-    }
-
     /// The names of the kinds served by Rust code.
     #[must_use]
     pub fn names(&self) -> Vec<&'static str> {
         self.handlers.iter().map(|handler| handler.kind()).collect()
+    }
+
+    /// Whether HTTP targets are called: not without a secret to sign with.
+    #[must_use]
+    pub fn serve_http(&self) -> bool {
+        self.http.can_sign()
     }
 
     /// Runs a job once.
@@ -62,5 +62,13 @@ impl Kinds {
                 Outcome::Final(JobError::new(ErrorCode::KindRetired, "this kind is not offered any more"))
             }
         }
+    }
+}
+
+#[cfg(test)]
+impl Kinds {
+    /// Kinds of a test.
+    pub(crate) fn of(handlers: Vec<Box<dyn Handler>>) -> Self {
+        Self { handlers, http: HttpTarget::new(None, false) }
     }
 }

@@ -1,6 +1,8 @@
 //! `qr.svg`: text in, a QR code as SVG out.
 
-use qrcode::{QrCode, render::svg};
+use std::fmt::Write;
+
+use qrcode::{Color, QrCode};
 use serde::Deserialize;
 use shared::domain::{ErrorCode, JobError, Lease, Outcome};
 
@@ -35,11 +37,28 @@ fn draw(input: &str) -> Outcome {
         Ok(code) => code,
         Err(error) => return invalid(format!("no QR code can hold this text: {error}")),
     };
-    let image = code.render::<svg::Color<'_>>().min_dimensions(256, 256).build();
-    match serde_json::value::to_raw_value(&serde_json::json!({ "svg": image })) {
+    match serde_json::value::to_raw_value(&serde_json::json!({ "svg": svg(&code) })) {
         Ok(output) => Outcome::Done(output),
         Err(error) => Outcome::Final(JobError::new(ErrorCode::InvalidOutput, error.to_string())),
     }
+}
+
+/// The code as SVG, a stroke for each run of dark modules: the largest code stays within what is kept of an output.
+fn svg(code: &QrCode) -> String {
+    let (width, quiet) = (code.width(), 4);
+    let size = width + 2 * quiet;
+    let mut path = String::new();
+    for (y, row) in code.to_colors().chunks(width).enumerate() {
+        let _ = write!(path, "M{quiet} {}.5", y + quiet);
+        for run in row.chunk_by(|a, b| a == b) {
+            let step = if run[0] == Color::Dark { "h" } else { "m" };
+            let _ = write!(path, "{step}{}", run.len());
+            path.push_str(if step == "m" { " 0" } else { "" });
+        }
+    }
+    format!(
+        r##"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {size} {size}" width="256" height="256" shape-rendering="crispEdges"><path fill="#fff" d="M0 0h{size}v{size}H0z"/><path stroke="#000" d="{path}"/></svg>"##
+    )
 }
 
 #[cfg(test)]
@@ -50,6 +69,13 @@ mod tests {
     fn text_becomes_an_svg() {
         let Outcome::Done(output) = draw(r#"{"text":"hello"}"#) else { panic!("not done") };
         assert!(output.get().contains("<svg"));
+    }
+
+    #[test]
+    fn the_largest_code_is_an_output_that_is_kept() {
+        let text = serde_json::json!({ "text": "x".repeat(2_300) }).to_string();
+        let Outcome::Done(output) = draw(&text) else { panic!("not done") };
+        assert!(output.get().len() <= shared::domain::job::MAX_OUTPUT_BYTES, "{}", output.get().len());
     }
 
     #[test]

@@ -1,3 +1,6 @@
 -- health: how long the oldest due job has been waiting, in seconds; NULL when none is.
-SELECT extract(epoch FROM now() - min(run_at))::double precision
-FROM punchcard.jobs WHERE status = 'queued' AND run_at <= now()
+SELECT extract(epoch FROM now() - min(oldest.run_at))::double precision
+FROM generate_series(-10, 10) AS level (priority), LATERAL (
+    SELECT q.run_at FROM punchcard.queue q
+    WHERE q.lease_expires_at IS NULL AND q.priority = level.priority AND q.run_at <= now()
+    ORDER BY q.run_at LIMIT 1) oldest

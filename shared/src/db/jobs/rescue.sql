@@ -1,15 +1,15 @@
 -- rescue: takes back up to $1 jobs that have lapsed. Past its life a job fails; a job whose lease expired is
 -- queued again at once (the lease was delay enough), or fails when its attempts are used up.
 WITH lapsed AS MATERIALIZED (
-    SELECT j.id, j.lease_token, j.attempt,
-           j.expires_at <= now() AS expired, j.attempt >= j.max_attempts AS used_up
-    FROM punchcard.jobs j
-    WHERE j.finished_at IS NULL AND coalesce(j.lease_expires_at, j.expires_at) <= now()
-    ORDER BY coalesce(j.lease_expires_at, j.expires_at)
+    SELECT q.job_id, q.lease_token, q.attempt,
+           q.expires_at <= now() AS expired, q.attempt >= q.max_attempts AS used_up
+    FROM punchcard.queue q
+    WHERE coalesce(q.lease_expires_at, q.expires_at) <= now()
+    ORDER BY coalesce(q.lease_expires_at, q.expires_at)
     LIMIT $1
     FOR NO KEY UPDATE SKIP LOCKED
 ), verdict AS (
-    SELECT array_agg(id) AS ids, array_agg(lease_token) AS tokens,
+    SELECT array_agg(job_id) AS ids, array_agg(lease_token) AS tokens,
            array_agg(CASE WHEN expired OR used_up THEN 'fail' ELSE 'retry' END) AS verdicts,
            array_agg(0::double precision) AS delays, array_agg(NULL::text) AS outputs,
            array_agg(CASE WHEN expired

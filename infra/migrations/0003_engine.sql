@@ -1,0 +1,390 @@
+-- The engine: buying, claiming and settling, each one call. A function's plans are kept by the backend, also behind
+-- a pooler (ADR 0004); so that they do not depend on how small the tables were when they were made, the set-based
+-- ones are pinned to nested loops over indexes, and none waits for a JIT compiler.
+
+-- Holds credits for a purchase: of the share that this backend uses, else of all shares dealt anew.
+-- Raises PT402 insufficient_credits. The caller writes the ledger entry.
+CREATE FUNCTION punchcard.hold_credits(
+    p_account_id uuid, p_amount bigint, OUT share smallint, OUT available bigint, OUT held bigint)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    total bigint;
+    shares integer;
+BEGIN
+    UPDATE punchcard.accounts a SET available = a.available - p_amount, held = a.held + p_amount
+    WHERE a.id = p_account_id AND a.available >= p_amount
+      AND a.share = (SELECT pg_backend_pid() % f.spread FROM punchcard.accounts f
+                     WHERE f.id = p_account_id AND f.share = 0)
+    RETURNING a.share, a.available, a.held INTO share, available, held;
+    IF FOUND THEN
+        RETURN;
+    END IF;
+    -- A look without a lock first: whoever has no credits holds nobody up.
+    SELECT sum(a.available), max(a.spread) INTO total, shares FROM punchcard.accounts a WHERE a.id = p_account_id;
+    IF total >= p_amount THEN
+        share := pg_backend_pid() % shares;
+        total := punchcard.deal_credits(p_account_id, shares, share, p_amount);
+    END IF;
+    IF total IS NULL OR total < p_amount THEN
+        RAISE EXCEPTION 'insufficient_credits' USING ERRCODE = 'PT402',
+            DETAIL = json_build_object('required', p_amount, 'available', coalesce(total, 0))::text;
+    END IF;
+    UPDATE punchcard.accounts a SET available = a.available - p_amount, held = a.held + p_amount
+    WHERE a.id = p_account_id AND a.share = hold_credits.share
+    RETURNING a.available, a.held INTO STRICT available, held;
+END $$;
+
+-- Refuses what no worker could read, or should.
+CREATE FUNCTION punchcard.check_input(p_input json) RETURNS void
+    LANGUAGE plpgsql AS $$
+BEGIN
+    IF octet_length(p_input::text) > 65536 THEN
+        RAISE EXCEPTION 'input_too_large' USING ERRCODE = 'PT422', DETAIL = 'An input has at most 65536 bytes.';
+    END IF;
+    -- `json` lets a NUL escape pass that no other JSON reader downstream would: the cast refuses it.
+    IF position('\u0000' IN p_input::text) > 0 THEN
+        PERFORM p_input::jsonb;
+    END IF;
+EXCEPTION WHEN untranslatable_character THEN
+    RAISE EXCEPTION 'nul_character' USING ERRCODE = 'PT422', DETAIL = 'An input cannot contain \u0000.';
+END $$;
+
+-- What a key was used for, as a hash. jsonb writes equal inputs alike, whatever their spacing and order of keys; what
+-- it cannot hold (1e-20000, a lone surrogate) counts as it is written.
+CREATE FUNCTION punchcard.request_hash(p_what text, p_input json) RETURNS bytea
+    LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN sha256(convert_to(p_what || E'\n' || p_input::jsonb::text, 'UTF8'));
+EXCEPTION WHEN data_exception THEN
+    RETURN sha256(convert_to(p_what || E'\n' || p_input::text, 'UTF8'));
+END $$;
+
+-- Buys a job: key, price, hold, ledger entry, job and its place in the queue in one call, all or nothing.
+-- Answers the job; `replayed` when the key had bought it before. Refuses by raising:
+--   PT402 insufficient_credits · PT422 unknown_kind, idempotency_mismatch, invalid_*
+CREATE FUNCTION punchcard.enqueue(
+    p_account_id uuid, p_kind text, p_input json DEFAULT '{}', p_key text DEFAULT NULL,
+    p_priority integer DEFAULT 0, p_run_at timestamptz DEFAULT NULL,
+    OUT job punchcard.jobs_now, OUT replayed boolean)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+DECLARE
+    offer punchcard.kinds;
+    hash bytea;
+    bought punchcard.jobs;
+    balance record;
+    share smallint := 0;
+    new_id uuid := punchcard.uuid_v7();
+    due_at timestamptz := now();
+    ends_at timestamptz;
+BEGIN
+    IF p_account_id IS NULL OR p_kind IS NULL OR p_input IS NULL THEN
+        RAISE EXCEPTION 'invalid_request' USING ERRCODE = 'PT422',
+            DETAIL = 'An account, a kind and an input are required.';
+    END IF;
+    IF p_priority IS NULL OR p_priority NOT BETWEEN -10 AND 10 THEN
+        RAISE EXCEPTION 'invalid_priority' USING ERRCODE = 'PT422', DETAIL = 'A priority is from -10 to 10.';
+    END IF;
+    IF p_run_at > due_at THEN
+        due_at := p_run_at;
+        IF due_at > now() + interval '30 days' THEN
+            RAISE EXCEPTION 'invalid_run_at' USING ERRCODE = 'PT422', DETAIL = 'A job waits for 30 days at most.';
+        END IF;
+    END IF;
+    IF octet_length(p_input::text) > 65536 OR position('\u0000' IN p_input::text) > 0 THEN
+        PERFORM punchcard.check_input(p_input);
+    END IF;
+
+    IF p_key IS NOT NULL THEN
+        IF p_key !~ '^[\x20-\x7e]{1,128}$' THEN
+            RAISE EXCEPTION 'invalid_idempotency_key' USING ERRCODE = 'PT422',
+                DETAIL = 'A key has 1 to 128 printable ASCII characters.';
+        END IF;
+        hash := punchcard.request_hash(concat_ws(E'\n', p_kind, p_priority, extract(epoch FROM p_run_at)), p_input);
+        SELECT * INTO bought FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.idempotency_key = p_key;
+        replayed := FOUND;
+    END IF;
+
+    IF replayed IS NOT TRUE THEN
+        SELECT * INTO offer FROM punchcard.kinds k WHERE k.name = p_kind AND k.retired_at IS NULL;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'unknown_kind' USING ERRCODE = 'PT422', DETAIL = 'No such kind is offered.';
+        END IF;
+        ends_at := due_at + make_interval(secs => offer.life_seconds);
+        -- A twin in flight with the same key is waited for here, by the unique index.
+        INSERT INTO punchcard.jobs (account_id, id, kind, price, priority, max_attempts, scheduled_at, expires_at,
+                                    idempotency_key, request_hash, input)
+        VALUES (p_account_id, new_id, p_kind, offer.price, p_priority, offer.max_attempts, due_at, ends_at,
+                p_key, hash, p_input)
+        ON CONFLICT (account_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
+        replayed := NOT FOUND;
+        IF replayed THEN
+            SELECT * INTO STRICT bought FROM punchcard.jobs j
+            WHERE j.account_id = p_account_id AND j.idempotency_key = p_key;
+        END IF;
+    END IF;
+
+    IF replayed THEN
+        IF bought.request_hash <> hash THEN
+            RAISE EXCEPTION 'idempotency_mismatch' USING ERRCODE = 'PT422',
+                DETAIL = 'This key was used for another request.';
+        END IF;
+        SELECT * INTO STRICT job FROM punchcard.jobs_now n WHERE n.account_id = p_account_id AND n.id = bought.id;
+        RETURN;
+    END IF;
+
+    IF offer.price > 0 THEN
+        balance := punchcard.hold_credits(p_account_id, offer.price);
+        INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
+        VALUES (p_account_id, 'hold', offer.price, balance.share, balance.available, balance.held, new_id);
+        share := balance.share;
+    END IF;
+    INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, priority, max_attempts, run_at, expires_at)
+    VALUES (new_id, p_account_id, share, p_kind, offer.price, p_priority, offer.max_attempts, due_at, ends_at);
+    job := ROW(new_id, p_account_id, p_kind, 'queued', offer.price, p_priority, 0, offer.max_attempts, p_input, NULL,
+               NULL, due_at, now(), NULL, NULL, ends_at, NULL);
+END $$;
+
+-- Buys up to 1,000 jobs of one account in one call, all or nothing: p_jobs is an array of objects with `kind` and,
+-- as wished, `input`, `priority`, `run_at`. One hold for each. The key names the whole batch.
+-- Answers the jobs in their order. Refuses as `enqueue` does, and says which job.
+CREATE FUNCTION punchcard.enqueue_batch(p_account_id uuid, p_jobs json, p_key text DEFAULT NULL)
+    RETURNS TABLE (id uuid, kind text, status text, price bigint, replayed boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path = '' SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    hash bytea;
+    first punchcard.jobs;
+    wanted record;
+    ids uuid[];
+    balance record;
+    batch uuid;
+BEGIN
+    IF p_account_id IS NULL OR p_jobs IS NULL OR json_typeof(p_jobs) <> 'array'
+        OR json_array_length(p_jobs) NOT BETWEEN 1 AND 1000
+    THEN
+        RAISE EXCEPTION 'invalid_batch' USING ERRCODE = 'PT422', DETAIL = 'A batch is an array of 1 to 1000 jobs.';
+    END IF;
+    IF p_key IS NOT NULL THEN
+        IF p_key !~ '^[\x20-\x7e]{1,128}$' THEN
+            RAISE EXCEPTION 'invalid_idempotency_key' USING ERRCODE = 'PT422',
+                DETAIL = 'A key has 1 to 128 printable ASCII characters.';
+        END IF;
+        hash := punchcard.request_hash('batch', p_jobs);
+    END IF;
+
+    -- The jobs as parallel arrays: read once, used by each statement below.
+    SELECT array_agg(w.kind ORDER BY w.n) AS kinds, array_agg(coalesce(w.input, '{}') ORDER BY w.n) AS inputs,
+           array_agg(coalesce(w.priority, 0) ORDER BY w.n) AS priorities,
+           array_agg(greatest(w.run_at, now()) ORDER BY w.n) AS run_ats,
+           array_agg(k.price ORDER BY w.n) AS prices, array_agg(k.max_attempts ORDER BY w.n) AS attempts,
+           array_agg(make_interval(secs => k.life_seconds) ORDER BY w.n) AS lives, sum(k.price)::bigint AS total,
+           min(w.n) FILTER (WHERE k.name IS NULL) AS unknown_kind,
+           min(w.n) FILTER (WHERE w.priority NOT BETWEEN -10 AND 10) AS invalid_priority,
+           min(w.n) FILTER (WHERE w.run_at > now() + interval '30 days') AS invalid_run_at,
+           min(w.n) FILTER (WHERE octet_length(w.input::text) > 65536 OR position('\u0000' IN w.input::text) > 0)
+               AS invalid_input
+    INTO wanted
+    FROM ROWS FROM (json_to_recordset(p_jobs) AS (kind text, input json, priority integer, run_at timestamptz))
+         WITH ORDINALITY AS w (kind, input, priority, run_at, n)
+    LEFT JOIN punchcard.kinds k ON k.name = w.kind AND k.retired_at IS NULL;
+    IF wanted.unknown_kind IS NOT NULL THEN
+        RAISE EXCEPTION 'unknown_kind' USING ERRCODE = 'PT422',
+            DETAIL = format('Job %s of the batch: no such kind is offered.', wanted.unknown_kind);
+    ELSIF wanted.invalid_priority IS NOT NULL THEN
+        RAISE EXCEPTION 'invalid_priority' USING ERRCODE = 'PT422',
+            DETAIL = format('Job %s of the batch: a priority is from -10 to 10.', wanted.invalid_priority);
+    ELSIF wanted.invalid_run_at IS NOT NULL THEN
+        RAISE EXCEPTION 'invalid_run_at' USING ERRCODE = 'PT422',
+            DETAIL = format('Job %s of the batch: a job waits for 30 days at most.', wanted.invalid_run_at);
+    ELSIF wanted.invalid_input IS NOT NULL THEN
+        PERFORM punchcard.check_input(w) FROM unnest(wanted.inputs) w;
+    END IF;
+    SELECT array_agg(v.id ORDER BY v.id) INTO ids
+    FROM (SELECT punchcard.uuid_v7() AS id FROM generate_series(1, cardinality(wanted.kinds))) v;
+
+    IF p_key IS NOT NULL THEN
+        batch := ids[1];
+        -- The first job carries the key. A twin in flight is waited for here, by the unique index.
+        INSERT INTO punchcard.jobs (account_id, id, kind, price, priority, max_attempts, scheduled_at, expires_at,
+                                    idempotency_key, request_hash, batch_id, input)
+        VALUES (p_account_id, batch, wanted.kinds[1], wanted.prices[1], wanted.priorities[1], wanted.attempts[1],
+                wanted.run_ats[1], wanted.run_ats[1] + wanted.lives[1], p_key, hash, batch, wanted.inputs[1])
+        ON CONFLICT (account_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
+        IF NOT FOUND THEN
+            SELECT * INTO STRICT first FROM punchcard.jobs j
+            WHERE j.account_id = p_account_id AND j.idempotency_key = p_key;
+            IF first.request_hash <> hash THEN
+                RAISE EXCEPTION 'idempotency_mismatch' USING ERRCODE = 'PT422',
+                    DETAIL = 'This key was used for another request.';
+            END IF;
+            RETURN QUERY
+            SELECT n.id, n.kind, n.status, n.price, true FROM punchcard.jobs_now n
+            WHERE n.account_id = p_account_id AND n.batch_id = first.batch_id ORDER BY n.id;
+            RETURN;
+        END IF;
+    END IF;
+
+    IF wanted.total > 0 THEN
+        balance := punchcard.hold_credits(p_account_id, wanted.total);
+    ELSE
+        SELECT 0::smallint AS share, 0::bigint AS available, 0::bigint AS held INTO balance;
+    END IF;
+    WITH job AS MATERIALIZED (
+        SELECT * FROM unnest(ids, wanted.kinds, wanted.inputs, wanted.priorities, wanted.run_ats, wanted.prices,
+                             wanted.attempts, wanted.lives)
+            AS w (id, kind, input, priority, run_at, price, max_attempts, life)
+    ), bought AS (
+        INSERT INTO punchcard.jobs (account_id, id, kind, price, priority, max_attempts, scheduled_at, expires_at,
+                                    batch_id, input)
+        SELECT p_account_id, w.id, w.kind, w.price, w.priority, w.max_attempts, w.run_at, w.run_at + w.life, batch,
+               w.input
+        FROM job w WHERE w.id IS DISTINCT FROM batch
+    ), queued AS (
+        INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, priority, max_attempts, run_at,
+                                     expires_at)
+        SELECT w.id, p_account_id, balance.share, w.kind, w.price, w.priority, w.max_attempts, w.run_at,
+               w.run_at + w.life
+        FROM job w
+    )
+    -- The account moved once; each job still gets an entry of its own, with the balances after it.
+    INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
+    SELECT p_account_id, 'hold', w.price, balance.share,
+           balance.available + wanted.total - sum(w.price) OVER so_far,
+           balance.held - wanted.total + sum(w.price) OVER so_far, w.id
+    FROM job w WHERE w.price > 0
+    WINDOW so_far AS (ORDER BY w.id);
+    RETURN QUERY
+    SELECT w.id, w.kind, 'queued', w.price, false FROM unnest(ids, wanted.kinds, wanted.prices) AS w (id, kind, price);
+END $$;
+
+-- queued -> running for up to p_limit due jobs, by priority, then age, under a lease of at most p_lease seconds.
+-- Only kinds that the worker serves: the Rust kinds in p_kinds and, if p_http, HTTP targets, whose time limit fits into
+-- the p_budget seconds that it has left; and retired ones, to fail them.
+-- p_after_* say, for a priority, the `run_at` (in microseconds since 1970) and id of the last job that this worker
+-- claimed of it: the next claim starts there, and never walks again past the dead rows of its own earlier claims,
+-- which no vacuum removes while a long transaction is open anywhere (ADR 0007). But for what is due since less than
+-- five seconds: jobs are not committed in the order of their `run_at`. What a claim passes over for its start, the
+-- next one without a start finds.
+CREATE FUNCTION punchcard.claim(
+    p_limit bigint, p_kinds text[], p_http boolean, p_budget integer, p_lease double precision,
+    p_after_priorities smallint[] DEFAULT '{}', p_after_run_ats bigint[] DEFAULT '{}', p_after_ids uuid[] DEFAULT '{}')
+    RETURNS TABLE (
+        job_id uuid, lease_token bigint, account_id uuid, kind text, attempt smallint, max_attempts smallint,
+        input text, url text, secret_version integer, retired boolean, timeout_seconds integer,
+        backoff_seconds integer, backoff_max_seconds integer, lasts_seconds double precision, priority smallint,
+        run_at_micros bigint)
+    LANGUAGE plpgsql SET search_path = ''
+    SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+    SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH served AS MATERIALIZED (
+        SELECT array_agg(k.name) AS names FROM punchcard.kinds k
+        WHERE (CASE WHEN k.url IS NULL THEN k.name = ANY (p_kinds) ELSE p_http END AND k.timeout_seconds <= p_budget)
+           OR k.retired_at IS NOT NULL
+    ), level AS MATERIALIZED (
+        SELECT l.priority::smallint AS priority,
+               CASE WHEN a.run_at IS NULL THEN '-infinity'  -- least() would ignore it
+                    ELSE least(timestamptz 'epoch' + a.run_at * interval '1 microsecond', now() - interval '5 seconds')
+               END AS run_at,
+               coalesce(a.id, '00000000-0000-0000-0000-000000000000') AS id
+        FROM generate_series(10, -10, -1) AS l (priority)
+        LEFT JOIN unnest(p_after_priorities, p_after_run_ats, p_after_ids) AS a (priority, run_at, id)
+            ON a.priority = l.priority
+    ), due AS MATERIALIZED (
+        -- One range of the index for each priority: delayed jobs lie behind `now()` in each, and are never read.
+        SELECT d.job_id
+        FROM level l, LATERAL (
+            SELECT q.job_id FROM punchcard.queue q
+            WHERE q.lease_expires_at IS NULL AND q.priority = l.priority
+              AND q.run_at <= now() AND (q.run_at, q.job_id) > (l.run_at, l.id)
+              AND q.expires_at > now() AND q.kind = ANY ((SELECT names FROM served)::text[])
+            ORDER BY q.run_at, q.job_id
+            LIMIT p_limit
+            FOR NO KEY UPDATE SKIP LOCKED) d
+        LIMIT p_limit
+    ), claimed AS (
+        UPDATE punchcard.queue q
+        SET attempt = q.attempt + 1, lease_token = q.lease_token + 1,
+            lease_expires_at = least(clock_timestamp() + make_interval(secs => p_lease), q.expires_at),
+            started_at = coalesce(q.started_at, clock_timestamp())
+        WHERE q.job_id = ANY (ARRAY(SELECT d.job_id FROM due d))
+        RETURNING q.*
+    )
+    SELECT c.job_id, c.lease_token, c.account_id, c.kind, c.attempt, c.max_attempts, j.input::text, k.url,
+           k.secret_version, k.retired_at IS NOT NULL, k.timeout_seconds, k.backoff_seconds, k.backoff_max_seconds,
+           extract(epoch FROM c.lease_expires_at - clock_timestamp())::double precision, c.priority,
+           (extract(epoch FROM c.run_at) * 1000000)::bigint
+    FROM claimed c
+    JOIN punchcard.jobs j ON j.account_id = c.account_id AND j.id = c.job_id
+    JOIN punchcard.kinds k ON k.name = c.kind;
+END $$;
+
+-- Settles attempts in one statement: the job's status, the ledger entry and the balance move together.
+-- A verdict is 'complete' (with output), 'retry' (after p_delays seconds), 'fail', or 'return' (never started:
+-- the attempt is not counted). Each needs its lease: same token, not expired. `p_rescue` is for rescue.sql alone,
+-- which holds the row locks and takes back what has lapsed.
+-- Answers the jobs it settled; whoever is missing had lost its lease, and nothing of it was written.
+CREATE FUNCTION punchcard.settle(
+    p_job_ids uuid[], p_lease_tokens bigint[], p_verdicts text[], p_delays double precision[],
+    p_outputs text[], p_errors text[], p_rescue boolean DEFAULT false)
+    RETURNS TABLE (job_id uuid, status text)
+    LANGUAGE plpgsql SET search_path = ''
+    SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+    SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH verdict AS MATERIALIZED (
+        -- Rows are locked in the order of job ids, then accounts in theirs (nested loops keep it), so that two
+        -- pollers do not deadlock.
+        SELECT * FROM unnest(p_job_ids, p_lease_tokens, p_verdicts, p_delays, p_outputs, p_errors)
+            AS v (job_id, lease_token, verdict, delay, output, error)
+        ORDER BY v.job_id
+    ), again AS (
+        UPDATE punchcard.queue q
+        SET attempt = CASE v.verdict WHEN 'return' THEN q.attempt - 1 ELSE q.attempt END,
+            lease_expires_at = NULL,
+            run_at = CASE v.verdict WHEN 'retry' THEN now() + make_interval(secs => v.delay) ELSE q.run_at END,
+            error = CASE v.verdict WHEN 'retry' THEN v.error::json ELSE q.error END
+        FROM verdict v
+        WHERE v.verdict IN ('retry', 'return') AND q.job_id = v.job_id AND q.lease_token = v.lease_token
+          AND (p_rescue OR q.lease_expires_at > clock_timestamp())
+        RETURNING q.job_id
+    ), ended AS (
+        DELETE FROM punchcard.queue q USING verdict v
+        WHERE v.verdict IN ('complete', 'fail') AND q.job_id = v.job_id AND q.lease_token = v.lease_token
+          AND (p_rescue OR q.lease_expires_at > clock_timestamp())
+        RETURNING q.job_id, q.account_id, q.share, q.price, q.attempt, q.started_at,
+                  CASE v.verdict WHEN 'complete' THEN 'succeeded' ELSE 'failed' END AS status,
+                  CASE v.verdict WHEN 'complete' THEN v.output::json END AS output,
+                  CASE v.verdict WHEN 'complete' THEN q.error ELSE v.error::json END AS error
+    ), outcome AS (
+        INSERT INTO punchcard.outcomes (job_id, account_id, status, attempt, started_at, finished_at, output, error)
+        SELECT e.job_id, e.account_id, e.status, e.attempt, e.started_at, clock_timestamp(), e.output, e.error
+        FROM ended e
+    ), movement AS MATERIALIZED (
+        SELECT e.account_id, e.share, e.job_id, e.price, CASE e.status WHEN 'succeeded' THEN 0 ELSE e.price END AS back
+        FROM ended e WHERE e.price > 0
+    ), moved AS (
+        UPDATE punchcard.accounts a
+        SET available = a.available + m.back, held = a.held - m.price
+        FROM (SELECT account_id, share, sum(back)::bigint AS back, sum(price)::bigint AS price
+              FROM movement GROUP BY account_id, share ORDER BY account_id, share) m
+        WHERE a.id = m.account_id AND a.share = m.share
+        RETURNING a.id, a.share, a.available, a.held
+    ), entered AS (
+        -- The account moved once; each job still gets an entry of its own, with the balances after it.
+        INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
+        SELECT m.account_id, CASE m.back WHEN 0 THEN 'capture' ELSE 'release' END::punchcard.entry_kind, m.price,
+               m.share, a.available - (sum(m.back) OVER later - m.back), a.held + (sum(m.price) OVER later - m.price),
+               m.job_id
+        FROM movement m JOIN moved a ON a.id = m.account_id AND a.share = m.share
+        WINDOW later AS (PARTITION BY m.account_id, m.share ORDER BY m.job_id DESC)
+        ORDER BY m.account_id, m.share, m.job_id
+    )
+    SELECT e.job_id, e.status FROM ended e
+    UNION ALL SELECT a.job_id, 'queued' FROM again a;
+END $$;

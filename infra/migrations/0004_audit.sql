@@ -1,0 +1,80 @@
+-- What must never be. Each view answers no row when all is well (invariants I1 to I5 in docs/ARCHITECTURE.md).
+
+CREATE VIEW punchcard.audit_i1 WITH (security_invoker = on) AS  -- unfinished <=> queued <=> open hold; none outlives its life
+    SELECT j.id AS subject, 'job is in neither queue nor outcomes, or in both' AS finding
+    FROM punchcard.jobs j
+    LEFT JOIN punchcard.queue q ON q.job_id = j.id AND q.account_id = j.account_id
+    LEFT JOIN punchcard.outcomes o ON o.job_id = j.id AND o.account_id = j.account_id
+    WHERE (q.job_id IS NULL) = (o.job_id IS NULL)
+    UNION ALL
+    SELECT o.job_id, 'finished job with an open hold'
+    FROM punchcard.outcomes o JOIN punchcard.jobs j ON j.account_id = o.account_id AND j.id = o.job_id
+    WHERE j.price > 0
+      AND NOT EXISTS (SELECT FROM punchcard.ledger l WHERE l.job_id = o.job_id AND l.kind IN ('capture', 'release'))
+    UNION ALL
+    SELECT coalesce(q.job_id, o.job_id), 'no such job was bought'
+    FROM punchcard.queue q FULL JOIN punchcard.outcomes o ON o.job_id = q.job_id
+    WHERE NOT EXISTS (SELECT FROM punchcard.jobs j
+                      WHERE j.account_id = coalesce(q.account_id, o.account_id) AND j.id = coalesce(q.job_id, o.job_id))
+    UNION ALL
+    SELECT q.job_id, 'unfinished two ticks after it expired'
+    FROM punchcard.queue q WHERE q.expires_at < now() - interval '2 minutes';
+
+CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS  -- balances are the sums of their entries, entry by entry
+    SELECT a.id AS subject, 'balance is not the sum of its entries' AS finding
+    FROM punchcard.accounts a
+    LEFT JOIN (SELECT account_id, share, sum(available_delta) AS available, sum(held_delta) AS held
+               FROM punchcard.entries GROUP BY account_id, share) e ON e.account_id = a.id AND e.share = a.share
+    WHERE (a.available, a.held) IS DISTINCT FROM (coalesce(e.available, 0), coalesce(e.held, 0))
+       OR a.available < 0 OR a.held < 0
+    UNION ALL
+    SELECT r.account_id, 'entry ' || r.id || ' does not continue the balance'
+    FROM (SELECT e.id, e.account_id, e.available_after, e.held_after,
+                 sum(e.available_delta) OVER so_far AS available, sum(e.held_delta) OVER so_far AS held
+          FROM punchcard.entries e
+          WINDOW so_far AS (PARTITION BY e.account_id, e.share ORDER BY e.id)) r
+    WHERE (r.available_after, r.held_after) IS DISTINCT FROM (r.available, r.held)
+    UNION ALL
+    SELECT e.account_id, 'entry ' || e.id || ' is of no account, or lacks its key'
+    FROM punchcard.entries e
+    WHERE (e.idempotency_key IS NOT NULL) <> (e.kind IN ('grant', 'adjust'))
+       OR NOT EXISTS (SELECT FROM punchcard.accounts a WHERE a.id = e.account_id AND a.share = e.share);
+
+CREATE VIEW punchcard.audit_i3 WITH (security_invoker = on) AS  -- every priced job has exactly one hold, of its price; none without a job
+    SELECT j.id AS subject, 'job has ' || count(l.id) || ' holds' AS finding
+    FROM punchcard.jobs j LEFT JOIN punchcard.ledger l ON l.job_id = j.id AND l.kind = 'hold'
+    GROUP BY j.id, j.price
+    HAVING count(l.id) <> CASE WHEN j.price > 0 THEN 1 ELSE 0 END OR coalesce(sum(l.amount), 0) <> j.price
+    UNION ALL
+    SELECT l.job_id, l.kind || ' without its job'
+    FROM punchcard.ledger l LEFT JOIN punchcard.jobs j ON j.id = l.job_id AND j.account_id = l.account_id
+    WHERE l.kind IN ('hold', 'capture', 'release') AND j.id IS NULL;
+
+CREATE VIEW punchcard.audit_i4 WITH (security_invoker = on) AS  -- what became of the hold is what became of the job
+    SELECT j.id AS subject,
+           j.status || ' but captured ' || coalesce(l.captured, 0) || ' and released ' || coalesce(l.released, 0) AS finding
+    FROM punchcard.jobs_now j
+    LEFT JOIN (SELECT job_id, sum(amount) FILTER (WHERE kind = 'capture') AS captured,
+                      sum(amount) FILTER (WHERE kind = 'release') AS released
+               FROM punchcard.ledger WHERE kind IN ('capture', 'release') GROUP BY job_id) l ON l.job_id = j.id
+    WHERE (coalesce(l.captured, 0), coalesce(l.released, 0)) IS DISTINCT FROM
+          CASE WHEN j.status = 'succeeded' THEN (j.price::numeric, 0::numeric)
+               WHEN j.status IN ('failed', 'canceled') THEN (0::numeric, j.price::numeric)
+               ELSE (0::numeric, 0::numeric) END
+    UNION ALL
+    SELECT l.job_id, count(*) || ' entries of kind ' || l.kind
+    FROM punchcard.ledger l WHERE l.job_id IS NOT NULL GROUP BY l.job_id, l.kind HAVING count(*) > 1;
+
+CREATE VIEW punchcard.audit_i5 WITH (security_invoker = on) AS  -- what came in and was not used up is what is there
+    SELECT NULL::uuid AS subject, 'in ' || e.total || ', there ' || a.total AS finding
+    FROM (SELECT coalesce(sum(CASE kind WHEN 'capture' THEN -amount ELSE amount END), 0) AS total
+          FROM punchcard.ledger WHERE kind IN ('grant', 'adjust', 'capture')) e,
+         (SELECT coalesce(sum(available + held), 0) AS total FROM punchcard.accounts) a
+    WHERE e.total <> a.total;
+
+CREATE VIEW punchcard.audit WITH (security_invoker = on) AS
+    SELECT 'I1' AS invariant, * FROM punchcard.audit_i1
+    UNION ALL SELECT 'I2', * FROM punchcard.audit_i2
+    UNION ALL SELECT 'I3', * FROM punchcard.audit_i3
+    UNION ALL SELECT 'I4', * FROM punchcard.audit_i4
+    UNION ALL SELECT 'I5', * FROM punchcard.audit_i5;
