@@ -106,3 +106,68 @@ async fn a_token_signed_with_es256_is_accepted_by_the_issuers_key_set() {
     assert_eq!(get(Some("one"), late).await, 401, "expired");
     assert_eq!(issuer.requests().len(), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_empty_or_short_secret_verifies_nobody() {
+    let bench = Bench::new().await;
+    let account = bench.account(7).await;
+    for (secret, status) in [("", 503), ("short", 503)] {
+        let value = json!({ "DATABASE_URL": bench.url, "JWT_SECRET": secret }).to_string();
+        let manager = ScriptedServer::start(move |_| Response::json(200, json!({ "SecretString": value })))
+            .await
+            .unwrap();
+        let env = [
+            ("SECRET_ARN", "arn:aws:secretsmanager:eu-central-1:1:secret:punchcard"),
+            ("SECRETS_ENDPOINT", &manager.url("/")),
+            ("AWS_REGION", "eu-central-1"),
+            ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+            ("AWS_SECRET_ACCESS_KEY", "secret"),
+            ("JWT_ISSUER", ISSUER),
+            ("JWKS_URL", ""),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let api = Function::new(binary("api"), env.to_vec());
+        let key = EncodingKey::from_secret(secret.as_bytes());
+        let forged = encode(&Header::new(Algorithm::HS256), &crate::support::claims(account), &key).unwrap();
+        let get = event("GET", "/api/credits", &[("authorization", &format!("Bearer {forged}"))], None);
+        let answer = api.invoke(&get).await.unwrap();
+        let refused = answer["statusCode"].as_u64().unwrap();
+        assert!(refused == 401 || refused == status, "{secret:?}: {answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_last_good_key_set_serves_while_the_issuer_is_away() {
+    let bench = Bench::new().await;
+    let account = bench.account(7).await;
+    let calls = std::sync::atomic::AtomicUsize::new(0);
+    let jwk =
+        json!({ "kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": "one", "x": X, "y": Y });
+    let issuer =
+        ScriptedServer::start(move |_| match calls.fetch_add(1, std::sync::atomic::Ordering::SeqCst) {
+            0 => Response::json(200, json!({ "keys": [jwk] })),
+            _ => Response::json(500, json!({})),
+        })
+        .await
+        .unwrap();
+    let mut env = crate::support::environment(&bench.url);
+    env.push(("JWKS_URL".into(), issuer.url("/")));
+    env.push(("REFUSE_ANONYMOUS".into(), "true".into()));
+    let api = Function::new(binary("api"), env);
+    let key = EncodingKey::from_ec_der(&URL_SAFE_NO_PAD.decode(KEY).unwrap());
+    let get = async |header: Header, claims: serde_json::Value| {
+        let bearer = format!("Bearer {}", encode(&header, &claims, &key).unwrap());
+        let answer =
+            api.invoke(&event("GET", "/api/credits", &[("authorization", &bearer)], None)).await.unwrap();
+        answer["statusCode"].as_u64().unwrap()
+    };
+    let of = |kid: &str| Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::ES256) };
+    let claims = crate::support::claims(account);
+    assert_eq!(get(of("one"), claims.clone()).await, 200);
+    assert_eq!(get(of("two"), claims.clone()).await, 401, "looked for no more than once a minute");
+    assert_eq!(get(of("one"), claims.clone()).await, 200);
+    let mut anonymous = claims;
+    anonymous["is_anonymous"] = json!(true);
+    assert_eq!(get(of("one"), anonymous).await, 401);
+    assert_eq!(issuer.requests().len(), 1);
+}

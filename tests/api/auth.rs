@@ -31,6 +31,17 @@ async fn only_a_signed_in_users_token_is_accepted() {
     .unwrap();
     let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let none = format!("{}.{}.", part(json!({ "alg": "none", "typ": "JWT" })), part(claims(account)));
+    // Signed as it should be, but for a header that says: understand this or refuse.
+    let critical = {
+        let signed = format!(
+            "{}.{}",
+            part(json!({ "alg": "HS256", "typ": "JWT", "crit": ["exp"], "exp": 1 })),
+            part(claims(account))
+        );
+        let key = EncodingKey::from_secret(crate::support::JWT_SECRET.as_bytes());
+        let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &key, Algorithm::HS256).unwrap();
+        format!("{signed}.{signature}")
+    };
     let bad = [
         ("alg none", none),
         ("another secret", foreign),
@@ -45,6 +56,7 @@ async fn only_a_signed_in_users_token_is_accepted() {
         ("no exp", without("exp")),
         ("no sub", without("sub")),
         ("no role", without("role")),
+        ("a critical extension", critical),
         ("nonsense", "a.b.c".into()),
         ("too long", "x".repeat(9_000)),
     ];

@@ -86,7 +86,7 @@ async fn bad_bodies_get_their_answer_and_change_nothing() {
     let bench = Bench::new().await;
     let account = bench.account(1_000).await;
     let deep = format!(r#"{{"kind":"free","input":{}1{}}}"#, "[".repeat(40), "]".repeat(40));
-    let large = json!({ "kind": "free", "input": "x".repeat(65_536) }).to_string();
+    let large = json!({ "kind": "free", "input": "x".repeat(65_535) }).to_string(); // 65,537 bytes with its quotes
     let huge = format!(r#"{{"kind":"free","input":"{}"}}"#, "x".repeat(200_000));
     let long_kind = json!({ "kind": "k".repeat(300) }).to_string();
     let cases: &[(&str, u64, &str)] = &[
@@ -102,7 +102,29 @@ async fn bad_bodies_get_their_answer_and_change_nothing() {
         (r#"{"kind":"free","input":{"\u0000":1}}"#, 422, "nul_character"),
         (&deep, 400, "too_deep"),
         (r#"{"kind":"free","input":1e400}"#, 400, "invalid_json"),
+        (r#"{"kind":"free","input":1e200000}"#, 400, "invalid_json"),
         (r#"{"kind":"free","input":NaN}"#, 400, "invalid_json"),
+        (r#"{"kind":"free","input":Infinity}"#, 400, "invalid_json"),
+        (r#"{"kind":"free","input":"\ud800"}"#, 400, "invalid_json"),
+        (r#"{"kind":"free","priority":11}"#, 422, "invalid_priority"),
+        (r#"{"kind":"free","priority":-11}"#, 422, "invalid_priority"),
+        (r#"{"kind":"free","priority":99999}"#, 422, "invalid_priority"),
+        (r#"{"kind":"free","priority":9223372036854775808}"#, 400, "invalid_field"),
+        (r#"{"kind":"free","priority":1.0}"#, 400, "invalid_field"),
+        (r#"{"kind":"free","priority":1e3}"#, 400, "invalid_field"),
+        (r#"{"kind":"free","priority":"1"}"#, 400, "invalid_field"),
+        (r#"{"kind":"free","run_at":"2999-01-01T00:00:00Z"}"#, 422, "invalid_run_at"),
+        (r#"{"kind":"free","run_at":"9999-12-31T23:59:59Z"}"#, 422, "invalid_run_at"),
+        (r#"{"kind":"free","run_at":"300000-01-01T00:00:00Z"}"#, 400, "invalid_run_at"),
+        (r#"{"kind":"free","run_at":"infinity"}"#, 400, "invalid_run_at"),
+        (r#"{"kind":"free","run_at":"2026-11-24T10:00:00"}"#, 400, "invalid_run_at"),
+        (r#"{"kind":"free","run_at":"2026-11-24T10:00:00 Mars/Base"}"#, 400, "invalid_run_at"),
+        (r#"{"kind":"free","run_at":"2026-11-24 10:00:00Z"}"#, 400, "invalid_run_at"),
+        (r#"{"kind":"free","run_at":"2016-12-31T23:59:60Z"}"#, 400, "invalid_run_at"),
+        (r#"{"kind":"free","run_at":"2026-11-24T24:00:00Z"}"#, 400, "invalid_run_at"),
+        (r#"{"kind":"free","run_at":"2026-11-24T10:00:00-00:00"}"#, 400, "invalid_run_at"),
+        (r#"{"kind":"free","run_at":"2026-02-30T10:00:00Z"}"#, 400, "invalid_run_at"),
+        (r#"{"kind":"free","run_at":1795478400}"#, 400, "invalid_field"),
         (r#"{"kind":"free","kind":"free"}"#, 400, "duplicate_field"),
         (r#"{"kind":"free","price":0}"#, 400, "unknown_field"),
         (r#"{"kind":"free","status":"succeeded"}"#, 400, "unknown_field"),
@@ -148,9 +170,14 @@ async fn an_input_comes_back_digit_for_digit() {
 async fn other_media_types_and_keys_and_encodings_are_refused() {
     let bench = Bench::new().await;
     let token = bearer(bench.account(0).await);
-    for media in
-        ["", "text/plain", "application/xml", "application/vnd.api+json", "application/x-www-form-urlencoded"]
-    {
+    for media in [
+        "",
+        "text/plain",
+        "multipart/form-data",
+        "application/xml",
+        "application/vnd.api+json",
+        "application/x-www-form-urlencoded",
+    ] {
         let headers = [("authorization", token.as_str()), ("content-type", media)];
         let answer = bench.request(event("POST", "/api/jobs", &headers, Some(r#"{"kind":"free"}"#))).await;
         assert_eq!(answer.status, 415, "{media}");
@@ -238,4 +265,97 @@ async fn nothing_that_a_caller_sends_makes_a_log_line_of_its_own() {
         assert_ne!(line["message"], "forged");
         assert!(!line.to_string().contains(&token), "no token is logged");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_is_never_refused_for_want_of_credits() {
+    let bench = Bench::new().await;
+    for round in 0..10 {
+        let account = bench.account(10).await; // for one job
+        let posts =
+            (0..12).map(|_| bench.post(account, json!({ "kind": "echo.http", "input": round }), Some("k")));
+        let statuses: Vec<u64> = join_all(posts).await.iter().map(|answer| answer.status).collect();
+        assert_eq!(statuses.iter().filter(|status| **status == 202).count(), 1, "{statuses:?}");
+        assert_eq!(statuses.iter().filter(|status| **status == 200).count(), 11, "{statuses:?}");
+    }
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_of_64_kib_null_or_odd_numbers_is_taken_as_it_is() {
+    let bench = Bench::new().await;
+    let account = bench.account(0).await;
+    let full = format!("\"{}\"", "x".repeat(65_534));
+    for (number, input) in
+        [full.as_str(), "null", "1e-20000", "[1.10, 2]", r#"{"b":1,"a":1}"#].iter().enumerate()
+    {
+        let token = bearer(account);
+        let key = format!("k{number}");
+        let headers = [
+            ("authorization", token.as_str()),
+            ("content-type", "application/json"),
+            ("idempotency-key", &key),
+        ];
+        let body = format!(r#"{{"kind":"free","input":{input}}}"#);
+        for status in [202, 200] {
+            let answer = bench.api.invoke(&event("POST", "/api/jobs", &headers, Some(&body))).await.unwrap();
+            assert_eq!(answer["statusCode"], status, "{answer}");
+            assert!(answer["body"].as_str().unwrap().contains(&format!("\"input\":{input}")), "{answer}");
+        }
+    }
+    let none = bench.post(account, json!({ "kind": "free" }), None).await;
+    assert_eq!(none.body["input"], json!({}));
+    // A page shows every input and output as it was written, also what our own reader could not take.
+    bench
+        .sql(&format!(
+            "SELECT punchcard.enqueue('{account}', 'free', '[1e400, 1.10, 123456789012345678901234567890]')"
+        ))
+        .await;
+    let list = event("GET", "/api/jobs?limit=100", &[("authorization", &bearer(account))], None);
+    let page = bench.api.invoke(&list).await.unwrap();
+    let page = page["body"].as_str().unwrap();
+    assert!(page.contains("[1e400, 1.10, 123456789012345678901234567890]"));
+    assert!(page.contains("\"input\":1e-20000") && page.contains("\"input\":{\"b\":1,\"a\":1}"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_pooler_says_of_a_lost_server_is_not_taken_for_nothing_done() {
+    let bench = Bench::new().await;
+    let account = bench.account(100).await;
+    let wire = Wire::to(&bench.url).await;
+    let api = Function::new(binary("api"), environment(&wire.url));
+    let token = bearer(account);
+    let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
+    let post = event("POST", "/api/jobs", &headers, Some(r#"{"kind":"echo.http"}"#));
+    for code in ["08P01", "57P01", "58000", "XX000"] {
+        wire.fault("-- enqueue", Fault::Instead(code));
+        let answer = api.invoke(&post).await.unwrap();
+        assert!(answer["body"].as_str().unwrap().contains("outcome_unknown"), "{code}: {answer}");
+    }
+    assert_eq!(bench.balance(account).await, (60, 40), "each was done once, and none again");
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_busy_or_full_is_503_and_nothing_is_done() {
+    let bench = Bench::new().await;
+    let account = bench.account(100).await;
+    bench
+        .sql(&format!("ALTER ROLE postgres IN DATABASE {} SET statement_timeout = '300ms'", bench.database))
+        .await;
+    let api = Function::new(binary("api"), environment(&bench.url));
+    let token = bearer(account);
+    let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
+    let post = event("POST", "/api/jobs", &headers, Some(r#"{"kind":"echo.http"}"#));
+    let blocker = crate::support::connect(&bench.direct_url).await;
+    blocker
+        .batch_execute("SET statement_timeout = 0; BEGIN; LOCK punchcard.ledger IN EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    let answer = api.invoke(&post).await.unwrap();
+    assert_eq!((&answer["statusCode"], &answer["headers"]["retry-after"]), (&json!(503), &json!("5")));
+    assert!(answer["body"].as_str().unwrap().contains("\"unavailable\""), "{answer}");
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(bench.balance(account).await, (100, 0));
+    assert_eq!(api.invoke(&post).await.unwrap()["statusCode"], 202);
 }

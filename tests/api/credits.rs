@@ -27,13 +27,17 @@ async fn a_grant_needs_the_scope_and_a_key_and_counts_once() {
     assert_eq!(post(&bench, path, &granting, Some("p1"), grant.clone()).await.status, 201);
     let replay = post(&bench, path, &granting, Some("p1"), grant).await;
     assert_eq!((replay.status, &replay.headers["idempotent-replayed"]), (200, &json!("true")));
-    let other = json!({ "account_id": account, "amount": 51 });
-    assert_eq!(post(&bench, path, &granting, Some("p1"), other).await.status, 422);
+    for other in [
+        json!({ "account_id": account, "amount": 51, "reason": "bought 50" }),
+        json!({ "account_id": account, "amount": 50, "reason": "another" }),
+    ] {
+        assert_eq!(post(&bench, path, &granting, Some("p1"), other).await.status, 422);
+    }
     for amount in [json!(0), json!(-5), json!(i64::MAX)] {
         let body = json!({ "account_id": account, "amount": amount });
         assert_eq!(post(&bench, path, &granting, Some("p2"), body).await.status, 422);
     }
-    for amount in [json!(1.0), json!("1"), json!(1e3)] {
+    for amount in [json!(1.0), json!("1"), json!(1e3), json!(9_223_372_036_854_775_808_u64)] {
         let body = json!({ "account_id": account, "amount": amount });
         assert_eq!(post(&bench, path, &granting, Some("p2"), body).await.status, 400);
     }

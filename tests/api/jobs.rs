@@ -65,9 +65,16 @@ async fn pages_show_each_job_once_newest_first() {
     let foreign =
         bench.get(other, "/api/jobs?limit=1").await.body["next_cursor"].as_str().unwrap().to_owned();
     assert_eq!(bench.get(account, &format!("/api/jobs?cursor={foreign}")).await.status, 400);
-    for query in
-        ["limit=-1", "limit=0", "limit=1000000000", "limit=abc", "cursor=x", "status=done", "order=up"]
-    {
+    for query in [
+        "limit=-1",
+        "limit=0",
+        "limit=1000000000",
+        "limit=abc",
+        "cursor=x",
+        "status=done",
+        "order=up",
+        "kind=A",
+    ] {
         assert_eq!(bench.get(account, &format!("/api/jobs?{query}")).await.status, 400, "{query}");
     }
     let queued = bench.get(account, "/api/jobs?status=queued&kind=qr.svg&limit=100").await;

@@ -1,5 +1,6 @@
 //! The schema and its statements.
 
+mod engine;
 mod grants;
 mod ledger;
 mod plans;

@@ -62,15 +62,14 @@ impl Bench {
         for (name, value) in arguments {
             query = query.replace(name, value);
         }
-        let settings: Vec<_> = settings
-            .iter()
-            .map(|setting| format!("SET LOCAL {}", setting.replace("\"\"", "''")))
-            .collect();
+        let settings: Vec<_> =
+            settings.iter().map(|setting| format!("SET LOCAL {}", setting.replace("\"\"", "''"))).collect();
         self.explain(&settings.join("; "), &query).await
     }
 
     async fn explain(&self, settings: &str, query: &str) -> String {
-        let messages = self.admin.simple_query(&format!("BEGIN; {settings}; EXPLAIN {query}; ROLLBACK")).await;
+        let messages =
+            self.admin.simple_query(&format!("BEGIN; {settings}; EXPLAIN {query}; ROLLBACK")).await;
         let lines = messages.expect(query).into_iter().filter_map(|message| match message {
             tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
             _ => None,
@@ -126,7 +125,10 @@ async fn a_claim_walks_past_no_dead_row_of_earlier_ones() {
     bench.vacuum().await;
     // Keeps every row version that is dead from here on.
     let reader = connect(&bench.direct_url).await;
-    reader.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM punchcard.kinds").await.unwrap();
+    reader
+        .batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM punchcard.kinds")
+        .await
+        .unwrap();
     let after = async || {
         let last = "SELECT (extract(epoch FROM run_at) * 1000000)::bigint::text || ''',''' || job_id
             FROM punchcard.queue WHERE lease_expires_at IS NOT NULL ORDER BY run_at DESC, job_id DESC LIMIT 1";
@@ -141,6 +143,7 @@ async fn a_claim_walks_past_no_dead_row_of_earlier_ones() {
     }
     let last = bench.claim_buffers(&after().await).await;
     assert!(last * 10 <= first * 12, "{first} buffers for the second claim, {last} for the hundredth");
-    let from_the_start = bench.count("SELECT count(*) FROM punchcard.queue WHERE lease_expires_at IS NOT NULL").await;
+    let from_the_start =
+        bench.count("SELECT count(*) FROM punchcard.queue WHERE lease_expires_at IS NOT NULL").await;
     assert_eq!(from_the_start, 10_000);
 }

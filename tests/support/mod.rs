@@ -4,13 +4,20 @@ pub mod wire;
 
 use std::{
     path::PathBuf,
+    sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header, encode};
 use local::lambda::Function;
 use serde_json::{Value, json};
-use shared::db::tokens::{TOKEN_PREFIX, token_hash};
+use shared::{
+    db::{
+        Db,
+        tokens::{TOKEN_PREFIX, token_hash},
+    },
+    secrets::{SecretSource, SecretStore},
+};
 use tokio::sync::OnceCell;
 use tokio_postgres::{Client, NoTls, Row, types::Type};
 use uuid::Uuid;
@@ -48,6 +55,7 @@ pub fn binary(name: &str) -> PathBuf {
 /// A database of one test, with its API and poller.
 pub struct Bench {
     pub url: String,
+    pub database: String,
     /// Past the pooler, if there is one.
     pub direct_url: String,
     pub admin: Client,
@@ -77,7 +85,13 @@ impl Bench {
         };
         let admin = connect(&direct_url).await;
         let api = Function::new(binary("api"), environment(&url)).max_concurrency(12);
-        Self { url, direct_url, admin, api }
+        Self { url, database, direct_url, admin, api }
+    }
+
+    /// The statements, as the functions send them.
+    pub fn db(&self) -> Db {
+        let source = SecretSource { database_url: Some(self.url.clone()), ..SecretSource::default() };
+        Db::new(Arc::new(SecretStore::new(source)))
     }
 
     pub fn poller(&self) -> Function {

@@ -21,6 +21,8 @@ use tokio::{
 pub enum Fault {
     /// It comes late.
     Late(Duration),
+    /// An error with this SQLSTATE comes in its place, and the end of the connection, as a pooler has it.
+    Instead(&'static str),
     /// It is lost with the connection: the statement was executed, and its client does not know.
     Cut,
 }
@@ -100,6 +102,12 @@ async fn answer(
         match armed {
             Some(Fault::Late(delay)) => tokio::time::sleep(delay).await,
             Some(Fault::Cut) => return Ok(()),
+            Some(Fault::Instead(code)) => {
+                let fields = format!("SFATAL\0VFATAL\0C{code}\0Mserver conn crashed?\0\0");
+                to.write_u8(b'E').await?;
+                to.write_u32(4 + u32::try_from(fields.len()).unwrap()).await?;
+                return to.write_all(fields.as_bytes()).await;
+            }
             None => {}
         }
         to.write_all(&buffer[..length]).await?;

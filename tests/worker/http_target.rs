@@ -88,3 +88,44 @@ async fn private_addresses_are_refused_unless_allowed() {
     assert!(target.requests().is_empty());
     assert_eq!(bench.balance(account).await, (10, 0));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_cannot_be_kept_fails_its_own_job_alone() {
+    let bench = Bench::new().await;
+    let account = bench.account(100).await;
+    let target = ScriptedServer::start(|request| match request.path.as_str() {
+        "/deep" => Response::bytes(200, "[".repeat(30_000) + &"]".repeat(30_000)),
+        "/nul" => Response::bytes(200, r#"{"a":"\u0000"}"#),
+        "/odd" => Response::bytes(200, r#"[1e400, "\ud800"]"#),
+        "/large-error" => Response::bytes(500, "x".repeat(100_000)),
+        _ => Response::json(200, json!({ "fine": true })),
+    })
+    .await
+    .unwrap();
+    for path in ["deep", "nul", "odd", "large-error", "fine"] {
+        bench.http_kind(path, 1, &target.url(&format!("/{path}"))).await;
+        bench.enqueue(account, path, 2).await;
+    }
+    let summary = bench.poller().invoke(&json!({})).await.unwrap();
+    assert_eq!(summary["lost"], 0, "{summary}");
+    assert!(summary["retried"].as_u64().unwrap() >= 2, "a large 500 is a 500: {summary}");
+    let fine = "SELECT count(*) FROM punchcard.outcomes o JOIN punchcard.jobs j ON j.id = o.job_id
+        WHERE j.kind = 'fine' AND o.status = 'succeeded' AND o.attempt = 1";
+    assert_eq!(bench.count(fine).await, 2);
+    let deep = "SELECT count(*) FROM punchcard.outcomes WHERE status = 'failed' AND error->>'code' = 'invalid_output'";
+    assert!(bench.count(deep).await >= 2);
+    bench.drain().await;
+    // Whatever was kept can be shown.
+    assert_eq!(bench.get(account, "/api/jobs?limit=100").await.status, 200);
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_secret_to_sign_with_http_jobs_wait() {
+    let bench = Bench::new().await;
+    let account = bench.account(20).await;
+    bench.enqueue(account, "echo.http", 1).await;
+    bench.enqueue(account, "qr.svg", 1).await;
+    let summary = bench.poller_with(&[("SIGNING_SECRET", "")]).invoke(&json!({})).await.unwrap();
+    assert_eq!((&summary["claimed"], &summary["succeeded"]), (&json!(1), &json!(1)));
+}

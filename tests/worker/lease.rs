@@ -5,20 +5,11 @@ use std::time::Duration;
 use local::scripted::{Response, ScriptedServer};
 use serde_json::json;
 use shared::{
-    db::{
-        Db,
-        jobs::{Capacity, Cursor},
-    },
+    db::jobs::{Capacity, Cursor},
     domain::{Deadline, Verdict},
-    secrets::{SecretSource, SecretStore},
 };
 
 use crate::support::Bench;
-
-fn db(bench: &Bench) -> Db {
-    let source = SecretSource { database_url: Some(bench.url.clone()), ..SecretSource::default() };
-    Db::new(std::sync::Arc::new(SecretStore::new(source)))
-}
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(10))
@@ -38,7 +29,7 @@ async fn a_late_worker_changes_no_row() {
     let bench = Bench::new().await;
     let account = bench.account(10).await;
     bench.enqueue(account, "qr.svg", 1).await;
-    let db = db(&bench);
+    let db = bench.db();
     let claim = async || db.claim(capacity(), &mut Cursor::default(), soon()).await;
     let lapse = "UPDATE punchcard.queue SET lease_expires_at = now() - interval '1 second' WHERE lease_expires_at IS NOT NULL";
 
@@ -73,7 +64,7 @@ async fn attempts_are_bounded_even_if_every_worker_dies() {
     let bench = Bench::new().await;
     let account = bench.account(10).await;
     bench.enqueue(account, "qr.svg", 1).await;
-    let db = db(&bench);
+    let db = bench.db();
     for attempt in 1..=3 {
         let lease = db.claim(capacity(), &mut Cursor::default(), soon()).await.unwrap().remove(0);
         assert_eq!(lease.attempt, attempt);
@@ -109,5 +100,67 @@ async fn a_poller_killed_in_the_middle_of_a_job_loses_nothing_and_charges_once()
     assert_eq!((&summary["rescued"], &summary["succeeded"]), (&json!(1), &json!(1)));
     assert_eq!(bench.balance(account).await, (0, 0));
     assert_eq!(target.requests().len(), 2);
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poller_that_was_frozen_past_its_lease_wakes_and_changes_nothing() {
+    let bench = Bench::new().await;
+    let account = bench.account(10).await;
+    let target =
+        ScriptedServer::start(|_| Response::json(200, json!({})).delay(Duration::from_secs(1))).await;
+    let target = target.unwrap();
+    bench.http_kind("slow", 10, &target.url("/")).await;
+    bench.enqueue(account, "slow", 1).await;
+    let frozen = bench.poller().without_timeout_kill();
+    let tick = frozen.start_invoke(&json!({}));
+    while target.requests().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(tick.pause());
+    // Its lease runs out; ten ticks at once, as from duplicate events, find the job, and one of them runs it.
+    bench.sql("UPDATE punchcard.queue SET lease_expires_at = now()").await;
+    let (others, event) = (bench.poller(), json!({}));
+    let ticks = futures_util::future::join_all((0..10).map(|_| others.invoke(&event))).await;
+    let succeeded: u64 = ticks.iter().map(|tick| tick.as_ref().unwrap()["succeeded"].as_u64().unwrap()).sum();
+    assert_eq!(succeeded, 1);
+    let outcome = "SELECT finished_at::text FROM punchcard.outcomes";
+    let before: String = bench.rows(outcome).await[0].get(0);
+    assert!(tick.resume());
+    let woken = tick.wait().await.unwrap();
+    assert_eq!((&woken["claimed"], &woken["lost"], &woken["succeeded"]), (&json!(1), &json!(1), &json!(0)));
+    assert_eq!(bench.rows(outcome).await[0].get::<_, String>(0), before);
+    assert_eq!(bench.balance(account).await, (0, 0));
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.ledger WHERE kind = 'capture'").await, 1);
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_invocation_killed_at_its_time_out_counts_an_attempt_and_loses_nothing() {
+    let bench = Bench::new().await;
+    let account = bench.account(10).await;
+    let target =
+        ScriptedServer::start(|_| Response::json(200, json!({})).delay(Duration::from_secs(30))).await;
+    let target = target.unwrap();
+    bench.http_kind("hangs", 10, &target.url("/")).await; // at most 5 s, says the kind
+    bench.enqueue(account, "hangs", 1).await;
+    // The function believes that it has longer than Lambda gives it: killed in the middle.
+    let poller = bench.poller().timeout(Duration::from_secs(9));
+    let tick = poller.start_invoke(&json!({}));
+    while target.requests().is_empty() {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert!(tick.kill());
+    tick.wait().await.unwrap_err();
+    for _ in 0..2 {
+        bench
+            .sql("UPDATE punchcard.queue SET lease_expires_at = now() WHERE lease_expires_at IS NOT NULL")
+            .await;
+        bench.sql("UPDATE punchcard.queue SET run_at = now()").await;
+        poller.invoke(&json!({})).await.unwrap();
+    }
+    let attempts = "SELECT count(*) FROM punchcard.outcomes WHERE status = 'failed' AND attempt = 3 AND error->>'code' = 'timed_out'";
+    assert_eq!(bench.count(attempts).await, 1, "the killed one counts");
+    assert_eq!(bench.balance(account).await, (10, 0));
     bench.assert_audit_is_clean().await;
 }

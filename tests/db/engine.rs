@@ -1,0 +1,175 @@
+//! Claim and settle as functions: order, delay, shares, locks.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::json;
+use shared::{
+    db::jobs::{Capacity, Cursor},
+    domain::{Deadline, Verdict},
+};
+
+use crate::support::{Bench, connect};
+
+fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(10))
+}
+
+fn capacity(limit: usize) -> Capacity<'static> {
+    let minute = Duration::from_secs(60);
+    Capacity { limit, rust_kinds: &["qr.svg", "free"], http: true, budget: minute, lease: minute }
+}
+
+fn complete() -> Verdict {
+    Verdict::Complete(serde_json::value::to_raw_value(&json!({ "ok": true })).unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_honours_priority_then_age_and_leaves_what_is_delayed() {
+    let bench = Bench::new().await;
+    let account = bench.account(0).await;
+    for (input, priority, run_at) in [
+        (1, 0, "now()"),
+        (2, 0, "now()"),
+        (3, 10, "now() + interval '1 hour'"),
+        (4, -10, "now()"),
+        (5, 10, "now() - interval '1 day'"),
+        (6, 5, "now()"),
+        (7, 10, "NULL"),
+    ] {
+        bench
+            .sql(&format!(
+                "SELECT punchcard.enqueue('{account}', 'free', '{input}', NULL, {priority}, {run_at})"
+            ))
+            .await;
+    }
+    let db = bench.db();
+    let mut cursor = Cursor::default();
+    let mut order = Vec::new();
+    for _ in 0..7 {
+        order.extend(
+            db.claim(capacity(1), &mut cursor, soon()).await.unwrap().into_iter().map(|lease| lease.input),
+        );
+    }
+    assert_eq!(order, ["5", "7", "6", "1", "2", "4"], "3 is not due");
+    bench.sql("UPDATE punchcard.queue SET run_at = now() WHERE priority = 10").await;
+    let due = db.claim(capacity(10), &mut cursor, soon()).await.unwrap();
+    assert_eq!(due.len(), 1, "due now, and found by a claim that goes on from an earlier one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_goes_on_finds_what_was_committed_late_and_one_from_the_start_finds_all() {
+    let bench = Bench::new().await;
+    let account = bench.account(0).await;
+    let slow = connect(&bench.direct_url).await;
+    let enqueue = format!("SELECT punchcard.enqueue('{account}', 'free')");
+    slow.batch_execute(&format!("BEGIN; {enqueue}")).await.unwrap();
+    bench.sql(&enqueue).await; // later, and committed earlier
+    let db = bench.db();
+    let mut cursor = Cursor::default();
+    assert_eq!(db.claim(capacity(10), &mut cursor, soon()).await.unwrap().len(), 1);
+    slow.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(db.claim(capacity(10), &mut cursor, soon()).await.unwrap().len(), 1, "within five seconds");
+    bench.sql(&format!("{enqueue}; {enqueue}")).await;
+    bench
+        .sql("UPDATE punchcard.queue SET run_at = run_at - interval '1 hour' WHERE lease_expires_at IS NULL")
+        .await;
+    assert_eq!(db.claim(capacity(10), &mut cursor, soon()).await.unwrap().len(), 0, "far behind");
+    assert_eq!(db.claim(capacity(10), &mut Cursor::default(), soon()).await.unwrap().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settling_the_same_accounts_in_opposite_order_never_deadlocks() {
+    let bench = Bench::new().await;
+    let mut accounts = Vec::new();
+    for _ in 0..30 {
+        accounts.push(bench.account(100).await);
+    }
+    accounts.sort();
+    let settle = async |accounts: &[uuid::Uuid], round: usize| {
+        // One job of each account, bought in this order: job ids rise with it.
+        let client = connect(&bench.direct_url).await;
+        let mut ids = Vec::new();
+        for account in accounts {
+            let sql = format!("SELECT (job).id FROM punchcard.enqueue('{account}', 'qr.svg', '{round}')");
+            ids.push(client.query_typed(&sql, &[]).await.unwrap()[0].get::<_, uuid::Uuid>(0));
+        }
+        let list: Vec<_> = ids.iter().map(|id| format!("'{id}'")).collect();
+        let list = list.join(",");
+        let lease = format!(
+            "UPDATE punchcard.queue SET lease_token = 1, attempt = 1, lease_expires_at = now() + interval '1 minute'
+             WHERE job_id IN ({list});
+             SELECT punchcard.settle(ARRAY[{list}]::uuid[], array_fill(1::bigint, ARRAY[30]), array_fill('fail'::text, ARRAY[30]),
+                 array_fill(0::float8, ARRAY[30]), array_fill(NULL::text, ARRAY[30]), array_fill('{{}}'::text, ARRAY[30]))"
+        );
+        client.batch_execute(&lease).await.unwrap();
+    };
+    let reversed: Vec<_> = accounts.iter().rev().copied().collect();
+    for round in 0..15 {
+        let turns = (0..6).map(|turn| settle(if turn % 2 == 0 { &accounts } else { &reversed }, round));
+        join_all(turns).await;
+    }
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(bench.count(deadlocks).await, 0);
+    assert_eq!(
+        bench.count("SELECT count(*) FROM punchcard.outcomes WHERE status = 'failed'").await,
+        15 * 6 * 30
+    );
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_spread_account_spends_each_credit_once_and_adds_up() {
+    let bench = Bench::new().await;
+    let account = bench.account(500).await;
+    bench.sql(&format!("SELECT punchcard.spread_account('{account}', 7)")).await;
+    let shares = format!("SELECT count(*) FROM punchcard.accounts WHERE id = '{account}' AND available > 0");
+    assert_eq!(bench.count(&shares).await, 7);
+    let posts = (0..100).map(|n| bench.post(account, json!({ "kind": "echo.http", "input": n }), None));
+    let statuses: Vec<u64> = join_all(posts).await.iter().map(|answer| answer.status).collect();
+    assert_eq!(
+        statuses.iter().filter(|status| **status == 202).count(),
+        50,
+        "to the last credit: {statuses:?}"
+    );
+    assert_eq!(statuses.iter().filter(|status| **status == 402).count(), 50);
+    assert_eq!(bench.balance(account).await, (0, 500));
+    bench.assert_audit_is_clean().await;
+
+    // Settled where it was held, released where it was held; a correction reaches every share.
+    let db = bench.db();
+    let leases = db.claim(capacity(50), &mut Cursor::default(), soon()).await.unwrap();
+    let (kept, given_back) = leases.split_at(20);
+    let done: Vec<_> = kept.iter().map(|lease| (lease.clone(), complete())).collect();
+    assert_eq!(db.settle(&done, soon()).await.unwrap().len(), 20);
+    let error = shared::domain::JobError::new(shared::domain::ErrorCode::HandlerError, "no");
+    let failed: Vec<_> =
+        given_back.iter().map(|lease| (lease.clone(), Verdict::Fail(error.clone()))).collect();
+    assert_eq!(db.settle(&failed, soon()).await.unwrap().len(), 30);
+    assert_eq!(bench.balance(account).await, (300, 0));
+    bench.sql(&format!("SELECT punchcard.increment_user_credits('{account}', -290, 'fix')")).await;
+    bench.assert_audit_is_clean().await;
+    bench.sql(&format!("SELECT punchcard.spread_account('{account}', 1)")).await;
+    assert_eq!(bench.count(&shares).await, 1, "together again");
+    assert_eq!(bench.post(account, json!({ "kind": "echo.http" }), None).await.status, 202);
+    assert_eq!(bench.balance(account).await, (0, 10));
+    bench.assert_audit_is_clean().await;
+    let ledger = bench.get(account, "/api/credits/ledger?limit=100").await.body;
+    assert!(ledger["data"].as_array().unwrap().iter().all(|entry| entry["kind"] != "shift"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_no_worker_can_read_end_as_failed_and_spoil_nothing() {
+    let bench = Bench::new().await;
+    let account = bench.account(100).await;
+    let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
+    for input in ["1e400", &deep, r#""\\ud800""#, r#"{"text": 1e400}"#] {
+        bench.sql(&format!("SELECT punchcard.enqueue('{account}', 'qr.svg', '{input}')")).await;
+    }
+    bench.enqueue(account, "qr.svg", 20).await;
+    bench.drain().await;
+    let by = |status: &str| format!("SELECT count(*) FROM punchcard.outcomes WHERE status = '{status}'");
+    assert_eq!((bench.count(&by("failed")).await, bench.count(&by("succeeded")).await), (4, 20));
+    assert_eq!(bench.balance(account).await, (80, 0));
+    bench.assert_audit_is_clean().await;
+}
