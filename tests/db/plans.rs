@@ -105,11 +105,12 @@ async fn claim_and_rescue_use_their_partial_index_beside_100_000_final_rows() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_costs_the_same_with_a_backlog_delayed_jobs_priorities_and_a_history() {
     let bench = Bench::new().await;
-    bench.fill(5_000, "0", "now()").await;
+    // As many as give the indexes the height that they keep up to some ten million.
+    bench.fill(100_000, "0", "now()").await;
     bench.vacuum().await;
     bench.claim_buffers("").await; // the first call of a backend also reads the catalogues
     let alone = bench.claim_buffers("").await;
-    bench.fill(100_000, "0", "now()").await;
+    bench.fill(200_000, "0", "now()").await;
     bench.fill(50_000, "n % 10 - 5", "now() + n * interval '10 seconds' + interval '1 hour'").await;
     bench.fill_history(100_000).await;
     bench.vacuum().await;
