@@ -195,7 +195,10 @@ fn jitter() -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use shared::domain::{Backoff, Target};
+    use shared::{
+        domain::{Backoff, Target},
+        secrets::Secrets,
+    };
 
     use super::*;
     use crate::jobs::{Handler, Performing};
@@ -233,7 +236,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_panic_and_a_hang_are_errors_to_be_tried_again() {
-        let kinds = Kinds::of(vec![Box::new(Bad("panics")), Box::new(Bad("hangs"))]);
+        let handlers: [Box<dyn Handler>; 2] = [Box::new(Bad("panics")), Box::new(Bad("hangs"))];
+        let kinds = Kinds::new(Arc::new(handlers), &Secrets::default(), false);
         let code = async |kind: &str| match attempt(&kinds, &lease(kind)).await {
             Outcome::Err { error, retry_after: None } => error,
             other => panic!("{other:?}"),

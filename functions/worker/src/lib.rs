@@ -17,6 +17,7 @@ use shared::{
     secrets::SecretStore,
 };
 
+use jobs::Handler;
 pub use tick::Summary;
 
 /// Kept free at the end of an invocation, to record outcomes and answer in.
@@ -25,22 +26,22 @@ const MARGIN: Duration = Duration::from_millis(1_500);
 const UNKNOWN_DEADLINE: Duration = Duration::from_secs(50);
 
 /// The worker of one execution environment: built once, used for every event.
-#[derive(Debug)]
 pub struct Worker {
     db: Db,
+    handlers: Arc<[Box<dyn Handler>]>,
     secrets: Arc<SecretStore>,
     config: WorkerConfig,
 }
 
 impl Worker {
-    /// A worker that has not connected to anything yet.
+    /// A worker of these Rust kinds, and of HTTP targets, that has not connected to anything yet.
     #[must_use]
-    pub fn new(config: Config) -> Self {
+    pub fn new(config: Config, handlers: Vec<Box<dyn Handler>>) -> Self {
         if config.worker.allow_private_targets {
             tracing::warn!("ALLOW_PRIVATE_TARGETS is on: jobs may call any address; for local use only");
         }
         let secrets = Arc::new(SecretStore::new(config.secrets));
-        Self { db: Db::new(Arc::clone(&secrets)), secrets, config: config.worker }
+        Self { db: Db::new(Arc::clone(&secrets)), handlers: handlers.into(), secrets, config: config.worker }
     }
 
     /// One scheduled run: takes back what has lapsed, then claims and runs due jobs while there are any and time is

@@ -1,6 +1,6 @@
 //! One scheduled run: rescue, then claim and run while time is left.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde::Serialize;
 use shared::{
@@ -51,7 +51,7 @@ pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, 
     rescue(worker, deadline, &mut summary).await?;
 
     let secrets = worker.secrets.get(deadline).await?;
-    let kinds = Kinds::new(&secrets, worker.config.allow_private_targets);
+    let kinds = Kinds::new(Arc::clone(&worker.handlers), &secrets, worker.config.allow_private_targets);
     let (rust_kinds, http) = (kinds.names(), kinds.serve_http());
     if !http {
         tracing::warn!("there is no SIGNING_SECRET: jobs of HTTP targets wait");

@@ -11,11 +11,13 @@ use crate::{Result, tools};
 pub struct Options {
     /// Keep fsync on: survives a power cut, and is slower.
     pub durable: bool,
+    /// Further settings, such as `shared_buffers=512MB`.
+    pub settings: &'static [&'static str],
 }
 
 /// A running server: ours, stopped and removed on drop, or an external one, used as is.
 pub struct Postgres {
-    _server: Option<(Server, Folder)>,
+    server: Option<(Server, Folder)>,
     base: String,
     host: String,
     port: u16,
@@ -44,7 +46,7 @@ impl Postgres {
         let scheme = url.find("://").ok_or("PUNCHCARD_TEST_DATABASE_URL must be a postgres:// URL")? + 3;
         let end = url[scheme..].find(['/', '?']).map_or(url.len(), |at| scheme + at);
         Ok(Self {
-            _server: None,
+            server: None,
             base: url[..end].to_owned(),
             host,
             port: config.get_ports().first().copied().unwrap_or(5432),
@@ -70,12 +72,25 @@ impl Postgres {
         server.wait_for(|| is_ready(&folder.0))?;
         let base = format!("postgres://postgres:{password}@127.0.0.1:{port}");
         let host = "127.0.0.1".to_owned();
-        Ok(Self { _server: Some((server, folder)), base, host, port, password, bin_dir, user })
+        Ok(Self { server: Some((server, folder)), base, host, port, password, bin_dir, user })
     }
 
     /// The superuser's URL of a database.
     pub fn url(&self, database: &str) -> String {
         format!("{}/{database}", self.base)
+    }
+
+    /// The process that all others of the server are children of; none of a server that is not ours.
+    pub fn pid(&self) -> Option<u32> {
+        self.server.as_ref().map(|(server, _)| server.pid())
+    }
+
+    /// A server of our own, whatever `PUNCHCARD_TEST_DATABASE_URL` says.
+    ///
+    /// # Errors
+    /// When none can be found, installed or started.
+    pub fn start_embedded(options: Options) -> Result<Self> {
+        Self::embedded(options)
     }
 
     /// Where it listens.
@@ -137,6 +152,9 @@ fn serve(bin_dir: &Path, folder: &Path, port: u16, options: Options, user: Optio
     postgres.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-c", "max_connections=300"]);
     if !options.durable {
         postgres.args(["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]);
+    }
+    for setting in options.settings {
+        postgres.args(["-c", setting]);
     }
     postgres
 }

@@ -110,6 +110,10 @@ impl Server {
         Ok(Self { child, log })
     }
 
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Waits until it listens.
     pub(crate) fn wait_for_port(&mut self, port: u16) -> Result<()> {
         self.wait_for(|| TcpStream::connect(("127.0.0.1", port)).is_ok())

@@ -45,7 +45,8 @@ pub(crate) fn folder(name: &str) -> PathBuf {
     target_dir().join("tools").join(name)
 }
 
-pub(crate) fn on_path(program: &str) -> Option<PathBuf> {
+/// A program of the PATH.
+pub fn on_path(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|file| file.is_file())
 }

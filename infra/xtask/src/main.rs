@@ -35,6 +35,12 @@ enum Task {
     Check,
     /// Release builds of every function, by cargo-lambda.
     Build,
+    /// Measures ours, the raw statements and rivals side by side; `-- --help` for its options.
+    Bench {
+        /// Passed on to the benchmark.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        options: Vec<String>,
+    },
     /// Ten jobs end to end, through `cargo lambda watch`.
     Demo,
     /// The system to play with until Ctrl-C: PostgreSQL, `cargo lambda watch`, and a tick a minute.
@@ -53,6 +59,7 @@ async fn main() -> ExitCode {
             Task::Test { direct_only, filter } => test(direct_only, &filter).await,
             Task::Check => check(),
             Task::Build => build(),
+            Task::Bench { options } => bench(&options),
             Task::Demo => demo::demo().await,
             Task::Dev => dev::dev().await,
             Task::Db => db().await,
@@ -137,6 +144,17 @@ fn build() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// The functions as they are deployed are built first: cold, that takes some minutes.
+fn bench(options: &[String]) -> Result<()> {
+    let bins = ["--bin", "api", "--bin", "poller", "--bin", "hello", "--bin", "noop-poller"];
+    let mut build = cargo(&["build", "--release", "-p", "api", "-p", "worker", "-p", "bench"]);
+    build.args(bins);
+    run(build)?;
+    let mut bench = cargo(&["run", "--quiet", "-p", "bench", "--"]);
+    bench.arg("--functions").arg(tools::target_dir().join("release")).args(options);
+    run(bench)
 }
 
 async fn db() -> Result<()> {

@@ -3,7 +3,7 @@
 pub mod http_target;
 pub mod qr_svg;
 
-use std::{future::Future, pin::Pin};
+use std::{future::Future, pin::Pin, sync::Arc};
 
 use shared::{
     domain::{ErrorCode, JobError, Lease, Outcome, Target},
@@ -23,18 +23,24 @@ pub trait Handler: Send + Sync {
     fn perform<'a>(&'a self, lease: &'a Lease) -> Performing<'a>;
 }
 
-/// Every kind of this worker. A new one is a file beside this one and a line in `new`.
+/// The Rust kinds. A new one is a file beside this one and an entry here.
+#[must_use]
+pub fn handlers() -> Vec<Box<dyn Handler>> {
+    vec![Box::new(qr_svg::QrSvg)]
+}
+
+/// Every kind of a worker.
 pub struct Kinds {
-    handlers: Vec<Box<dyn Handler>>,
+    handlers: Arc<[Box<dyn Handler>]>,
     http: HttpTarget,
 }
 
 impl Kinds {
-    /// The kinds of this worker.
+    /// The Rust kinds of these handlers, and HTTP targets.
     #[must_use]
-    pub fn new(secrets: &Secrets, allow_private_targets: bool) -> Self {
+    pub fn new(handlers: Arc<[Box<dyn Handler>]>, secrets: &Secrets, allow_private_targets: bool) -> Self {
         let http = HttpTarget::new(secrets.signing_secret.clone(), allow_private_targets);
-        Self { handlers: vec![Box::new(qr_svg::QrSvg)], http }
+        Self { handlers, http }
     }
 
     /// The names of the kinds served by Rust code.
@@ -62,13 +68,5 @@ impl Kinds {
                 Outcome::Final(JobError::new(ErrorCode::KindRetired, "this kind is not offered any more"))
             }
         }
-    }
-}
-
-#[cfg(test)]
-impl Kinds {
-    /// Kinds of a test.
-    pub(crate) fn of(handlers: Vec<Box<dyn Handler>>) -> Self {
-        Self { handlers, http: HttpTarget::new(None, false) }
     }
 }

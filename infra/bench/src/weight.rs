@@ -1,0 +1,128 @@
+//! What a function weighs: its size, its cold start, and its memory with many jobs in flight, against `hello`.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use local::Result;
+use local::lambda::Function;
+use local::scripted::{Response, ScriptedServer};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+
+use crate::compare::{Bench, Run};
+use crate::meter::Measure;
+use crate::server::{Database, account};
+
+pub(crate) async fn run(bench: &Bench) -> Result<()> {
+    let cold = |name: &'static str| -> (String, Run<'_>) {
+        (name.to_owned(), Box::new(move || Box::pin(cold_start(bench, name))))
+    };
+    bench
+        .compare(
+            "cold start (process start to first answer, a second)",
+            vec![cold("hello"), cold("api"), cold("poller")],
+        )
+        .await?;
+    let memory = |jobs: u32| -> (String, Run<'_>) {
+        (format!("poller, {jobs} in flight"), Box::new(move || Box::pin(in_flight(bench, jobs))))
+    };
+    bench
+        .compare_once("memory with jobs in flight, inputs of 1 KB", vec![memory(1), memory(50), memory(500)])
+        .await
+}
+
+/// Starts it twenty times; the rate is starts a second.
+async fn cold_start(bench: &Bench, name: &str) -> Result<Measure> {
+    let binary = bench.functions.join(name);
+    let size = binary.metadata().map_err(|error| format!("{}: {error}", binary.display()))?.len();
+    let database = bench.server.database("ours").await?;
+    let event = event(name);
+    let mut times = Vec::new();
+    for _ in 0..20 {
+        let env = [
+            ("DATABASE_URL", database.url.as_str()),
+            ("JWT_SECRET", "a secret for nobody, of more than 32 bytes"),
+            ("LOG_LEVEL", "error"),
+        ];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let function = Function::new(binary.clone(), env.to_vec());
+        let start = Instant::now();
+        function.invoke(&event).await.map_err(|error| error.to_string())?;
+        times.push(start.elapsed().as_secs_f64());
+    }
+    bench.server.drop(database).await?;
+    times.sort_by(f64::total_cmp);
+    let median = times[times.len() / 2];
+    let more =
+        BTreeMap::from([("ms".to_owned(), median * 1_000.0), ("stripped_mb".to_owned(), size as f64 / 1e6)]);
+    Ok(Measure { jobs: 20.0, rate: 1.0 / median, more, ..Measure::default() })
+}
+
+/// An answer that needs no database but for the poller's tick: what `hello` does is compared with starting alone.
+fn event(name: &str) -> Value {
+    if name != "api" {
+        return json!({});
+    }
+    json!({
+        "version": "2.0", "routeKey": "$default", "rawPath": "/api/nothing", "rawQueryString": "", "headers": {},
+        "isBase64Encoded": false,
+        "requestContext": {
+            "http": { "method": "GET", "path": "/api/nothing", "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1" },
+            "timeEpoch": 1
+        }
+    })
+}
+
+async fn in_flight(bench: &Bench, jobs: u32) -> Result<Measure> {
+    let database = bench.server.database("ours").await?;
+    let target = ScriptedServer::start(|_| {
+        Response::json(200, json!({ "made": "x".repeat(190) })).delay(Duration::from_secs(4))
+    });
+    let target = target.await?;
+    sell(&database, &target.url("/"), jobs).await?;
+    let env = [
+        ("DATABASE_URL", database.url.clone()),
+        ("SIGNING_SECRET", "a secret for nobody, of more than 32 bytes".into()),
+        ("CONCURRENCY", jobs.to_string()),
+        ("ALLOW_PRIVATE_TARGETS", "true".into()),
+        ("LOG_LEVEL", "error".into()),
+    ];
+    let env = env.map(|(name, value)| (name.to_owned(), value));
+    let poller = Function::new(bench.functions.join("poller"), env.to_vec()).timeout(Duration::from_secs(60));
+    let tick = poller.start_invoke(&json!({}));
+    let pid = tick.pid().await.ok_or("no process")?;
+    let start = Instant::now();
+    while target.requests().len() < jobs as usize && start.elapsed() < Duration::from_secs(20) {
+        sleep(Duration::from_millis(20)).await;
+    }
+    let reached = target.requests().len() as f64;
+    let tick = tick.wait();
+    let (summary, peak) = tokio::join!(tick, peak_while(pid));
+    let summary = summary.map_err(|error| error.to_string())?;
+    if summary["succeeded"] != jobs {
+        return Err(format!("not all succeeded: {summary}").into());
+    }
+    bench.server.drop_audited(database).await?;
+    let more = BTreeMap::from([("in_flight".to_owned(), reached), ("peak_rss_mb".to_owned(), peak)]);
+    Ok(Measure { jobs: f64::from(jobs), rate: f64::from(jobs), more, ..Measure::default() })
+}
+
+async fn sell(database: &Database, url: &str, jobs: u32) -> Result<()> {
+    let sql = format!(
+        "UPDATE punchcard.kinds SET url = '{url}' WHERE name = 'bench.http';
+         SELECT count(punchcard.enqueue({account}, 'bench.http', to_json(repeat('x', 1000)))) FROM generate_series(1, {jobs})",
+        account = account("1"),
+    );
+    Ok(database.client.batch_execute(&sql).await?)
+}
+
+/// The highest resident set of a process until it is idle again, in MB (proc(5): VmHWM). Linux only.
+async fn peak_while(pid: u32) -> f64 {
+    sleep(Duration::from_secs(3)).await;
+    let status =
+        std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib: f64 = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0.0);
+    kib / 1_024.0
+}
