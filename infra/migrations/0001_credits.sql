@@ -5,18 +5,12 @@ REVOKE ALL ON SCHEMA punchcard FROM PUBLIC;
 -- A function is everybody's once it is created (no default can be set for a schema alone): each migration that adds one
 -- revokes it, as 0005_access does for all that come before it.
 
--- A timestamp as the API writes it: RFC 3339, UTC, microseconds.
-CREATE FUNCTION punchcard.rfc3339(t timestamptz) RETURNS text
-    LANGUAGE sql STABLE PARALLEL SAFE AS $$
-    SELECT pg_catalog.to_char(t AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
-$$;
-
 -- One row for each payer, in share 0. Every movement locks it, so that no two can spend the same credit; for an
 -- account so busy that its buyers queue up for that lock, `spread_account` adds shares (ADR 0008).
 CREATE TABLE punchcard.accounts (
     id          uuid NOT NULL,                         -- a user's id by default; any payer in general
-    share       smallint NOT NULL DEFAULT 0 CHECK (share BETWEEN 0 AND 63),
-    spread      smallint NOT NULL DEFAULT 1 CHECK (spread BETWEEN 1 AND 64),  -- in share 0: how many shares buyers use
+    share       smallint NOT NULL DEFAULT 0,           -- 0 to 63
+    spread      smallint NOT NULL DEFAULT 1,           -- in share 0: how many shares buyers use
     available   bigint NOT NULL DEFAULT 0,             -- free to spend
     held        bigint NOT NULL DEFAULT 0,             -- set aside for unfinished jobs
     created_at  timestamptz NOT NULL DEFAULT now(),

@@ -60,12 +60,14 @@ EXCEPTION WHEN data_exception THEN
 END $$;
 
 -- Buys a job: key, price, hold, ledger entry, job and its place in the queue in one call, all or nothing.
--- Answers the job; `replayed` when the key had bought it before. Refuses by raising:
+-- Answers what the caller does not know; `replayed` when the key had bought the job before (jobs_now has it as it is
+-- now). Refuses by raising:
 --   PT402 insufficient_credits · PT422 unknown_kind, idempotency_mismatch, invalid_*
 CREATE FUNCTION punchcard.enqueue(
     p_account_id uuid, p_kind text, p_input json DEFAULT '{}', p_key text DEFAULT NULL,
     p_priority integer DEFAULT 0, p_run_at timestamptz DEFAULT NULL,
-    OUT job punchcard.jobs_now, OUT replayed boolean)
+    OUT job_id uuid, OUT price bigint, OUT max_attempts smallint, OUT run_at timestamptz, OUT created_at timestamptz,
+    OUT expires_at timestamptz, OUT replayed boolean)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
     offer punchcard.kinds;
@@ -73,9 +75,6 @@ DECLARE
     bought punchcard.jobs;
     balance record;
     share smallint := 0;
-    new_id uuid := punchcard.uuid_v7();
-    due_at timestamptz := now();
-    ends_at timestamptz;
 BEGIN
     IF p_account_id IS NULL OR p_kind IS NULL OR p_input IS NULL THEN
         RAISE EXCEPTION 'invalid_request' USING ERRCODE = 'PT422',
@@ -84,11 +83,10 @@ BEGIN
     IF p_priority IS NULL OR p_priority NOT BETWEEN -10 AND 10 THEN
         RAISE EXCEPTION 'invalid_priority' USING ERRCODE = 'PT422', DETAIL = 'A priority is from -10 to 10.';
     END IF;
-    IF p_run_at > due_at THEN
-        due_at := p_run_at;
-        IF due_at > now() + interval '30 days' THEN
-            RAISE EXCEPTION 'invalid_run_at' USING ERRCODE = 'PT422', DETAIL = 'A job waits for 30 days at most.';
-        END IF;
+    created_at := now();
+    run_at := greatest(p_run_at, created_at);
+    IF run_at > created_at + interval '30 days' THEN
+        RAISE EXCEPTION 'invalid_run_at' USING ERRCODE = 'PT422', DETAIL = 'A job waits for 30 days at most.';
     END IF;
     IF octet_length(p_input::text) > 65536 OR position('\u0000' IN p_input::text) > 0 THEN
         PERFORM punchcard.check_input(p_input);
@@ -109,12 +107,14 @@ BEGIN
         IF NOT FOUND THEN
             RAISE EXCEPTION 'unknown_kind' USING ERRCODE = 'PT422', DETAIL = 'No such kind is offered.';
         END IF;
-        ends_at := due_at + make_interval(secs => offer.life_seconds);
+        job_id := punchcard.uuid_v7();
+        price := offer.price;
+        max_attempts := offer.max_attempts;
+        expires_at := run_at + make_interval(secs => offer.life_seconds);
         -- A twin in flight with the same key is waited for here, by the unique index.
         INSERT INTO punchcard.jobs (account_id, id, kind, price, priority, max_attempts, scheduled_at, expires_at,
                                     idempotency_key, request_hash, input)
-        VALUES (p_account_id, new_id, p_kind, offer.price, p_priority, offer.max_attempts, due_at, ends_at,
-                p_key, hash, p_input)
+        VALUES (p_account_id, job_id, p_kind, price, p_priority, max_attempts, run_at, expires_at, p_key, hash, p_input)
         ON CONFLICT (account_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
         replayed := NOT FOUND;
         IF replayed THEN
@@ -128,20 +128,23 @@ BEGIN
             RAISE EXCEPTION 'idempotency_mismatch' USING ERRCODE = 'PT422',
                 DETAIL = 'This key was used for another request.';
         END IF;
-        SELECT * INTO STRICT job FROM punchcard.jobs_now n WHERE n.account_id = p_account_id AND n.id = bought.id;
+        job_id := bought.id;
+        price := bought.price;
+        max_attempts := bought.max_attempts;
+        run_at := bought.scheduled_at;
+        created_at := bought.created_at;
+        expires_at := bought.expires_at;
         RETURN;
     END IF;
 
-    IF offer.price > 0 THEN
-        balance := punchcard.hold_credits(p_account_id, offer.price);
-        INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
-        VALUES (p_account_id, 'hold', offer.price, balance.share, balance.available, balance.held, new_id);
+    IF price > 0 THEN
+        balance := punchcard.hold_credits(p_account_id, price);
         share := balance.share;
+        INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
+        VALUES (p_account_id, 'hold', price, share, balance.available, balance.held, job_id);
     END IF;
     INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, priority, max_attempts, run_at, expires_at)
-    VALUES (new_id, p_account_id, share, p_kind, offer.price, p_priority, offer.max_attempts, due_at, ends_at);
-    job := ROW(new_id, p_account_id, p_kind, 'queued', offer.price, p_priority, 0, offer.max_attempts, p_input, NULL,
-               NULL, due_at, now(), NULL, NULL, ends_at, NULL);
+    VALUES (job_id, p_account_id, share, p_kind, price, p_priority, max_attempts, run_at, expires_at);
 END $$;
 
 -- Buys up to 1,000 jobs of one account in one call, all or nothing: p_jobs is an array of objects with `kind` and,
@@ -365,25 +368,27 @@ BEGIN
         INSERT INTO punchcard.outcomes (job_id, account_id, status, attempt, started_at, finished_at, output, error)
         SELECT e.job_id, e.account_id, e.status, e.attempt, e.started_at, clock_timestamp(), e.output, e.error
         FROM ended e
-    ), movement AS MATERIALIZED (
-        SELECT e.account_id, e.share, e.job_id, e.price, CASE e.status WHEN 'succeeded' THEN 0 ELSE e.price END AS back
-        FROM ended e WHERE e.price > 0
     ), moved AS (
+        -- The account moves once; its jobs go along, so that nothing is joined with itself.
         UPDATE punchcard.accounts a
         SET available = a.available + m.back, held = a.held - m.price
-        FROM (SELECT account_id, share, sum(back)::bigint AS back, sum(price)::bigint AS price
-              FROM movement GROUP BY account_id, share ORDER BY account_id, share) m
+        FROM (SELECT e.account_id, e.share, sum(e.price)::bigint AS price,
+                     coalesce(sum(e.price) FILTER (WHERE e.status = 'failed'), 0)::bigint AS back,
+                     array_agg(e.job_id) AS job_ids, array_agg(e.price) AS prices, array_agg(e.status) AS statuses
+              FROM ended e WHERE e.price > 0
+              GROUP BY e.account_id, e.share ORDER BY e.account_id, e.share) m
         WHERE a.id = m.account_id AND a.share = m.share
-        RETURNING a.id, a.share, a.available, a.held
+        RETURNING a.id, a.share, a.available, a.held, m.job_ids, m.prices, m.statuses
     ), entered AS (
-        -- The account moved once; each job still gets an entry of its own, with the balances after it.
+        -- Each job still gets an entry of its own, with the balances after it.
         INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
-        SELECT m.account_id, CASE m.back WHEN 0 THEN 'capture' ELSE 'release' END::punchcard.entry_kind, m.price,
-               m.share, a.available - (sum(m.back) OVER later - m.back), a.held + (sum(m.price) OVER later - m.price),
-               m.job_id
-        FROM movement m JOIN moved a ON a.id = m.account_id AND a.share = m.share
-        WINDOW later AS (PARTITION BY m.account_id, m.share ORDER BY m.job_id DESC)
-        ORDER BY m.account_id, m.share, m.job_id
+        SELECT a.id, CASE e.status WHEN 'failed' THEN 'release' ELSE 'capture' END::punchcard.entry_kind, e.price,
+               a.share,
+               a.available - coalesce(sum(e.price) FILTER (WHERE e.status = 'failed') OVER later, 0),
+               a.held + coalesce(sum(e.price) OVER later, 0), e.job_id
+        FROM moved a, unnest(a.job_ids, a.prices, a.statuses) WITH ORDINALITY AS e (job_id, price, status, n)
+        WINDOW later AS (PARTITION BY a.id, a.share ORDER BY e.n DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+        ORDER BY a.id, a.share, e.n
     )
     SELECT e.job_id, e.status FROM ended e
     UNION ALL SELECT a.job_id, 'queued' FROM again a;

@@ -91,7 +91,7 @@ async fn settling_the_same_accounts_in_opposite_order_never_deadlocks() {
         let client = connect(&bench.direct_url).await;
         let mut ids = Vec::new();
         for account in accounts {
-            let sql = format!("SELECT (job).id FROM punchcard.enqueue('{account}', 'qr.svg', '{round}')");
+            let sql = format!("SELECT job_id FROM punchcard.enqueue('{account}', 'qr.svg', '{round}')");
             ids.push(client.query_typed(&sql, &[]).await.unwrap()[0].get::<_, uuid::Uuid>(0));
         }
         let list: Vec<_> = ids.iter().map(|id| format!("'{id}'")).collect();

@@ -6,7 +6,7 @@ use serde_json::{json, value::RawValue};
 use sha2::{Digest, Sha256};
 use shared::{
     db::jobs::{JobFilter, NewJob},
-    domain::{Deadline, Status},
+    domain::{Deadline, Status, Timestamp},
 };
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 use uuid::Uuid;
@@ -109,8 +109,8 @@ fn timestamp(text: &str) -> Result<String, ApiError> {
     }
     let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| invalid())?;
     // PostgreSQL knows no year 0; whatever is past runs now.
-    let time = time.checked_to_offset(UtcOffset::UTC).ok_or_else(invalid)?.max(OffsetDateTime::UNIX_EPOCH);
-    time.format(&Rfc3339).map_err(|_| invalid())
+    let time = time.checked_to_offset(UtcOffset::UTC).ok_or_else(invalid)?;
+    Ok(Timestamp(time.max(OffsetDateTime::UNIX_EPOCH)).to_string())
 }
 
 /// `POST /api/jobs`: holds the price and queues the job. 202; a replay of its key is 200 with the job as it is now.

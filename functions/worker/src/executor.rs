@@ -79,8 +79,8 @@ impl<'a> Executor<'a> {
         });
     }
 
-    /// Waits until a job finishes, outcomes are due for settling, or `wake`. Answers whether a job finished.
-    pub(crate) async fn next(&mut self, deadline: Deadline, wake: Option<Instant>) -> bool {
+    /// Waits until a job finishes, outcomes are due for settling, or `wake`.
+    pub(crate) async fn next(&mut self, deadline: Deadline, wake: Option<Instant>) {
         let never = Instant::now() + Duration::from_secs(3_600);
         let settle_at = self.settle_at.unwrap_or(never);
         tokio::select! {
@@ -92,10 +92,9 @@ impl<'a> Executor<'a> {
                 if self.settled.len() >= SETTLE_LIMIT {
                     self.flush(deadline).await;
                 }
-                true
             }
-            () = sleep_until(settle_at) => { self.flush(deadline).await; false }
-            () = sleep_until(wake.unwrap_or(never)) => false,
+            () = sleep_until(settle_at) => self.flush(deadline).await,
+            () = sleep_until(wake.unwrap_or(never)) => {}
         }
     }
 

@@ -24,6 +24,8 @@ const RESCUE_LIMIT: usize = 1_000;
 const CLAIM_LIMIT: usize = 500;
 /// How often a lingering tick looks for due jobs.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// How often a tick whose last jobs are still running looks for due ones.
+const LOOK_ANYWAY_EVERY: Duration = Duration::from_secs(1);
 /// How long a few free slots wait for more, before they are worth a statement.
 const REFILL_AFTER: Duration = Duration::from_millis(250);
 /// How often a claim looks at everything that is due, not just at what comes after the last claim: a few jobs become
@@ -68,8 +70,10 @@ pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, 
         let free = worker.config.concurrency - executor.in_flight();
         // Half of the slots free is worth a statement at once; a few are, every now and then.
         let refill = if free * 2 >= worker.config.concurrency { last_look } else { last_look + REFILL_AFTER };
-        let look =
-            next_look.filter(|_| free > 0 && deadline.left() > Duration::ZERO).map(|at| at.max(refill));
+        // As long as this invocation lives anyway, it looks now and then for what has become due.
+        let anyway = (executor.in_flight() > 0 && failed.is_none()).then(|| last_look + LOOK_ANYWAY_EVERY);
+        let look = next_look.or(anyway).map(|at| at.max(refill));
+        let look = look.filter(|_| free > 0 && deadline.left() > Duration::ZERO);
         if look.is_some_and(|at| at <= Instant::now()) {
             let limit = free.min(CLAIM_LIMIT);
             last_look = Instant::now();
@@ -99,11 +103,7 @@ pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, 
                 true => None,
             };
         } else if executor.in_flight() > 0 {
-            let finished = executor.next(deadline, look).await;
-            // A slot came free: there may be more to do, as long as this invocation lives anyway.
-            if finished && next_look.is_none() && failed.is_none() && executor.in_flight() > 0 {
-                next_look = Some(Instant::now() + Duration::from_secs(1));
-            }
+            executor.next(deadline, look).await;
         } else {
             executor.flush(deadline).await;
             match look {

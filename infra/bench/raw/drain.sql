@@ -1,2 +1,2 @@
--- drain: finishes a batch and claims the next, until none is left.
-SELECT coalesce(raw.finish_and_claim(:ids::uuid[], :batch), '{}') AS ids \gset
+-- drain: finishes a batch and claims the next, with their inputs, until none is left.
+SELECT coalesce(ids, '{}') AS ids, inputs AS inputs FROM raw.finish_and_claim(:ids::uuid[], :batch) \gset

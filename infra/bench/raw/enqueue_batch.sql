@@ -5,7 +5,7 @@ WITH charged AS (
 ), job AS (
     INSERT INTO raw.jobs (account_id, kind, price, input)
     SELECT c.id, w.kind, 1, w.input::json
-    FROM charged c, unnest(array_fill('bench.noop'::text, ARRAY[1000]), array_fill(:input::text, ARRAY[1000])) AS w (kind, input)
+    FROM charged c, sent s, unnest(s.kinds, s.inputs) AS w (kind, input)
     RETURNING id
 )
 INSERT INTO raw.ledger (account_id, kind, amount, available_after, held_after, job_id)

@@ -55,11 +55,9 @@ BEGIN
 END $$;
 
 -- Finishes what was claimed and claims as many again, in one round trip.
-CREATE FUNCTION raw.finish_and_claim(p_ids uuid[], p_limit integer) RETURNS uuid[]
+CREATE FUNCTION raw.finish_and_claim(p_ids uuid[], p_limit integer, OUT ids uuid[], OUT inputs text)
     LANGUAGE plpgsql
-    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
-DECLARE
-    claimed uuid[];
+    SET enable_seqscan = off SET jit = off AS $$
 BEGIN
     WITH done AS (
         UPDATE raw.jobs j SET status = 'succeeded', finished_at = now(), output = to_json(repeat('x', 198))
@@ -79,6 +77,5 @@ BEGIN
             ORDER BY d.run_at, d.id LIMIT p_limit FOR UPDATE SKIP LOCKED))
         RETURNING j.id, j.input
     )
-    SELECT array_agg(n.id) INTO claimed FROM next n;
-    RETURN claimed;
+    SELECT array_agg(n.id), string_agg(n.input::text, ',') INTO ids, inputs FROM next n;
 END $$;

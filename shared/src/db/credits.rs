@@ -5,7 +5,7 @@ use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
 use super::{Again, Db, DbError};
-use crate::domain::Deadline;
+use crate::domain::{Deadline, Timestamp};
 
 pub(crate) const FIND: &str = include_str!("credits/find.sql");
 pub(crate) const ENTRIES: &str = include_str!("credits/entries.sql");
@@ -44,7 +44,7 @@ pub struct Entry {
     /// Why, in the words of whoever moved it.
     pub reason: Option<String>,
     /// When.
-    pub created_at: String,
+    pub created_at: Timestamp,
 }
 
 /// Something that must never be.
@@ -70,7 +70,7 @@ impl Entry {
             job_id: row.get(6),
             idempotency_key: row.get(7),
             reason: row.get(8),
-            created_at: row.get(9),
+            created_at: Timestamp(row.get(9)),
         }
     }
 }

@@ -8,7 +8,7 @@ use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
 use super::{Again, Db, DbError};
-use crate::domain::{Backoff, Deadline, Lease, Status, Target, Verdict};
+use crate::domain::{Backoff, Deadline, Lease, Status, Target, Timestamp, Verdict};
 
 /// Buys a job; public for the benchmark that runs it as it is.
 pub const ENQUEUE: &str = include_str!("jobs/enqueue.sql");
@@ -45,15 +45,15 @@ pub struct Job {
     /// Starts there may be.
     pub max_attempts: i16,
     /// Not before; of a job to be tried again, when.
-    pub run_at: String,
+    pub run_at: Timestamp,
     /// When it was queued.
-    pub created_at: String,
+    pub created_at: Timestamp,
     /// When it was first claimed.
-    pub started_at: Option<String>,
+    pub started_at: Option<Timestamp>,
     /// When it became final.
-    pub finished_at: Option<String>,
+    pub finished_at: Option<Timestamp>,
     /// Unfinished by then, it fails.
-    pub expires_at: String,
+    pub expires_at: Timestamp,
     /// What became of its price.
     pub credits: JobCredits,
 }
@@ -98,11 +98,11 @@ impl Job {
             input: json(row.get(7))?,
             output: row.get::<_, Option<String>>(8).map(json).transpose()?,
             error: row.get::<_, Option<String>>(9).map(json).transpose()?,
-            run_at: row.get(10),
-            created_at: row.get(11),
-            started_at: row.get(12),
-            finished_at: row.get(13),
-            expires_at: row.get(14),
+            run_at: Timestamp(row.get(10)),
+            created_at: Timestamp(row.get(11)),
+            started_at: row.get::<_, Option<_>>(12).map(Timestamp),
+            finished_at: row.get::<_, Option<_>>(13).map(Timestamp),
+            expires_at: Timestamp(row.get(14)),
             priority: row.get(15),
         })
     }
@@ -199,7 +199,8 @@ pub struct Rescued {
 }
 
 impl Db {
-    /// Holds the kind's price and queues the job, or answers the job that `key` bought before.
+    /// Holds the kind's price and queues the job, in one statement; or answers the job that `key` bought before, as it
+    /// is now, by a second one.
     ///
     /// # Errors
     /// [`DbError::Refused`] with `insufficient_credits` (402), `unknown_kind` or `idempotency_mismatch` (422).
@@ -220,7 +221,31 @@ impl Db {
         ];
         let rows = self.rows(ENQUEUE, &params, Again::if_keyed(key), deadline).await?;
         let row = rows.first().ok_or_else(|| DbError::Broken("enqueue answered no row".into()))?;
-        Ok(Enqueued { job: Job::from_row(row)?, replayed: row.get(16) })
+        let id = row.get(0);
+        if row.get(6) {
+            let now = self.find_job(id, Some(account_id), deadline).await?;
+            let now = now.ok_or_else(|| DbError::Broken("a replayed job is not there".into()))?;
+            return Ok(Enqueued { job: now, replayed: true });
+        }
+        let job = Job {
+            id,
+            kind: job.kind.to_owned(),
+            account_id,
+            status: Status::Queued,
+            priority: job.priority,
+            input: job.input.to_owned(),
+            output: None,
+            error: None,
+            attempt: 0,
+            max_attempts: row.get(2),
+            run_at: Timestamp(row.get(3)),
+            created_at: Timestamp(row.get(4)),
+            started_at: None,
+            finished_at: None,
+            expires_at: Timestamp(row.get(5)),
+            credits: JobCredits::of(Status::Queued, row.get(1)),
+        };
+        Ok(Enqueued { job, replayed: false })
     }
 
     /// Buys up to 1,000 jobs, all or nothing, or answers the batch that `key` bought before. `jobs` is a JSON array of

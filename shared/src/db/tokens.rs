@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::types::Type;
 
 use super::{Again, Db, DbError};
-use crate::domain::Deadline;
+use crate::domain::{Deadline, Timestamp};
 
 pub(crate) const VALID: &str = include_str!("tokens/valid.sql");
 pub(crate) const CREATE: &str = include_str!("tokens/create.sql");
@@ -36,7 +36,7 @@ pub struct TokenRow {
     /// What it may do.
     pub scopes: Vec<String>,
     /// Since when.
-    pub created_at: String,
+    pub created_at: Timestamp,
 }
 
 /// What is kept of a token: its SHA-256.
@@ -86,7 +86,7 @@ impl Db {
                 name: row.get(0),
                 slot: row.get(1),
                 scopes: row.get(2),
-                created_at: row.get(3),
+                created_at: Timestamp(row.get(3)),
             })
             .collect())
     }

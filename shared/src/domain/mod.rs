@@ -4,7 +4,9 @@ pub mod deadline;
 pub mod job;
 pub mod json;
 pub mod retry;
+pub mod timestamp;
 
 pub use deadline::Deadline;
 pub use job::{ErrorCode, JobError, Lease, Outcome, Status, Target, Verdict};
 pub use retry::Backoff;
+pub use timestamp::Timestamp;

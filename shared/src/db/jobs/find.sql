@@ -1,7 +1,7 @@
 -- find: one job, of one account ($2) or of any (NULL).
 SELECT id, account_id, kind, status, price, attempt, max_attempts, input::text, output::text, error::text,
-       punchcard.rfc3339(run_at), punchcard.rfc3339(created_at), punchcard.rfc3339(started_at),
-       punchcard.rfc3339(finished_at), punchcard.rfc3339(expires_at), priority
+       run_at, created_at, started_at,
+       finished_at, expires_at, priority
 FROM punchcard.jobs_now
 WHERE id = $1
   AND account_id = coalesce($2::uuid, (SELECT account_id FROM punchcard.queue WHERE job_id = $1),
