@@ -6,7 +6,8 @@ use serde_json::Value;
 
 use crate::support::{Bench, claims, sign};
 
-const ANSWERS: [(&str, u64); 11] = [
+const ANSWERS: [(&str, u64); 12] = [
+    ("api-create-batch", 202),
     ("api-create-job", 202),
     ("api-create-job-base64", 202),
     ("api-create-job-for-account", 202),
@@ -36,10 +37,10 @@ async fn every_sample_gets_its_answer() {
         let answer = bench.request(sample(name)).await;
         assert_eq!(answer.status, status, "{name}: {}", answer.body);
     }
-    for again in ["api-create-job", "api-grant-credits"] {
+    for again in ["api-create-batch", "api-create-job", "api-grant-credits"] {
         assert_eq!(bench.request(sample(again)).await.status, 200, "{again}, a second time");
     }
-    assert_eq!(bench.poller().invoke(&sample("poller-tick")).await.unwrap()["succeeded"], 3);
+    assert_eq!(bench.poller().invoke(&sample("poller-tick")).await.unwrap()["succeeded"], 5);
 
     let tested: BTreeSet<_> = ANSWERS.iter().map(|(name, _)| *name).chain(["poller-tick"]).collect();
     let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());

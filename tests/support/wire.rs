@@ -32,6 +32,7 @@ pub struct Wire {
     pub url: String,
     executed: Arc<AtomicUsize>,
     named: Arc<AtomicUsize>,
+    rows: Arc<AtomicUsize>,
     fault: Arc<Mutex<Planned>>,
 }
 
@@ -48,20 +49,26 @@ impl Wire {
         let (server, database) = rest.split_once('/').expect("host/database");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("{before}@{}/{database}", listener.local_addr().expect("an address"));
-        let wire = Self { url, executed: Arc::default(), named: Arc::default(), fault: Arc::default() };
+        let wire = Self {
+            url,
+            executed: Arc::default(),
+            named: Arc::default(),
+            rows: Arc::default(),
+            fault: Arc::default(),
+        };
         let server = server.to_owned();
-        let (executed, named, fault) =
-            (Arc::clone(&wire.executed), Arc::clone(&wire.named), Arc::clone(&wire.fault));
+        let (executed, named) = (Arc::clone(&wire.executed), Arc::clone(&wire.named));
+        let (rows, fault) = (Arc::clone(&wire.rows), Arc::clone(&wire.fault));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
                 let upstream = TcpStream::connect(&server).await.expect("PostgreSQL");
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = upstream.into_split();
-                let (executed, named, fault) =
-                    (Arc::clone(&executed), Arc::clone(&named), Arc::clone(&fault));
+                let (executed, named) = (Arc::clone(&executed), Arc::clone(&named));
+                let (rows, fault) = (Arc::clone(&rows), Arc::clone(&fault));
                 tokio::spawn(async move {
                     tokio::select! {
-                        _ = answer(from_server, to_client, &fault) => {}
+                        _ = answer(from_server, to_client, &rows, &fault) => {}
                         _ = count(from_client, to_server, &executed, &named, &fault) => {}
                     }
                 });
@@ -75,6 +82,11 @@ impl Wire {
         self.executed.swap(0, Ordering::SeqCst)
     }
 
+    /// Bytes of the rows answered since the last call.
+    pub fn rows(&self) -> usize {
+        self.rows.swap(0, Ordering::SeqCst)
+    }
+
     /// Statements prepared under a name, ever.
     pub fn named(&self) -> usize {
         self.named.load(Ordering::SeqCst)
@@ -86,17 +98,20 @@ impl Wire {
     }
 }
 
-/// Forwards answers. An end of either direction ends both.
+/// Backend messages: a type byte and a length that counts itself. An end of either direction ends both.
 async fn answer(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
+    rows: &AtomicUsize,
     fault: &Mutex<Planned>,
 ) -> std::io::Result<()> {
-    let mut buffer = vec![0; 65_536];
     loop {
-        let length = from.read(&mut buffer).await?;
-        if length == 0 {
-            return Ok(());
+        let kind = from.read_u8().await?;
+        let length = from.read_u32().await?;
+        let mut message = vec![0; length as usize - 4];
+        from.read_exact(&mut message).await?;
+        if kind == b'D' {
+            rows.fetch_add(message.len(), Ordering::SeqCst);
         }
         let armed = fault.lock().unwrap().armed.take();
         match armed {
@@ -110,7 +125,9 @@ async fn answer(
             }
             None => {}
         }
-        to.write_all(&buffer[..length]).await?;
+        to.write_u8(kind).await?;
+        to.write_u32(length).await?;
+        to.write_all(&message).await?;
     }
 }
 
