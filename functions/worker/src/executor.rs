@@ -21,6 +21,9 @@ const SETTLE_AFTER: Duration = Duration::from_millis(50);
 /// How many outcomes one statement settles at most.
 const SETTLE_LIMIT: usize = 500;
 
+/// And how many bytes of output.
+const SETTLE_BYTES: usize = 4 * 1024 * 1024;
+
 /// What became of the attempts of a tick.
 #[derive(Debug, Default, Clone, Serialize)]
 pub struct Tally {
@@ -114,7 +117,7 @@ impl<'a> Executor<'a> {
         self.settle_at = None;
         let mut limit = SETTLE_LIMIT;
         while !self.settled.is_empty() {
-            let batch: Vec<_> = self.settled.drain(..self.settled.len().min(limit)).collect();
+            let batch = self.next_batch(limit);
             // Part of the margin is for this.
             let until = Deadline::after(deadline.left() + MARGIN / 2);
             match self.settle(&batch, until).await {
@@ -131,6 +134,20 @@ impl<'a> Executor<'a> {
                 }
             }
         }
+    }
+
+    /// The first verdicts: no more than `limit`, and no more than a small function can hold twice.
+    fn next_batch(&mut self, limit: usize) -> Vec<(Lease, Verdict)> {
+        let mut bytes = 0;
+        let fit = self.settled.iter().take(limit).take_while(|(_, verdict)| {
+            bytes += match verdict {
+                Verdict::Complete(output) => output.get().len(),
+                Verdict::Retry { .. } | Verdict::Fail(_) | Verdict::Return => 0,
+            };
+            bytes <= SETTLE_BYTES
+        });
+        let count = fit.count().max(1);
+        self.settled.drain(..count).collect()
     }
 
     /// Sends the verdicts until there is an answer, or no time is left.

@@ -117,8 +117,20 @@ impl Database {
         Ok(self.client.batch_execute("CHECKPOINT").await?)
     }
 
-    /// Jobs of ours, bought as anybody would buy them, by `accounts` accounts in turn.
+    /// Jobs of ours, bought as anybody would buy them, by `accounts` accounts in turn; then a vacuum and a checkpoint.
     pub(crate) async fn fill(&self, jobs: u32, accounts: u32, priority: &str, run_at: &str) -> Result<()> {
+        self.fill_more(jobs, accounts, priority, run_at).await?;
+        self.settle_down().await
+    }
+
+    /// The same without either.
+    pub(crate) async fn fill_more(
+        &self,
+        jobs: u32,
+        accounts: u32,
+        priority: &str,
+        run_at: &str,
+    ) -> Result<()> {
         for from in (0..jobs).step_by(50_000) {
             let until = jobs.min(from + 50_000);
             let sql = format!(
@@ -128,7 +140,7 @@ impl Database {
             );
             self.client.batch_execute(&sql).await?;
         }
-        self.settle_down().await
+        Ok(())
     }
 
     /// Jobs of the raw tables.

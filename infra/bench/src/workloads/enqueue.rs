@@ -45,13 +45,16 @@ pub(crate) async fn run(bench: &Bench) -> Result<()> {
     ];
     bench.compare("enqueue through PgBouncer, 16 clients", contenders).await?;
 
-    let load = (16, 1, seconds);
-    let contenders = vec![
-        ("ours, spread over 8".into(), contender(bench, "ours", ours(), load, Setting::Spread)),
-        ("ours, not spread".into(), contender(bench, "ours", ours(), load, Setting::Plain)),
-        ("raw, one statement".into(), raw(bench, "enqueue.sql", load)?),
-    ];
-    bench.compare("enqueue, 16 clients, one hot account", contenders).await
+    for clients in [1, 16] {
+        let load = (clients, 1, seconds);
+        let contenders = vec![
+            ("ours, spread over 8".into(), contender(bench, "ours", ours(), load, Setting::Spread)),
+            ("ours, not spread".into(), contender(bench, "ours", ours(), load, Setting::Plain)),
+            ("raw, one statement".into(), raw(bench, "enqueue.sql", load)?),
+        ];
+        bench.compare(&format!("enqueue, {clients} clients, one hot account"), contenders).await?;
+    }
+    Ok(())
 }
 
 pub(crate) async fn batch(bench: &Bench) -> Result<()> {
