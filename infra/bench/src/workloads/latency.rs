@@ -28,10 +28,17 @@ pub(crate) async fn soak(bench: &Bench) -> Result<()> {
 async fn flow(bench: &Bench, rate: u32, seconds: u32, readers: u32) -> Result<Measure> {
     let database = bench.server.database("ours").await?;
     database.settle_down().await?;
-    let poller = poller(bench, &database, 30_000);
+    let poller = poller(bench, &database, 55_000).timeout(Duration::from_secs(120));
     let meter = Meter::start(&bench.server, &database.name).await?;
-    let tick = poller.start_invoke(&json!({}));
-    tick.pid().await;
+    // A tick follows the last one; the first is there before the first job.
+    let first = poller.start_invoke(&json!({}));
+    first.pid().await;
+    let ticks = tokio::spawn(async move {
+        let mut last = first.wait().await;
+        while last.is_ok() {
+            last = poller.invoke(&json!({})).await;
+        }
+    });
     let until = Instant::now() + Duration::from_secs(u64::from(seconds));
     for number in 0..readers {
         tokio::spawn(read_for_two_minutes_each(
@@ -48,7 +55,7 @@ async fn flow(bench: &Bench, rate: u32, seconds: u32, readers: u32) -> Result<Me
     measure.dead_rows = dead_rows(&database).await? / answer.transactions;
     measure.more = latencies(&database).await?;
     measure.more.insert("backlog".into(), backlog);
-    drop(poller);
+    ticks.abort();
     if readers == 0 {
         bench.server.drop_audited(database).await?;
     } else {
