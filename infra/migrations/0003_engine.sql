@@ -49,11 +49,15 @@ EXCEPTION WHEN untranslatable_character THEN
     RAISE EXCEPTION 'nul_character' USING ERRCODE = 'PT422', DETAIL = 'An input cannot contain \u0000.';
 END $$;
 
--- What a key was used for, as a hash. jsonb writes equal inputs alike, whatever their spacing and order of keys; what
+-- What a key was used for, as a hash; refuses what is no key. jsonb writes equal inputs alike, whatever their spacing and order of keys; what
 -- it cannot hold (1e-20000, a lone surrogate) counts as it is written.
-CREATE FUNCTION punchcard.request_hash(p_what text, p_input json) RETURNS bytea
+CREATE FUNCTION punchcard.request_hash(p_key text, p_what text, p_input json) RETURNS bytea
     LANGUAGE plpgsql AS $$
 BEGIN
+    IF p_key !~ '^[\x20-\x7e]{1,128}$' THEN
+        RAISE EXCEPTION 'invalid_idempotency_key' USING ERRCODE = 'PT422',
+            DETAIL = 'A key has 1 to 128 printable ASCII characters.';
+    END IF;
     RETURN sha256(convert_to(p_what || E'\n' || p_input::jsonb::text, 'UTF8'));
 EXCEPTION WHEN data_exception THEN
     RETURN sha256(convert_to(p_what || E'\n' || p_input::text, 'UTF8'));
@@ -93,11 +97,8 @@ BEGIN
     END IF;
 
     IF p_key IS NOT NULL THEN
-        IF p_key !~ '^[\x20-\x7e]{1,128}$' THEN
-            RAISE EXCEPTION 'invalid_idempotency_key' USING ERRCODE = 'PT422',
-                DETAIL = 'A key has 1 to 128 printable ASCII characters.';
-        END IF;
-        hash := punchcard.request_hash(concat_ws(E'\n', p_kind, p_priority, extract(epoch FROM p_run_at)), p_input);
+        hash := punchcard.request_hash(p_key, concat_ws(E'\n', p_kind, p_priority, extract(epoch FROM p_run_at)),
+                                       p_input);
         SELECT * INTO bought FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.idempotency_key = p_key;
         replayed := FOUND;
     END IF;
@@ -147,6 +148,20 @@ BEGIN
     VALUES (job_id, p_account_id, share, p_kind, price, p_priority, max_attempts, run_at, expires_at);
 END $$;
 
+-- The batch whose key p_first carries, as it is now, if the key was used for the same.
+CREATE FUNCTION punchcard.replay_batch(p_first punchcard.jobs, p_hash bytea)
+    RETURNS TABLE (id uuid, kind text, status text, price bigint, replayed boolean)
+    LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_first.request_hash <> p_hash THEN
+        RAISE EXCEPTION 'idempotency_mismatch' USING ERRCODE = 'PT422',
+            DETAIL = 'This key was used for another request.';
+    END IF;
+    RETURN QUERY
+    SELECT n.id, n.kind, n.status, n.price, true FROM punchcard.jobs_now n
+    WHERE n.account_id = p_first.account_id AND n.batch_id = p_first.batch_id ORDER BY n.id;
+END $$;
+
 -- Buys up to 1,000 jobs of one account in one call, all or nothing: p_jobs is an array of objects with `kind` and,
 -- as wished, `input`, `priority`, `run_at`. One hold for each. The key names the whole batch.
 -- Answers the jobs in their order. Refuses as `enqueue` does, and says which job.
@@ -157,7 +172,7 @@ CREATE FUNCTION punchcard.enqueue_batch(p_account_id uuid, p_jobs json, p_key te
 #variable_conflict use_column
 DECLARE
     hash bytea;
-    first punchcard.jobs;
+    bought punchcard.jobs;
     wanted record;
     ids uuid[];
     balance record;
@@ -169,11 +184,13 @@ BEGIN
         RAISE EXCEPTION 'invalid_batch' USING ERRCODE = 'PT422', DETAIL = 'A batch is an array of 1 to 1000 jobs.';
     END IF;
     IF p_key IS NOT NULL THEN
-        IF p_key !~ '^[\x20-\x7e]{1,128}$' THEN
-            RAISE EXCEPTION 'invalid_idempotency_key' USING ERRCODE = 'PT422',
-                DETAIL = 'A key has 1 to 128 printable ASCII characters.';
+        hash := punchcard.request_hash(p_key, 'batch', p_jobs);
+        -- Before anything else is looked at: what was bought stays bought, whatever has become of its kind.
+        SELECT * INTO bought FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.idempotency_key = p_key;
+        IF FOUND THEN
+            RETURN QUERY SELECT * FROM punchcard.replay_batch(bought, hash);
+            RETURN;
         END IF;
-        hash := punchcard.request_hash('batch', p_jobs);
     END IF;
 
     -- The jobs as parallel arrays: read once, used by each statement below.
@@ -215,15 +232,9 @@ BEGIN
                 wanted.run_ats[1], wanted.run_ats[1] + wanted.lives[1], p_key, hash, batch, wanted.inputs[1])
         ON CONFLICT (account_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
         IF NOT FOUND THEN
-            SELECT * INTO STRICT first FROM punchcard.jobs j
+            SELECT * INTO STRICT bought FROM punchcard.jobs j
             WHERE j.account_id = p_account_id AND j.idempotency_key = p_key;
-            IF first.request_hash <> hash THEN
-                RAISE EXCEPTION 'idempotency_mismatch' USING ERRCODE = 'PT422',
-                    DETAIL = 'This key was used for another request.';
-            END IF;
-            RETURN QUERY
-            SELECT n.id, n.kind, n.status, n.price, true FROM punchcard.jobs_now n
-            WHERE n.account_id = p_account_id AND n.batch_id = first.batch_id ORDER BY n.id;
+            RETURN QUERY SELECT * FROM punchcard.replay_batch(bought, hash);
             RETURN;
         END IF;
     END IF;

@@ -94,6 +94,11 @@ async fn the_key_names_the_whole_batch() {
     assert_eq!(bench.balance(account).await, (0, 30));
     let other = post(&bench, account, &jobs(29), Some("k")).await;
     assert_eq!((other.status, &other.body["code"]), (422, &json!("idempotency_mismatch")));
+    // Also once the kind is not sold any more: what was bought stays bought.
+    bench.sql("UPDATE punchcard.kinds SET retired_at = now() WHERE name = 'qr.svg'").await;
+    let late = post(&bench, account, &batch, Some("k")).await;
+    assert_eq!((late.status, &late.body["data"]), (200, &answers[0].body["data"]));
+    bench.sql("UPDATE punchcard.kinds SET retired_at = NULL WHERE name = 'qr.svg'").await;
     let single = bench.post(account, json!({ "kind": "qr.svg" }), Some("k")).await;
     assert_eq!(single.status, 422, "nor does it name a single job");
     bench.assert_audit_is_clean().await;
