@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::json;
 use shared::{
-    db::jobs::{Capacity, Cursor},
+    db::queue::{Capacity, Cursor},
     domain::{Deadline, Verdict},
 };
 

@@ -2,7 +2,7 @@
 //! no dead row of an earlier one, even while a transaction elsewhere keeps vacuum from removing them.
 
 use serde_json::Value;
-use shared::db::jobs::RESCUE;
+use shared::db::queue::RESCUE;
 
 use crate::support::{Bench, connect};
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use local::scripted::{Response, ScriptedServer};
 use serde_json::json;
 use shared::{
-    db::jobs::{Capacity, Cursor},
+    db::queue::{Capacity, Cursor},
     domain::{Deadline, Verdict},
 };
 

@@ -6,7 +6,7 @@ use serde::Serialize;
 use shared::{
     db::{
         DbError,
-        jobs::{Capacity, Cursor},
+        queue::{Capacity, Cursor},
     },
     domain::{Deadline, Lease, Status},
 };

@@ -8,6 +8,7 @@ pub mod jobs;
 pub mod kinds;
 #[cfg(feature = "migrate")]
 pub mod migrate;
+pub mod queue;
 pub mod tokens;
 
 use std::{
@@ -257,10 +258,10 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("jobs/enqueue_batch", jobs::ENQUEUE_BATCH),
     ("jobs/find", jobs::FIND),
     ("jobs/list", jobs::LIST),
-    ("jobs/claim", jobs::CLAIM),
-    ("jobs/settle", jobs::SETTLE),
-    ("jobs/rescue", jobs::RESCUE),
-    ("jobs/health", jobs::HEALTH),
+    ("queue/claim", queue::CLAIM),
+    ("queue/settle", queue::SETTLE),
+    ("queue/rescue", queue::RESCUE),
+    ("queue/health", queue::HEALTH),
     ("credits/find", credits::FIND),
     ("credits/entries", credits::ENTRIES),
     ("credits/grant", credits::GRANT),

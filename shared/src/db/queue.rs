@@ -1,0 +1,184 @@
+//! One function per statement on `queue`: what workers do with unfinished jobs.
+
+use std::{collections::HashMap, time::Duration};
+
+use tokio_postgres::{Row, types::Type};
+use uuid::Uuid;
+
+use super::{Again, Db, DbError, jobs::status};
+use crate::domain::{Backoff, Deadline, Lease, Status, Target, Verdict};
+
+pub(crate) const CLAIM: &str = include_str!("queue/claim.sql");
+pub(crate) const SETTLE: &str = include_str!("queue/settle.sql");
+/// Takes back lapsed jobs; public for the tests that explain its plan.
+pub const RESCUE: &str = include_str!("queue/rescue.sql");
+pub(crate) const HEALTH: &str = include_str!("queue/health.sql");
+
+/// What a worker can take on.
+#[derive(Debug, Clone, Copy)]
+pub struct Capacity<'a> {
+    /// How many jobs.
+    pub limit: usize,
+    /// The Rust kinds that it serves.
+    pub rust_kinds: &'a [&'a str],
+    /// Whether it calls HTTP targets.
+    pub http: bool,
+    /// The longest time limit of a job.
+    pub budget: Duration,
+    /// How long a lease must last.
+    pub lease: Duration,
+}
+
+/// Where a worker's claims have come to: for each priority, `run_at` (microseconds since 1970) and id of the last job.
+#[derive(Debug, Default)]
+pub struct Cursor(HashMap<i16, (i64, Uuid)>);
+
+impl Cursor {
+    fn advance(&mut self, priority: i16, position: (i64, Uuid)) {
+        let last = self.0.entry(priority).or_insert(position);
+        *last = position.max(*last);
+    }
+}
+
+/// What a rescue did to a job.
+#[derive(Debug)]
+pub struct Rescued {
+    /// The job.
+    pub job_id: Uuid,
+    /// `Queued` again, or `Failed` and released.
+    pub status: Status,
+}
+
+impl Db {
+    /// Claims due jobs that this worker serves, by priority, then age, from where `cursor` stands; moves it on.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer. What an unanswered claim took comes back when its leases expire.
+    pub async fn claim(
+        &self,
+        capacity: Capacity<'_>,
+        cursor: &mut Cursor,
+        deadline: Deadline,
+    ) -> Result<Vec<Lease>, DbError> {
+        let limit = i64::try_from(capacity.limit).unwrap_or(i64::MAX);
+        let budget = i32::try_from(capacity.budget.as_secs()).unwrap_or(i32::MAX);
+        let (priorities, positions): (Vec<i16>, Vec<(i64, Uuid)>) = cursor.0.iter().unzip();
+        let (run_ats, ids): (Vec<i64>, Vec<Uuid>) = positions.into_iter().unzip();
+        let params = [
+            (&limit as _, Type::INT8),
+            (&capacity.rust_kinds as _, Type::TEXT_ARRAY),
+            (&capacity.http as _, Type::BOOL),
+            (&budget as _, Type::INT4),
+            (&capacity.lease.as_secs_f64() as _, Type::FLOAT8),
+            (&priorities as _, Type::INT2_ARRAY),
+            (&run_ats as _, Type::INT8_ARRAY),
+            (&ids as _, Type::UUID_ARRAY),
+        ];
+        let rows = self.rows(CLAIM, &params, Again::Unsafe, deadline).await?;
+        for row in &rows {
+            cursor.advance(row.get(14), (row.get(15), row.get(0)));
+        }
+        Ok(rows.iter().map(lease_from_row).collect())
+    }
+
+    /// Records the verdicts, each fenced by its lease, and answers the jobs it settled: whoever is missing had
+    /// lost its lease, and nothing of it was written.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer. Sending the same verdicts again is safe.
+    pub async fn settle(
+        &self,
+        verdicts: &[(Lease, Verdict)],
+        deadline: Deadline,
+    ) -> Result<Vec<Uuid>, DbError> {
+        let mut columns = Columns::default();
+        for (lease, verdict) in verdicts {
+            columns.push(lease, verdict);
+        }
+        let params = [
+            (&columns.job_ids as _, Type::UUID_ARRAY),
+            (&columns.lease_tokens as _, Type::INT8_ARRAY),
+            (&columns.words as _, Type::TEXT_ARRAY),
+            (&columns.delays as _, Type::FLOAT8_ARRAY),
+            (&columns.outputs as _, Type::TEXT_ARRAY),
+            (&columns.errors as _, Type::TEXT_ARRAY),
+        ];
+        let rows = self.rows(SETTLE, &params, Again::Safe, deadline).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Takes back at most `limit` lapsed jobs: their lease, or their life, has expired.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer. Rescuing twice is safe.
+    pub async fn rescue(&self, limit: i64, deadline: Deadline) -> Result<Vec<Rescued>, DbError> {
+        let rows = self.rows(RESCUE, &[(&limit, Type::INT8)], Again::Safe, deadline).await?;
+        rows.iter().map(|row| Ok(Rescued { job_id: row.get(0), status: status(row.get(1))? })).collect()
+    }
+
+    /// How long the oldest due job has been waiting, if one is; also whether the database answers at all.
+    ///
+    /// # Errors
+    /// [`DbError`] when it does not.
+    pub async fn oldest_due(&self, deadline: Deadline) -> Result<Option<Duration>, DbError> {
+        let rows = self.rows(HEALTH, &[], Again::Safe, deadline).await?;
+        let seconds: Option<f64> = rows.first().and_then(|row| row.get(0));
+        Ok(seconds.map(|seconds| Duration::from_secs_f64(seconds.max(0.0))))
+    }
+}
+
+fn lease_from_row(row: &Row) -> Lease {
+    let seconds = |column: usize| Duration::from_secs(row.get::<_, i32>(column).unsigned_abs().into());
+    let count = |column: usize| row.get::<_, i16>(column).unsigned_abs().into();
+    let url: Option<String> = row.get(7);
+    let target = match url {
+        _ if row.get(9) => Target::Retired,
+        Some(url) => Target::Http { url, secret_version: row.get::<_, i32>(8).unsigned_abs() },
+        None => Target::Rust,
+    };
+    Lease {
+        job_id: row.get(0),
+        lease_token: row.get(1),
+        account_id: row.get(2),
+        kind: row.get(3),
+        attempt: count(4),
+        max_attempts: count(5),
+        input: row.get(6),
+        target,
+        timeout: seconds(10),
+        backoff: Backoff { base: seconds(11), cap: seconds(12) },
+        lasts: Duration::from_secs_f64(row.get::<_, f64>(13).max(0.0)),
+    }
+}
+
+/// Verdicts as the parallel arrays of `settle.sql`.
+#[derive(Default)]
+struct Columns<'a> {
+    job_ids: Vec<Uuid>,
+    lease_tokens: Vec<i64>,
+    words: Vec<&'static str>,
+    delays: Vec<f64>,
+    outputs: Vec<Option<&'a str>>,
+    errors: Vec<Option<String>>,
+}
+
+impl<'a> Columns<'a> {
+    fn push(&mut self, lease: &Lease, verdict: &'a Verdict) {
+        let (word, delay, output, error) = match verdict {
+            Verdict::Complete(output) => ("complete", 0.0, Some(output.get()), None),
+            Verdict::Retry { delay, error } => ("retry", delay.as_secs_f64(), None, Some(error)),
+            Verdict::Fail(error) => ("fail", 0.0, None, Some(error)),
+            Verdict::Return => ("return", 0.0, None, None),
+        };
+        let error = error.map(|error| {
+            serde_json::json!({ "code": error.code, "message": error.message, "attempt": lease.attempt })
+                .to_string()
+        });
+        self.job_ids.push(lease.job_id);
+        self.lease_tokens.push(lease.lease_token);
+        self.words.push(word);
+        self.delays.push(delay);
+        self.outputs.push(output);
+        self.errors.push(error);
+    }
+}
