@@ -111,6 +111,13 @@ impl<'a> Executor<'a> {
         self.settle_at.get_or_insert_with(|| Instant::now() + SETTLE_AFTER);
     }
 
+    /// Settles what has finished, if that is enough to be worth a statement now.
+    pub(crate) async fn flush_many(&mut self, deadline: Deadline) {
+        if self.settled.len() >= SETTLE_LIMIT / 2 {
+            self.flush(deadline).await;
+        }
+    }
+
     /// Settles what has finished. If the database is away, tries until the margin of the invocation is used up;
     /// what is not recorded then is done again once its lease has expired.
     pub(crate) async fn flush(&mut self, deadline: Deadline) {

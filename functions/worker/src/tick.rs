@@ -80,7 +80,10 @@ pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, 
             if looked_back.elapsed() > LOOK_BACK_EVERY {
                 (cursor, looked_back) = (Cursor::default(), Instant::now());
             }
-            let leases = match claim(worker, limit, (&rust_kinds, http), &mut cursor, deadline).await {
+            // What waits to be settled goes out just before the claim, in the same breath.
+            let claim = claim(worker, limit, (&rust_kinds, http), &mut cursor, deadline);
+            let ((), leases) = tokio::join!(executor.flush_many(deadline), claim);
+            let leases = match leases {
                 Ok(leases) => leases,
                 // What runs already is worth settling first; then the tick has failed.
                 Err(error) => {

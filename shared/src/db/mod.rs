@@ -12,7 +12,10 @@ pub mod queue;
 pub mod tokens;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -64,17 +67,20 @@ pub enum DbError {
     Broken(String),
 }
 
-/// The one connection of an execution environment, opened when first needed and replaced after any doubt.
+/// The one connection of an execution environment, opened when first needed and replaced after any doubt. Statements
+/// sent at the same time go through it one behind the other, without waiting for each other's answers.
 #[derive(Debug)]
 pub struct Db {
     secrets: Arc<SecretStore>,
-    connection: Mutex<Option<Connection>>,
+    connection: Mutex<Option<Arc<Connection>>>,
 }
 
 #[derive(Debug)]
 struct Connection {
     client: Client,
-    used: Instant,
+    opened: Instant,
+    /// When the last answer came, in milliseconds after `opened`.
+    used: AtomicU64,
 }
 
 /// Whether a statement may be sent again when its outcome is unknown.
@@ -109,30 +115,25 @@ impl Db {
         again: Again,
         deadline: Deadline,
     ) -> Result<Vec<Row>, DbError> {
-        let mut slot = self.connection.lock().await;
         // Once a first try may have been executed, no later failure to connect makes that undone.
         let mut unknown = None;
         for last in [false, true] {
-            let connection = match slot.take() {
-                Some(connection) if connection.is_alive(deadline).await => Ok(connection),
-                _ => self.connect(deadline).await,
-            };
-            let mut connection = match connection {
+            let connection = match self.connection(deadline).await {
                 Ok(connection) => connection,
                 Err(error) => return Err(unknown.unwrap_or(error)),
             };
             match timeout_at(deadline.instant(), connection.client.query_typed(sql, params)).await {
                 Ok(Ok(rows)) => {
-                    connection.used = Instant::now();
-                    *slot = Some(connection);
+                    connection.has_answered();
                     return Ok(rows);
                 }
                 Ok(Err(error)) => {
                     let error = classify(&error);
                     // A refusal leaves the connection sound; anything else puts it in doubt.
                     if matches!(error, DbError::Refused { .. } | DbError::Broken(_)) {
-                        connection.used = Instant::now();
-                        *slot = Some(connection);
+                        connection.has_answered();
+                    } else {
+                        self.give_up(&connection).await;
                     }
                     let retry = match error {
                         DbError::Unavailable(_) => true,
@@ -148,10 +149,29 @@ impl Db {
                     }
                 }
                 // The server goes on with a statement whose future was dropped: the connection goes with it.
-                Err(_) => return Err(DbError::Unknown("no answer in time".into())),
+                Err(_) => {
+                    self.give_up(&connection).await;
+                    return Err(DbError::Unknown("no answer in time".into()));
+                }
             }
         }
         Err(DbError::Unavailable("the connection was lost twice".into()))
+    }
+
+    /// The connection, if it still answers; else a new one.
+    async fn connection(&self, deadline: Deadline) -> Result<Arc<Connection>, DbError> {
+        let mut slot = self.connection.lock().await;
+        let connection = match slot.take() {
+            Some(connection) if connection.is_alive(deadline).await => connection,
+            _ => Arc::new(self.connect(deadline).await?),
+        };
+        *slot = Some(Arc::clone(&connection));
+        Ok(connection)
+    }
+
+    /// The next statement gets another connection; this one closes once nobody waits for it.
+    async fn give_up(&self, connection: &Arc<Connection>) {
+        self.connection.lock().await.take_if(|current| Arc::ptr_eq(current, connection));
     }
 
     async fn connect(&self, deadline: Deadline) -> Result<Connection, DbError> {
@@ -160,15 +180,22 @@ impl Db {
         let client = timeout_at(deadline.instant(), open(&secrets.database_url))
             .await
             .map_err(|_| DbError::Unavailable("connecting took too long".into()))??;
-        Ok(Connection { client, used: Instant::now() })
+        Ok(Connection { client, opened: Instant::now(), used: AtomicU64::new(0) })
     }
 }
 
 impl Connection {
+    fn has_answered(&self) {
+        let millis = u64::try_from(self.opened.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.used.store(millis, Ordering::Relaxed);
+    }
+
     /// Whether the connection still answers. Asked only after a pause: `is_closed` alone does not know about a
     /// connection that died while the process was frozen.
     async fn is_alive(&self, deadline: Deadline) -> bool {
-        if self.used.elapsed() > TRUSTED_FOR {
+        let unused =
+            self.opened.elapsed().saturating_sub(Duration::from_millis(self.used.load(Ordering::Relaxed)));
+        if unused > TRUSTED_FOR {
             let check =
                 timeout_at(deadline.within(CHECK_BUDGET).instant(), self.client.check_connection()).await;
             return matches!(check, Ok(Ok(())));
