@@ -130,26 +130,124 @@ fn functions_open_no_transaction() {
 }
 
 #[test]
+fn the_feature_sqs_is_known_to_one_file() {
+    for folder in ["shared/src", "functions", "infra"] {
+        forbid(folder, &["feature = \"sqs\"", "aws_config", "aws_sdk_sqs::Client"], &["shared/src/wake.rs"]);
+    }
+}
+
+fn template() -> String {
+    fs::read_to_string(root().join("template.yaml")).unwrap()
+}
+
+/// The text of one resource, or parameter, of the template.
+fn resource(name: &str) -> String {
+    let template = template();
+    let from = template.split(&format!("\n  {name}:\n")).nth(1).unwrap_or_else(|| panic!("no {name}"));
+    let lines = from.lines().take_while(|line| line.is_empty() || line.starts_with("    "));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn default_of(parameter: &str) -> u32 {
+    let text = resource(parameter);
+    let default = text.lines().find_map(|line| line.trim().strip_prefix("Default: "));
+    default.unwrap_or_else(|| panic!("{parameter}")).parse().unwrap()
+}
+
+#[test]
 fn the_template_and_the_code_agree() {
-    let template = fs::read_to_string(root().join("template.yaml")).unwrap();
+    let template = template();
     let config = fs::read_to_string(root().join("shared/src/config.rs")).unwrap();
     assert!(!template.contains("ALLOW_PRIVATE_TARGETS"), "never deployed with private targets");
     assert!(!template.contains("provided.al2\n") && template.contains("provided.al2023"));
     assert!(template.contains("rate(1 minute)") && template.contains("MaximumRetryAttempts: 0"));
-    for binary in ["api", "poller"] {
+    for (binary, source) in [
+        ("api", "api/src/main.rs"),
+        ("poller", "worker/src/main.rs"),
+        ("sqs-worker", "worker/src/bin/sqs-worker.rs"),
+    ] {
         assert!(template.contains(&format!("Binary: {binary}\n")), "{binary}");
+        assert!(root().join("functions").join(source).exists(), "{source}");
     }
-    let settings =
-        ["SECRET_ARN", "JWT_ISSUER", "JWKS_URL", "JWT_AUDIENCE", "ACCOUNT_CLAIM", "CONCURRENCY", "LINGER_MS"];
+    let settings = [
+        "SECRET_ARN",
+        "JWT_ISSUER",
+        "JWKS_URL",
+        "JWT_AUDIENCE",
+        "ACCOUNT_CLAIM",
+        "CONCURRENCY",
+        "LINGER_MS",
+        "WAKE_QUEUE_URL",
+        "MOST_HELPERS",
+    ];
     for setting in settings {
         assert!(
             template.contains(&format!("{setting}:")) && config.contains(&format!("\"{setting}\"")),
             "{setting}"
         );
     }
-    // The alarm for a poller that stopped counts this message.
+    // Alarms count these messages.
+    for (line, folder) in [
+        ("tick done", "functions/worker"),
+        ("wake-ups left to the next tick", "functions/worker"),
+        ("wake-ups not sent", "shared/src"),
+    ] {
+        assert!(template.contains(&format!("$.message = \"{line}\"")), "{line}");
+        assert!(sources(folder).iter().any(|(_, code)| code.contains(&format!("\"{line}\""))), "{line}");
+    }
+}
+
+#[test]
+fn connections_fit_into_the_smallest_pooler_with_a_fifth_to_spare() {
+    let functions =
+        ["ApiReservedConcurrency", "PollerReservedConcurrency", "SqsMaximumConcurrency"].map(default_of);
+    let connections: u32 = functions.iter().sum();
+    assert!(connections * 6 / 5 <= 200, "{connections} connections, one for each environment");
+    assert!(resource("SqsWorkerFunction").contains("MaximumConcurrency: !Ref SqsMaximumConcurrency"));
+}
+
+#[test]
+fn the_queue_waits_six_times_as_long_as_its_worker_may_run() {
+    let allowed = resource("SqsWorkerTimeout");
+    let allowed = allowed.split("AllowedValues: [").nth(1).unwrap().split(']').next().unwrap();
+    let visibilities = resource("SqsWorker");
+    for timeout in allowed.split(", ") {
+        let six_times = timeout.parse::<u32>().unwrap() * 6;
+        let line = format!("\"{timeout}\": {{ Visibility: {six_times} }}");
+        assert!(visibilities.contains(&line), "{line}");
+    }
+    assert_eq!(visibilities.matches("Visibility").count(), allowed.split(", ").count());
     assert!(
-        template.contains("tick done")
-            && sources("functions/worker").iter().any(|(_, s)| s.contains("\"tick done\""))
+        resource("WakeQueue")
+            .contains("VisibilityTimeout: !FindInMap [SqsWorker, !Ref SqsWorkerTimeout, Visibility]")
     );
+    assert!(resource("SqsWorkerFunction").contains("Timeout: !Ref SqsWorkerTimeout"));
+}
+
+#[test]
+fn without_sqs_nothing_of_it_is_deployed_and_each_role_may_only_what_it_does() {
+    let of_sqs = ["WakeQueue", "WakeDeadLetters", "SqsWorkerFunction", "SqsWorkerRole", "SqsWorkerLog"];
+    let alarms = ["WakeUpsUnreadable", "WakeUpsLate", "WakeUpsNotSent", "WakeUpsFailed", "SqsWorkerErrors"];
+    for name in of_sqs.iter().chain(&alarms) {
+        assert!(resource(name).contains("Condition: HasSqs"), "{name}");
+    }
+    for queue in ["WakeQueue", "WakeDeadLetters", "UndeliveredTicks"] {
+        assert!(resource(queue).contains("SqsManagedSseEnabled: true"), "{queue}");
+    }
+    for sender in ["ApiRole", "PollerRole"] {
+        let role = resource(sender);
+        assert!(
+            role.contains("- HasSqs")
+                && role.matches("sqs:").count() == 1
+                && role.contains("sqs:SendMessage")
+        );
+    }
+    let worker = resource("SqsWorkerRole");
+    assert!(
+        worker.contains("sqs:ReceiveMessage, sqs:DeleteMessage, sqs:GetQueueAttributes")
+            && !worker.contains("sqs:Send")
+    );
+    for role in ["ApiRole", "PollerRole", "SqsWorkerRole"] {
+        assert!(!resource(role).contains("sqs:*") && !resource(role).contains("secretsmanager:*"), "{role}");
+    }
 }

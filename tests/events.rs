@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::support::{Bench, claims, sign};
+use crate::support::{Bench, claims, sign, sqs::Sqs};
 
 const ANSWERS: [(&str, u64); 12] = [
     ("api-create-batch", 202),
@@ -40,9 +40,14 @@ async fn every_sample_gets_its_answer() {
     for again in ["api-create-batch", "api-create-job", "api-grant-credits"] {
         assert_eq!(bench.request(sample(again)).await.status, 200, "{again}, a second time");
     }
-    assert_eq!(bench.poller().invoke(&sample("poller-tick")).await.unwrap()["succeeded"], 5);
+    let given_back =
+        json!({ "batchItemFailures": [{ "itemIdentifier": "c80e8021-a70a-42c7-a470-796e1186f753" }] });
+    assert_eq!(Sqs::worker(&bench, &[]).invoke(&sample("sqs-worker-batch")).await.unwrap(), given_back);
+    bench.enqueue(uuid::Uuid::parse_str("7a1f6a52-8f0e-4a55-9f0b-2f4a3a3d9c11").unwrap(), "qr.svg", 1).await;
+    assert_eq!(bench.poller().invoke(&sample("poller-tick")).await.unwrap()["succeeded"], 1);
 
-    let tested: BTreeSet<_> = ANSWERS.iter().map(|(name, _)| *name).chain(["poller-tick"]).collect();
+    let more = ["poller-tick", "sqs-worker-batch"];
+    let tested: BTreeSet<_> = ANSWERS.iter().map(|(name, _)| *name).chain(more).collect();
     let files = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path());
     for file in files.filter(|path| path.extension().is_some_and(|extension| extension == "json")) {
         let name = file.file_stem().unwrap().to_str().unwrap();

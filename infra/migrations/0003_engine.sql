@@ -49,8 +49,8 @@ EXCEPTION WHEN untranslatable_character THEN
     RAISE EXCEPTION 'nul_character' USING ERRCODE = 'PT422', DETAIL = 'An input cannot contain \u0000.';
 END $$;
 
--- What a key was used for, as a hash; refuses what is no key. jsonb writes equal inputs alike, whatever their spacing and order of keys; what
--- it cannot hold (1e-20000, a lone surrogate) counts as it is written.
+-- What a key was used for, as a hash; refuses what is no key. jsonb writes equal inputs alike, whatever their spacing
+-- and order of keys; what it cannot hold (1e-20000, a lone surrogate) counts as it is written.
 CREATE FUNCTION punchcard.request_hash(p_key text, p_what text, p_input json) RETURNS bytea
     LANGUAGE plpgsql AS $$
 BEGIN
@@ -65,13 +65,13 @@ END $$;
 
 -- Buys a job: key, price, hold, ledger entry, job and its place in the queue in one call, all or nothing.
 -- Answers what the caller does not know; `replayed` when the key had bought the job before (jobs_now has it as it is
--- now). Refuses by raising:
+-- now); `wake_after`, in seconds, when a wake-up is wanted for it. Refuses by raising:
 --   PT402 insufficient_credits · PT422 unknown_kind, idempotency_mismatch, invalid_*
 CREATE FUNCTION punchcard.enqueue(
     p_account_id uuid, p_kind text, p_input json DEFAULT '{}', p_key text DEFAULT NULL,
     p_priority integer DEFAULT 0, p_run_at timestamptz DEFAULT NULL,
     OUT job_id uuid, OUT price bigint, OUT max_attempts smallint, OUT run_at timestamptz, OUT created_at timestamptz,
-    OUT expires_at timestamptz, OUT replayed boolean)
+    OUT expires_at timestamptz, OUT replayed boolean, OUT wake_after double precision)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
     offer punchcard.kinds;
@@ -112,6 +112,9 @@ BEGIN
         price := offer.price;
         max_attempts := offer.max_attempts;
         expires_at := run_at + make_interval(secs => offer.life_seconds);
+        IF offer.dispatch = 'sqs' THEN
+            wake_after := extract(epoch FROM run_at - created_at);
+        END IF;
         -- A twin in flight with the same key is waited for here, by the unique index.
         INSERT INTO punchcard.jobs (account_id, id, kind, price, priority, max_attempts, scheduled_at, expires_at,
                                     idempotency_key, request_hash, input)
@@ -135,6 +138,7 @@ BEGIN
         run_at := bought.scheduled_at;
         created_at := bought.created_at;
         expires_at := bought.expires_at;
+        wake_after := NULL;
         RETURN;
     END IF;
 
@@ -150,7 +154,7 @@ END $$;
 
 -- The batch whose key p_first carries, as it is now, if the key was used for the same.
 CREATE FUNCTION punchcard.replay_batch(p_first punchcard.jobs, p_hash bytea)
-    RETURNS TABLE (id uuid, kind text, status text, price bigint, replayed boolean)
+    RETURNS TABLE (id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision)
     LANGUAGE plpgsql AS $$
 BEGIN
     IF p_first.request_hash <> p_hash THEN
@@ -158,7 +162,7 @@ BEGIN
             DETAIL = 'This key was used for another request.';
     END IF;
     RETURN QUERY
-    SELECT n.id, n.kind, n.status, n.price, true FROM punchcard.jobs_now n
+    SELECT n.id, n.kind, n.status, n.price, true, NULL::double precision FROM punchcard.jobs_now n
     WHERE n.account_id = p_first.account_id AND n.batch_id = p_first.batch_id ORDER BY n.id;
 END $$;
 
@@ -166,7 +170,7 @@ END $$;
 -- as wished, `input`, `priority`, `run_at`. One hold for each. The key names the whole batch.
 -- Answers the jobs in their order. Refuses as `enqueue` does, and says which job.
 CREATE FUNCTION punchcard.enqueue_batch(p_account_id uuid, p_jobs json, p_key text DEFAULT NULL)
-    RETURNS TABLE (id uuid, kind text, status text, price bigint, replayed boolean)
+    RETURNS TABLE (id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path = '' SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 #variable_conflict use_column
@@ -198,7 +202,9 @@ BEGIN
            array_agg(coalesce(w.priority, 0) ORDER BY w.n) AS priorities,
            array_agg(greatest(w.run_at, now()) ORDER BY w.n) AS run_ats,
            array_agg(k.price ORDER BY w.n) AS prices, array_agg(k.max_attempts ORDER BY w.n) AS attempts,
-           array_agg(make_interval(secs => k.life_seconds) ORDER BY w.n) AS lives, sum(k.price)::bigint AS total,
+           array_agg(make_interval(secs => k.life_seconds) ORDER BY w.n) AS lives,
+           array_agg(CASE k.dispatch WHEN 'sqs' THEN extract(epoch FROM greatest(w.run_at, now()) - now()) END
+                     ORDER BY w.n)::double precision[] AS wakes, sum(k.price)::bigint AS total,
            min(w.n) FILTER (WHERE k.name IS NULL) AS unknown_kind,
            min(w.n) FILTER (WHERE w.priority NOT BETWEEN -10 AND 10) AS invalid_priority,
            min(w.n) FILTER (WHERE w.run_at > now() + interval '30 days') AS invalid_run_at,
@@ -269,12 +275,15 @@ BEGIN
     FROM job w WHERE w.price > 0
     WINDOW so_far AS (ORDER BY w.id);
     RETURN QUERY
-    SELECT w.id, w.kind, 'queued', w.price, false FROM unnest(ids, wanted.kinds, wanted.prices) AS w (id, kind, price);
+    SELECT w.id, w.kind, 'queued', w.price, false, w.wake_after
+    FROM unnest(ids, wanted.kinds, wanted.prices, wanted.wakes) AS w (id, kind, price, wake_after);
 END $$;
 
--- queued -> running for up to p_limit due jobs, by priority, then age, under a lease of at most p_lease seconds.
+-- queued -> running for up to p_limit due jobs, by priority, then age, under a lease of at most p_lease seconds; those
+-- in p_named, which the worker was woken for, before all others.
 -- Only kinds that the worker serves: the Rust kinds in p_kinds and, if p_http, HTTP targets, whose time limit fits into
--- the p_budget seconds that it has left; and retired ones, to fail them.
+-- the p_budget seconds that it has left; if it was woken, p_woken, only those that SQS dispatches; and retired ones, to
+-- fail them.
 -- p_after_* say, for a priority, the `run_at` (in microseconds since 1970) and id of the last job that this worker
 -- claimed of it: the next claim starts there, and never walks again past the dead rows of its own earlier claims,
 -- which no vacuum removes while a long transaction is open anywhere (ADR 0007). But for what is due since less than
@@ -282,7 +291,8 @@ END $$;
 -- next one without a start finds.
 CREATE FUNCTION punchcard.claim(
     p_limit bigint, p_kinds text[], p_http boolean, p_budget integer, p_lease double precision,
-    p_after_priorities smallint[] DEFAULT '{}', p_after_run_ats bigint[] DEFAULT '{}', p_after_ids uuid[] DEFAULT '{}')
+    p_after_priorities smallint[] DEFAULT '{}', p_after_run_ats bigint[] DEFAULT '{}', p_after_ids uuid[] DEFAULT '{}',
+    p_named uuid[] DEFAULT '{}', p_woken boolean DEFAULT false)
     RETURNS TABLE (
         job_id uuid, lease_token bigint, account_id uuid, kind text, attempt smallint, max_attempts smallint,
         input text, url text, secret_version integer, retired boolean, timeout_seconds integer,
@@ -296,7 +306,8 @@ BEGIN
     RETURN QUERY
     WITH served AS MATERIALIZED (
         SELECT array_agg(k.name) AS names FROM punchcard.kinds k
-        WHERE (CASE WHEN k.url IS NULL THEN k.name = ANY (p_kinds) ELSE p_http END AND k.timeout_seconds <= p_budget)
+        WHERE (CASE WHEN k.url IS NULL THEN k.name = ANY (p_kinds) ELSE p_http END AND k.timeout_seconds <= p_budget
+               AND NOT (p_woken AND k.dispatch = 'poll'))
            OR k.retired_at IS NOT NULL
     ), level AS MATERIALIZED (
         SELECT l.priority::smallint AS priority,
@@ -308,6 +319,13 @@ BEGIN
         LEFT JOIN unnest(p_after_priorities, p_after_run_ats, p_after_ids) AS a (priority, run_at, id)
             ON a.priority = l.priority
     ), due AS MATERIALIZED (
+        SELECT d.job_id FROM (
+            SELECT q.job_id FROM punchcard.queue q
+            WHERE q.job_id = ANY (p_named) AND q.lease_expires_at IS NULL AND q.run_at <= now()
+              AND q.expires_at > now() AND q.kind = ANY ((SELECT names FROM served)::text[])
+            LIMIT p_limit
+            FOR NO KEY UPDATE SKIP LOCKED) d
+        UNION ALL
         -- One range of the index for each priority: delayed jobs lie behind `now()` in each, and are never read.
         SELECT d.job_id
         FROM level l, LATERAL (
@@ -315,6 +333,7 @@ BEGIN
             WHERE q.lease_expires_at IS NULL AND q.priority = l.priority
               AND q.run_at <= now() AND (q.run_at, q.job_id) > (l.run_at, l.id)
               AND q.expires_at > now() AND q.kind = ANY ((SELECT names FROM served)::text[])
+              AND q.job_id <> ALL (p_named)
             ORDER BY q.run_at, q.job_id
             LIMIT p_limit
             FOR NO KEY UPDATE SKIP LOCKED) d

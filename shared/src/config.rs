@@ -1,15 +1,25 @@
 //! Every setting, read once. No other file of the functions reads the environment.
 
-use std::{env, time::Duration};
+use std::{env, fmt, time::Duration};
 
-use crate::secrets::{AwsCredentials, SecretSource};
+use crate::{
+    secrets::{AwsCredentials, SecretSource},
+    wake,
+};
 
 /// A setting that is missing or makes no sense: one line that says which and what to do.
-#[derive(Debug, thiserror::Error)]
+#[derive(thiserror::Error)]
 #[error("{name}: {problem}")]
 pub struct ConfigError {
     name: &'static str,
     problem: String,
+}
+
+/// As `main` prints what it returns.
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
 }
 
 /// What both functions need: where the database is, and where secrets come from.
@@ -23,6 +33,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// How the worker runs jobs.
     pub worker: WorkerConfig,
+    /// `WAKE_QUEUE_URL`: the SQS queue of wake-ups; needs a build with the feature `sqs`.
+    pub wake_queue_url: Option<String>,
 }
 
 /// Who may call the API.
@@ -47,6 +59,8 @@ pub struct WorkerConfig {
     pub concurrency: usize,
     /// `LINGER_MS`: how long after the last due job the tick keeps looking; default 0.
     pub linger: Duration,
+    /// `MOST_HELPERS`: how many workers a poller calls by SQS at most; default 20.
+    pub most_helpers: usize,
     /// `ALLOW_PRIVATE_TARGETS`: plain HTTP and private addresses as targets, for local use only.
     pub allow_private_targets: bool,
 }
@@ -75,6 +89,12 @@ impl Config {
             let problem = "set DATABASE_URL, or SECRET_ARN to a secret that holds it".into();
             return Err(ConfigError { name: "DATABASE_URL", problem });
         }
+        let wake_queue_url = text("WAKE_QUEUE_URL");
+        if wake_queue_url.is_some() && !wake::BUILT_IN {
+            let problem =
+                "this build sends no wake-ups: build with the feature `sqs`, or leave it unset".into();
+            return Err(ConfigError { name: "WAKE_QUEUE_URL", problem });
+        }
         Ok(Self {
             secrets,
             log: text("LOG_LEVEL").or_else(|| text("AWS_LAMBDA_LOG_LEVEL")).unwrap_or_else(|| "info".into()),
@@ -88,8 +108,10 @@ impl Config {
             worker: WorkerConfig {
                 concurrency: number("CONCURRENCY", 50, 1..=1000)?,
                 linger: Duration::from_millis(number("LINGER_MS", 0, 0..=600_000)? as u64),
+                most_helpers: number("MOST_HELPERS", 20, 0..=1000)?,
                 allow_private_targets: switch("ALLOW_PRIVATE_TARGETS")?,
             },
+            wake_queue_url,
         })
     }
 }

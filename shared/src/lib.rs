@@ -1,5 +1,5 @@
 //! What the functions of Punchcard must agree on. `domain` decides and knows no I/O; `db` records and holds all
-//! SQL of the project; `config` alone reads the environment.
+//! SQL of the project; `config` alone reads the environment; `wake` alone speaks to SQS.
 
 pub mod config;
 pub mod db;
@@ -7,3 +7,4 @@ pub mod domain;
 pub mod http_client;
 pub mod secrets;
 pub mod telemetry;
+pub mod wake;

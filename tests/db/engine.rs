@@ -17,7 +17,15 @@ fn soon() -> Deadline {
 
 fn capacity(limit: usize) -> Capacity<'static> {
     let minute = Duration::from_secs(60);
-    Capacity { limit, rust_kinds: &["qr.svg", "free"], http: true, budget: minute, lease: minute }
+    Capacity {
+        limit,
+        named: &[],
+        woken: false,
+        rust_kinds: &["qr.svg", "free"],
+        http: true,
+        budget: minute,
+        lease: minute,
+    }
 }
 
 fn complete() -> Verdict {

@@ -88,6 +88,8 @@ async fn claim_and_rescue_use_their_partial_index_beside_100_000_final_rows() {
         ("p_after_priorities", "'{}'::smallint[]"),
         ("p_after_run_ats", "'{}'::bigint[]"),
         ("p_after_ids", "'{}'::uuid[]"),
+        ("p_named", "'{}'::uuid[]"),
+        ("p_woken", "false"),
         ("p_limit", "100"),
         ("p_kinds", "'{qr.svg}'::text[]"),
         ("p_http", "true"),

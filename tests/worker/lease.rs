@@ -17,7 +17,15 @@ fn soon() -> Deadline {
 
 fn capacity() -> Capacity<'static> {
     let minute = Duration::from_secs(60);
-    Capacity { limit: 10, rust_kinds: &["qr.svg"], http: true, budget: minute, lease: minute }
+    Capacity {
+        limit: 10,
+        named: &[],
+        woken: false,
+        rust_kinds: &["qr.svg"],
+        http: true,
+        budget: minute,
+        lease: minute,
+    }
 }
 
 fn complete() -> Verdict {

@@ -1,5 +1,7 @@
-//! The poller, through the real binary.
+//! The poller and the SQS worker, through the real binaries.
 
 mod http_target;
 mod lease;
+mod sqs;
+mod switch;
 mod tick;

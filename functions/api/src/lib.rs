@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 
 use lambda_http::{Error, lambda_runtime::LambdaEvent};
 use serde_json::Value;
-use shared::{config::Config, db::Db, domain::Deadline, secrets::SecretStore};
+use shared::{config::Config, db::Db, domain::Deadline, secrets::SecretStore, wake::Wake};
 
 use auth::Authenticator;
 
@@ -25,6 +25,7 @@ const MARGIN: Duration = Duration::from_millis(500);
 pub struct App {
     pub(crate) db: Db,
     pub(crate) auth: Authenticator,
+    pub(crate) wake: Wake,
 }
 
 impl App {
@@ -32,7 +33,11 @@ impl App {
     #[must_use]
     pub fn new(config: Config) -> Self {
         let secrets = Arc::new(SecretStore::new(config.secrets));
-        Self { db: Db::new(Arc::clone(&secrets)), auth: Authenticator::new(config.auth, secrets) }
+        Self {
+            db: Db::new(Arc::clone(&secrets)),
+            auth: Authenticator::new(config.auth, secrets),
+            wake: Wake::new(config.wake_queue_url),
+        }
     }
 
     /// Answers one request.

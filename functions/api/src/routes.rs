@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use shared::{
     db::jobs::{JobFilter, NewJob},
     domain::{Deadline, Status, Timestamp},
+    wake::Message,
 };
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 use uuid::Uuid;
@@ -130,6 +131,8 @@ pub(crate) async fn create_job(
     if enqueued.replayed {
         return respond(200, &enqueued.job, vec![location, as_replayed()]);
     }
+    let wake_up = enqueued.wake_after.and_then(|after| Message::for_job(enqueued.job.id, account_id, after));
+    app.wake.send(wake_up.as_slice(), deadline).await;
     respond(202, &enqueued.job, vec![location, ("retry-after", "5".into())])
 }
 
@@ -163,6 +166,9 @@ pub(crate) async fn create_batch(
     }
     let jobs = serde_json::to_string(&jobs).map_err(ApiError::unencodable)?;
     let enqueued = app.db.enqueue_batch(account_id, &jobs, key, deadline).await?;
+    let wake_ups =
+        enqueued.jobs.iter().filter_map(|job| Message::for_job(job.id, account_id, job.wake_after?));
+    app.wake.send(&wake_ups.collect::<Vec<_>>(), deadline).await;
     let page = Page { data: enqueued.jobs, next_cursor: None };
     if enqueued.replayed { respond(200, &page, vec![as_replayed()]) } else { respond(202, &page, Vec::new()) }
 }

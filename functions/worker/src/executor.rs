@@ -64,6 +64,12 @@ impl<'a> Executor<'a> {
         self.running.len()
     }
 
+    /// Attempts that have ended so far.
+    pub(crate) fn finished(&self) -> usize {
+        let Tally { succeeded, retried, failed, returned: _, lost } = self.tally;
+        succeeded + retried + failed + lost + self.settled.len()
+    }
+
     pub(crate) fn tally(&self) -> Tally {
         self.tally.clone()
     }

@@ -1,8 +1,11 @@
-//! Runs jobs. `tick` is one scheduled run; `executor` keeps many jobs in flight and settles what they come to;
-//! `jobs` holds the kinds.
+//! Runs jobs. `tick` is one scheduled run, `sqs` one batch of wake-ups; both `drain`. `executor` keeps many jobs in
+//! flight and settles what they come to; `help` calls more workers; `jobs` holds the kinds.
 
+mod drain;
 mod executor;
+mod help;
 pub mod jobs;
+mod sqs;
 mod tick;
 
 use std::{
@@ -10,15 +13,19 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use serde::Serialize;
+use serde_json::Value;
 use shared::{
     config::{Config, WorkerConfig},
     db::{Db, DbError},
     domain::Deadline,
     secrets::SecretStore,
+    wake::Wake,
 };
 
+pub use executor::Tally;
 use jobs::Handler;
-pub use tick::Summary;
+pub use sqs::{Answer, NotABatch};
 
 /// Kept free at the end of an invocation, to record outcomes and answer in.
 const MARGIN: Duration = Duration::from_millis(1_500);
@@ -30,7 +37,24 @@ pub struct Worker {
     db: Db,
     handlers: Arc<[Box<dyn Handler>]>,
     secrets: Arc<SecretStore>,
+    wake: Wake,
     config: WorkerConfig,
+}
+
+/// What an invocation did.
+#[derive(Debug, Default, Serialize)]
+pub struct Summary {
+    /// Lapsed jobs queued again.
+    pub rescued: usize,
+    /// Lapsed jobs failed and released.
+    pub lapsed: usize,
+    /// Jobs claimed.
+    pub claimed: usize,
+    /// Workers called for help.
+    pub called: usize,
+    /// What became of the jobs.
+    #[serde(flatten)]
+    pub settled: Tally,
 }
 
 impl Worker {
@@ -41,7 +65,13 @@ impl Worker {
             tracing::warn!("ALLOW_PRIVATE_TARGETS is on: jobs may call any address; for local use only");
         }
         let secrets = Arc::new(SecretStore::new(config.secrets));
-        Self { db: Db::new(Arc::clone(&secrets)), handlers: handlers.into(), secrets, config: config.worker }
+        Self {
+            db: Db::new(Arc::clone(&secrets)),
+            handlers: handlers.into(),
+            secrets,
+            wake: Wake::new(config.wake_queue_url),
+            config: config.worker,
+        }
     }
 
     /// One scheduled run: takes back what has lapsed, then claims and runs due jobs while there are any and time is
@@ -57,5 +87,15 @@ impl Worker {
             Err(error) => tracing::error!(error = %error, "tick failed"),
         }
         result
+    }
+
+    /// One batch of wake-ups, as SQS's event source mapping sends it: runs the jobs that it names and what else is due
+    /// of kinds that SQS dispatches, and answers which messages are to be delivered again. Those that cannot be read
+    /// are; a database out of reach is no reason, since the next tick finds the jobs.
+    ///
+    /// # Errors
+    /// [`NotABatch`] when the event is something else.
+    pub async fn wake(&self, event: Value, deadline: SystemTime) -> Result<Answer, NotABatch> {
+        sqs::run(self, event, Deadline::of_invocation(deadline, MARGIN, UNKNOWN_DEADLINE)).await
     }
 }

@@ -29,6 +29,9 @@ struct Args {
     /// Only this workload; repeatable.
     #[arg(long = "only", value_name = "WORKLOAD", value_parser = workloads::names())]
     only: Vec<String>,
+    /// The same, without saying `--only`.
+    #[arg(value_name = "WORKLOAD", value_parser = workloads::names())]
+    workloads: Vec<String>,
     /// Also the long soak: 15 minutes.
     #[arg(long)]
     soak: bool,
@@ -58,7 +61,8 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<()> {
-    let chosen = workloads::chosen(&args.only, args.quick, args.soak);
+    let only = [args.only, args.workloads].concat();
+    let chosen = workloads::chosen(&only, args.quick, args.soak);
     let peers = args.peers.as_deref().map(peers::list).transpose()?.unwrap_or_default();
     let bench = Bench::start(args.quick, &args.raw, &args.functions, peers, chosen.len()).await?;
     let work = async {

@@ -19,8 +19,15 @@ pub(crate) async fn run(bench: &Bench) -> Result<()> {
         let shown = if database { format!("{name}, and its first tick") } else { name.to_owned() };
         (shown, Box::new(move || Box::pin(cold_start(bench, name, database))))
     };
-    let functions =
-        vec![cold("hello", false), cold("api", false), cold("poller", false), cold("poller", true)];
+    let functions = vec![
+        cold("hello", false),
+        cold("api", false),
+        cold("with-sqs/api", false),
+        cold("poller", false),
+        cold("with-sqs/poller", false),
+        cold("sqs-worker", false),
+        cold("poller", true),
+    ];
     bench.compare("cold start: process start to first answer", functions).await?;
     let memory = |jobs: u32| -> (String, Run<'_>) {
         (format!("poller, {jobs} in flight"), Box::new(move || Box::pin(in_flight(bench, jobs))))
@@ -66,7 +73,7 @@ async fn cold_start(bench: &Bench, name: &str, with_database: bool) -> Result<Me
 
 /// What is answered at once.
 fn event(name: &str) -> Value {
-    if name != "api" {
+    if !name.ends_with("api") {
         return json!({});
     }
     json!({

@@ -1,10 +1,12 @@
-//! What the functions need around them, on this machine: PostgreSQL, PgBouncer, tools, Lambda. Never deployed.
+//! What the functions need around them, on this machine: PostgreSQL, PgBouncer, SQS, tools, Lambda. Never deployed.
 
 pub mod lambda;
 pub mod pgbouncer;
 pub mod postgres;
 mod process;
+pub mod pump;
 pub mod scripted;
+pub mod sqs;
 pub mod tools;
 pub mod watch;
 

@@ -27,6 +27,11 @@ pub fn sam() -> Result<PathBuf> {
     on_path("sam").map_or_else(|| venv("sam", "aws-sam-cli==1.170.0", "sam"), Ok)
 }
 
+/// The emulator of SQS.
+pub(crate) fn moto_server() -> Result<PathBuf> {
+    on_path("moto_server").map_or_else(|| venv("moto", "moto[server]==5.2.5", "moto_server"), Ok)
+}
+
 /// The linter of CloudFormation templates.
 pub fn cfn_lint() -> Result<PathBuf> {
     on_path("cfn-lint").map_or_else(|| venv("cfn-lint", "cfn-lint", "cfn-lint"), Ok)

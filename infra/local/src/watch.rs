@@ -7,7 +7,7 @@ use crate::process::{self, Server};
 use crate::{Result, tools};
 
 /// What a developer's shell may carry and the functions would obey.
-const FOREIGN: [&str; 8] = [
+const FOREIGN: [&str; 10] = [
     "DATABASE_URL",
     "JWKS_URL",
     "JWT_AUDIENCE",
@@ -16,6 +16,8 @@ const FOREIGN: [&str; 8] = [
     "SECRETS_ENDPOINT",
     "CONCURRENCY",
     "LINGER_MS",
+    "WAKE_QUEUE_URL",
+    "MOST_HELPERS",
 ];
 
 /// A running `cargo lambda watch`; on drop it is stopped, with its functions.
@@ -26,21 +28,27 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts it on a free port with `env` for the functions, and waits until it listens. It is probed by connecting
+    /// Starts it on a free port with `env` for the functions, built with `features`, and waits until it listens. It is probed by connecting
     /// alone: an HTTP probe that is given up counts against the emulator.
     ///
     /// # Errors
     /// When cargo-lambda can neither be found nor installed, or does not start.
-    pub fn start(cargo_lambda: &Path, env: &[(&str, &str)], log: &Path) -> Result<Self> {
+    pub fn start(
+        cargo_lambda: &Path,
+        features: Option<&str>,
+        env: &[(String, String)],
+        log: &Path,
+    ) -> Result<Self> {
         let port = process::free_port()?;
         let mut command = Command::new(cargo_lambda);
         command.args(["lambda", "watch", "-A", "127.0.0.1", "-P", &port.to_string(), "--ignore-changes"]);
+        command.args(features.map(|features| format!("--features={features}")));
         command.current_dir(tools::workspace());
         for name in FOREIGN {
             command.env_remove(name);
         }
         tools::forget_cargo_run(&mut command);
-        command.envs(env.iter().copied());
+        command.envs(env.iter().map(|(name, value)| (name, value)));
         let mut server = Server::spawn(command, log.to_owned())?;
         server.wait_for_port(port)?;
         Ok(Self { _server: server, port, log: log.to_owned() })

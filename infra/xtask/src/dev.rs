@@ -1,38 +1,70 @@
 //! `cargo xtask dev`: the system to play with. PostgreSQL, the functions under `cargo lambda watch`, the kinds of
-//! `infra/kinds.toml`, an account with credits, and a tick a minute, until Ctrl-C.
+//! `infra/kinds.toml`, an account with credits, and a tick a minute, until Ctrl-C. With `--sqs`, jobs start at once.
 
 use std::process::Command;
+use std::sync::Arc;
 use std::time::Duration;
 
 use local::Result;
+use local::lambda::Function;
+use local::pump::Pump;
+use local::sqs::{Emulator, Queue, environment};
 use local::tools;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
-use crate::run;
 use crate::stack::{self, Database, Functions};
+use crate::{run, step};
 
 const TICK_EVERY: Duration = Duration::from_secs(60);
 const CREDITS: &str = "100";
 const DAY: Duration = Duration::from_secs(86_400);
 
-pub(crate) async fn dev() -> Result<()> {
-    let cargo_lambda = stack::build()?;
+/// As the template has them: six times the function's time-out, and five deliveries.
+const VISIBILITY: Duration = Duration::from_secs(720);
+const MAX_RECEIVE_COUNT: u32 = 5;
+/// SQS workers at once.
+const WORKERS: usize = 5;
+
+pub(crate) async fn dev(sqs: bool) -> Result<()> {
+    let cargo_lambda = stack::build(sqs.then_some(stack::WITH_SQS))?;
+    let emulator = sqs.then(|| step("SQS", Emulator::start)).transpose()?;
     let database = Database::create("dev").await?;
     let result = tokio::select! {
-        result = serve(&cargo_lambda, &database) => result,
+        result = serve(&cargo_lambda, &database, emulator.as_ref()) => result,
         _ = tokio::signal::ctrl_c() => Ok(()),
     };
     database.remove().await?;
     result
 }
 
-async fn serve(cargo_lambda: &std::path::Path, database: &Database) -> Result<()> {
+async fn serve(
+    cargo_lambda: &std::path::Path,
+    database: &Database,
+    emulator: Option<&Emulator>,
+) -> Result<()> {
     let url = database.url();
     let account = Uuid::new_v4();
     punchcard(&url, &["apply", "--allow-private-targets"])?;
     punchcard(&url, &["credits", "grant", &account.to_string(), CREDITS, "--key", "dev"])?;
-    let functions = Functions::start(cargo_lambda, &url, &tools::target_dir().join("dev-watch.log"))?;
+    let queue = match emulator {
+        Some(emulator) => {
+            Some(Queue::create(emulator.endpoint(), "wake", VISIBILITY, MAX_RECEIVE_COUNT).await?)
+        }
+        None => None,
+    };
+    let sqs = emulator.zip(queue.as_ref()).map(|(emulator, queue)| {
+        let mut env = environment(emulator.endpoint());
+        env.push(("WAKE_QUEUE_URL".into(), queue.url.clone()));
+        env
+    });
+    let log = tools::target_dir().join("dev-watch.log");
+    let functions = Functions::start(cargo_lambda, &url, sqs, &log)?;
+    // `cargo lambda watch` has no event source: messages are delivered by one of ours, to the same binary.
+    let _pump = queue.map(|queue| {
+        let worker = Function::new(tools::target_dir().join("debug/sqs-worker"), functions.environment());
+        Pump::start(&queue, &Arc::new(worker), WORKERS)
+    });
     introduce(&functions, &url, account)?;
     let mut minute = interval(TICK_EVERY);
     minute.set_missed_tick_behavior(MissedTickBehavior::Delay);

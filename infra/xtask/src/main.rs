@@ -3,6 +3,7 @@
 
 mod demo;
 mod dev;
+mod simulate;
 mod stack;
 
 use std::process::{Command, ExitCode};
@@ -11,6 +12,7 @@ use clap::{Parser, Subcommand};
 use local::Result;
 use local::pgbouncer::PgBouncer;
 use local::postgres::{Options, Postgres};
+use local::sqs::Emulator;
 use local::tools;
 
 #[derive(Parser)]
@@ -34,7 +36,11 @@ enum Task {
     /// Format, clippy and template lint.
     Check,
     /// Release builds of every function, by cargo-lambda.
-    Build,
+    Build {
+        /// With the feature `sqs`, for a deployment with EnableSqs=true.
+        #[arg(long)]
+        sqs: bool,
+    },
     /// Measures ours, the raw statements and rivals side by side; `-- --help` for its options.
     Bench {
         /// Passed on to the benchmark.
@@ -44,7 +50,14 @@ enum Task {
     /// Ten jobs end to end, through `cargo lambda watch`.
     Demo,
     /// The system to play with until Ctrl-C: PostgreSQL, `cargo lambda watch`, and a tick a minute.
-    Dev,
+    Dev {
+        /// With SQS: an emulator, and a pump that delivers as Lambda's event source mapping does.
+        #[arg(long)]
+        sqs: bool,
+    },
+    /// Models what cannot be had on this machine.
+    #[command(subcommand)]
+    Simulate(simulate::Simulation),
     /// A migrated PostgreSQL until Ctrl-C.
     Db,
 }
@@ -58,10 +71,14 @@ async fn main() -> ExitCode {
         match task {
             Task::Test { direct_only, filter } => test(direct_only, &filter).await,
             Task::Check => check(),
-            Task::Build => build(),
+            Task::Build { sqs } => build(sqs),
             Task::Bench { options } => bench(&options),
             Task::Demo => demo::demo().await,
-            Task::Dev => dev::dev().await,
+            Task::Dev { sqs } => dev::dev(sqs).await,
+            Task::Simulate(simulation) => {
+                simulate::run(&simulation);
+                Ok(())
+            }
             Task::Db => db().await,
         }
     };
@@ -75,29 +92,48 @@ async fn main() -> ExitCode {
 }
 
 async fn test(direct_only: bool, filter: &[String]) -> Result<()> {
+    build_with_sqs(&["build", "-p", "api", "-p", "worker", "--bins"], "debug")?;
     run(cargo(&["build", "-p", "api", "-p", "worker", "-p", "cli", "--bins"]))?;
+    let emulator = step("SQS", Emulator::start)?;
     let postgres = step("PostgreSQL", || Postgres::start(Options::default()))?;
     let url = postgres.url("postgres");
     stub_roles(&url).await?;
     run(cargo(&["test", "--workspace", "--exclude", "tests"]))?;
     println!("\n== direct ==");
-    run(integration(&url, filter))?;
+    run(integration(&url, &emulator, filter))?;
     if !direct_only {
         let spinner = progress("PgBouncer");
         let pooler = PgBouncer::start(&postgres).await?;
         spinner.finish_and_clear();
         println!("\n== through PgBouncer (transaction mode) ==");
-        let mut pass = integration(&url, filter);
+        let mut pass = integration(&url, &emulator, filter);
         pass.env("PUNCHCARD_TEST_POOLER_URL", pooler.url("postgres"));
         run(pass)?;
     }
     Ok(())
 }
 
-fn integration(url: &str, filter: &[String]) -> Command {
+/// A build of the functions with the feature `sqs`, kept beside the one without it.
+fn build_with_sqs(build: &[&str], profile: &str) -> Result<()> {
+    let mut with_sqs = cargo(build);
+    with_sqs.args(["--features", stack::WITH_SQS]);
+    run(with_sqs)?;
+    let from = tools::target_dir().join(profile);
+    let to = from.join("with-sqs");
+    std::fs::create_dir_all(&to)?;
+    for function in ["api", "poller"] {
+        // Not over a copy that may be running.
+        let _ = std::fs::remove_file(to.join(function));
+        std::fs::copy(from.join(function), to.join(function))?;
+    }
+    Ok(())
+}
+
+fn integration(url: &str, emulator: &Emulator, filter: &[String]) -> Command {
     let mut command = cargo(&["test", "-p", "tests", "--"]);
     command.args(filter).env("PUNCHCARD_TEST_DATABASE_URL", url).env_remove("PUNCHCARD_TEST_POOLER_URL");
     command.env("PUNCHCARD_BIN_DIR", tools::target_dir().join("debug"));
+    command.env("PUNCHCARD_TEST_SQS_ENDPOINT", emulator.endpoint());
     command
 }
 
@@ -117,6 +153,10 @@ async fn stub_roles(url: &str) -> Result<()> {
 fn check() -> Result<()> {
     run(cargo(&["fmt", "--all", "--check"]))?;
     run(cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
+    let with_sqs = ["--features", stack::WITH_SQS];
+    let mut clippy = cargo(&["clippy", "-p", "shared", "-p", "api", "-p", "worker", "--all-targets"]);
+    clippy.args(with_sqs).args(["--", "-D", "warnings"]);
+    run(clippy)?;
     let mut sam = Command::new(step("sam", tools::sam)?);
     sam.args(["validate", "--lint", "-t", "template.yaml"]);
     run(offline(sam))?;
@@ -134,9 +174,12 @@ fn offline(mut command: Command) -> Command {
     command
 }
 
-fn build() -> Result<()> {
+fn build(sqs: bool) -> Result<()> {
     let mut lambda = Command::new(step("cargo-lambda", tools::cargo_lambda)?);
     lambda.args(["lambda", "build", "--release", "--compiler", "cargo"]);
+    if sqs {
+        lambda.args(["--features", stack::WITH_SQS]);
+    }
     run(lambda)?;
     for entry in std::fs::read_dir(tools::target_dir().join("lambda"))?.flatten() {
         if let Ok(bootstrap) = entry.path().join("bootstrap").metadata() {
@@ -148,8 +191,10 @@ fn build() -> Result<()> {
 
 /// The functions as they are deployed are built first: cold, that takes some minutes.
 fn bench(options: &[String]) -> Result<()> {
-    let bins = ["--bin", "api", "--bin", "poller", "--bin", "hello", "--bin", "noop-poller"];
-    let mut build = cargo(&["build", "--release", "-p", "api", "-p", "worker", "-p", "bench"]);
+    let functions = ["build", "--release", "-p", "api", "-p", "worker", "--bin", "api", "--bin", "poller"];
+    build_with_sqs(&functions, "release")?;
+    let bins = ["-p", "bench", "--bin", "sqs-worker", "--bin", "hello", "--bin", "noop-worker"];
+    let mut build = cargo(&functions);
     build.args(bins);
     run(build)?;
     let mut bench = cargo(&["run", "--quiet", "-p", "bench", "--"]);

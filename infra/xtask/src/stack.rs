@@ -65,33 +65,54 @@ async fn connect(url: &str) -> Result<Client> {
     Ok(client)
 }
 
+/// What functions are built with that send wake-ups.
+pub(crate) const WITH_SQS: &str = "api/sqs,worker/sqs";
+
 /// Builds the functions and finds, or installs, cargo-lambda: what may take minutes, before anything is started.
-pub(crate) fn build() -> Result<PathBuf> {
-    run(cargo(&["build", "-p", "api", "-p", "worker", "-p", "cli", "--bins"]))?;
+pub(crate) fn build(features: Option<&str>) -> Result<PathBuf> {
+    let mut build = cargo(&["build", "-p", "api", "-p", "worker", "-p", "cli", "--bins"]);
+    build.args(features.map(|features| format!("--features={features}")));
+    run(build)?;
     step("cargo-lambda", tools::cargo_lambda)
 }
 
 /// The functions, called as a browser and as the scheduler call them.
 pub(crate) struct Functions {
     watch: Watch,
+    env: Vec<(String, String)>,
     jwt_secret: String,
     signing_secret: String,
 }
 
 impl Functions {
-    pub(crate) fn start(cargo_lambda: &Path, database_url: &str, log: &Path) -> Result<Self> {
+    /// With `sqs`, what finds the queue, if there is one.
+    pub(crate) fn start(
+        cargo_lambda: &Path,
+        database_url: &str,
+        sqs: Option<Vec<(String, String)>>,
+        log: &Path,
+    ) -> Result<Self> {
         let (jwt_secret, signing_secret) = (secret(), secret());
-        let env = [
+        let features = sqs.as_ref().map(|_| WITH_SQS);
+        let mut env = [
             ("DATABASE_URL", database_url),
             ("JWT_SECRET", &jwt_secret),
             ("JWT_ISSUER", ISSUER),
             ("SIGNING_SECRET", &signing_secret),
             ("ALLOW_PRIVATE_TARGETS", "true"),
             ("LOG_LEVEL", "warn"),
-        ];
-        let watch = Watch::start(cargo_lambda, &env, log)?;
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec();
+        env.extend(sqs.into_iter().flatten());
+        let watch = Watch::start(cargo_lambda, features, &env, log)?;
         println!("cargo lambda watch serves {} (log: {})", watch.url(), log.display());
-        Ok(Self { watch, jwt_secret, signing_secret })
+        Ok(Self { watch, env, jwt_secret, signing_secret })
+    }
+
+    /// What the functions find in their environment.
+    pub(crate) fn environment(&self) -> Vec<(String, String)> {
+        self.env.clone()
     }
 
     /// Where `/api/…` is served.

@@ -1,5 +1,7 @@
 //! One function per statement that buys jobs or shows them.
 
+use std::time::Duration;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tokio_postgres::{Row, types::Type};
@@ -13,6 +15,7 @@ pub const ENQUEUE: &str = include_str!("jobs/enqueue.sql");
 pub(crate) const ENQUEUE_BATCH: &str = include_str!("jobs/enqueue_batch.sql");
 pub(crate) const FIND: &str = include_str!("jobs/find.sql");
 pub(crate) const LIST: &str = include_str!("jobs/list.sql");
+
 /// A job as its owner sees it.
 #[derive(Debug, Serialize)]
 pub struct Job {
@@ -124,6 +127,9 @@ pub struct BatchedJob {
     pub status: Status,
     /// What was held for it.
     pub price: i64,
+    /// When a wake-up is due for it, if one is.
+    #[serde(skip)]
+    pub wake_after: Option<Duration>,
 }
 
 /// A batch that was bought, now or before.
@@ -140,6 +146,8 @@ pub struct EnqueuedBatch {
 pub struct Enqueued {
     /// The job as it is now.
     pub job: Job,
+    /// When a wake-up is due for it, if one is.
+    pub wake_after: Option<Duration>,
     /// Whether the idempotency key had bought it before.
     pub replayed: bool,
 }
@@ -182,7 +190,7 @@ impl Db {
         if row.get(6) {
             let now = self.find_job(id, Some(account_id), deadline).await?;
             let now = now.ok_or_else(|| DbError::Broken("a replayed job is not there".into()))?;
-            return Ok(Enqueued { job: now, replayed: true });
+            return Ok(Enqueued { job: now, replayed: true, wake_after: None });
         }
         let job = Job {
             id,
@@ -202,7 +210,7 @@ impl Db {
             expires_at: Timestamp(row.get(5)),
             credits: JobCredits::of(Status::Queued, row.get(1)),
         };
-        Ok(Enqueued { job, replayed: false })
+        Ok(Enqueued { job, replayed: false, wake_after: seconds(row.get(7)) })
     }
 
     /// Buys up to 1,000 jobs, all or nothing, or answers the batch that `key` bought before. `jobs` is a JSON array of
@@ -225,6 +233,7 @@ impl Db {
                 kind: row.get(1),
                 status: status(row.get(2))?,
                 price: row.get(3),
+                wake_after: seconds(row.get(5)),
             })
         });
         let replayed = rows.first().is_some_and(|row| row.get(4));
@@ -266,6 +275,10 @@ impl Db {
         ];
         self.rows(LIST, &params, Again::Safe, deadline).await?.iter().map(Job::from_row).collect()
     }
+}
+
+fn seconds(seconds: Option<f64>) -> Option<Duration> {
+    seconds.map(|seconds| Duration::from_secs_f64(seconds.max(0.0)))
 }
 
 /// The status of that word.

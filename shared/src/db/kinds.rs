@@ -33,6 +33,9 @@ pub struct Kind {
     /// Unfinished after this long, a job fails.
     #[serde(default = "week")]
     pub life_seconds: i32,
+    /// Who starts it: `sqs`, at once where that is on, or only ever the `poll`er.
+    #[serde(default)]
+    pub dispatch: Dispatch,
     /// The HTTP target; without one, Rust code of that name.
     #[serde(default)]
     pub url: Option<String>,
@@ -42,6 +45,17 @@ pub struct Kind {
     /// Whether it is no longer offered.
     #[serde(default, skip)]
     pub retired: bool,
+}
+
+/// Who starts the jobs of a kind.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dispatch {
+    /// The poller, each minute.
+    Poll,
+    /// A wake-up by SQS, at once; the poller where SQS is off.
+    #[default]
+    Sqs,
 }
 
 fn one() -> i32 {
@@ -83,6 +97,7 @@ impl Db {
                 url: row.get(7),
                 secret_version: row.get(8),
                 retired: row.get(9),
+                dispatch: if row.get(10) { Dispatch::Sqs } else { Dispatch::Poll },
             })
             .collect())
     }

@@ -289,6 +289,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("queue/settle", queue::SETTLE),
     ("queue/rescue", queue::RESCUE),
     ("queue/health", queue::HEALTH),
+    ("queue/backlog", queue::BACKLOG),
     ("credits/find", credits::FIND),
     ("credits/entries", credits::ENTRIES),
     ("credits/grant", credits::GRANT),

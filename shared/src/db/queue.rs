@@ -13,16 +13,21 @@ pub(crate) const SETTLE: &str = include_str!("queue/settle.sql");
 /// Takes back lapsed jobs; public for the tests that explain its plan.
 pub const RESCUE: &str = include_str!("queue/rescue.sql");
 pub(crate) const HEALTH: &str = include_str!("queue/health.sql");
+pub(crate) const BACKLOG: &str = include_str!("queue/backlog.sql");
 
 /// What a worker can take on.
 #[derive(Debug, Clone, Copy)]
 pub struct Capacity<'a> {
     /// How many jobs.
     pub limit: usize,
+    /// Jobs that it was woken for, before all others.
+    pub named: &'a [Uuid],
     /// The Rust kinds that it serves.
     pub rust_kinds: &'a [&'a str],
     /// Whether it calls HTTP targets.
     pub http: bool,
+    /// Whether it was woken, and leaves kinds to the poller that SQS does not dispatch.
+    pub woken: bool,
     /// The longest time limit of a job.
     pub budget: Duration,
     /// How long a lease must last.
@@ -38,6 +43,15 @@ impl Cursor {
         let last = self.0.entry(priority).or_insert(position);
         *last = position.max(*last);
     }
+}
+
+/// What is due, and what is being done, of kinds that SQS dispatches.
+#[derive(Debug, Clone, Copy)]
+pub struct Backlog {
+    /// Jobs that are due, as far as they were counted.
+    pub due: u64,
+    /// Jobs under a lease.
+    pub running: u64,
 }
 
 /// What a rescue did to a job.
@@ -73,9 +87,12 @@ impl Db {
             (&priorities as _, Type::INT2_ARRAY),
             (&run_ats as _, Type::INT8_ARRAY),
             (&ids as _, Type::UUID_ARRAY),
+            (&capacity.named as _, Type::UUID_ARRAY),
+            (&capacity.woken as _, Type::BOOL),
         ];
         let rows = self.rows(CLAIM, &params, Again::Unsafe, deadline).await?;
-        for row in &rows {
+        // A named job is not where a claim has come to: older ones may be due.
+        for row in rows.iter().filter(|row| !capacity.named.contains(&row.get(0))) {
             cursor.advance(row.get(14), (row.get(15), row.get(0)));
         }
         Ok(rows.iter().map(lease_from_row).collect())
@@ -114,6 +131,17 @@ impl Db {
     pub async fn rescue(&self, limit: i64, deadline: Deadline) -> Result<Vec<Rescued>, DbError> {
         let rows = self.rows(RESCUE, &[(&limit, Type::INT8)], Again::Safe, deadline).await?;
         rows.iter().map(|row| Ok(Rescued { job_id: row.get(0), status: status(row.get(1))? })).collect()
+    }
+
+    /// How much there is to do for workers that SQS wakes; counts `limit` due jobs at most.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn backlog(&self, limit: u64, deadline: Deadline) -> Result<Backlog, DbError> {
+        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+        let rows = self.rows(BACKLOG, &[(&limit, Type::INT8)], Again::Safe, deadline).await?;
+        let count = |column| rows.first().map_or(0, |row| row.get::<_, i64>(column).unsigned_abs());
+        Ok(Backlog { due: count(0), running: count(1) })
     }
 
     /// How long the oldest due job has been waiting, if one is; also whether the database answers at all.

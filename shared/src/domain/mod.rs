@@ -4,6 +4,7 @@ pub mod deadline;
 pub mod job;
 pub mod json;
 pub mod retry;
+pub mod scale;
 pub mod timestamp;
 
 pub use deadline::Deadline;

@@ -64,7 +64,7 @@ pub(crate) fn poller(bench: &Bench, database: &Database, linger_ms: u32) -> Func
         ("LOG_LEVEL", "error".into()),
     ]
     .map(|(name, value)| (name.to_owned(), value));
-    Function::new(bench.functions.join("noop-poller"), env.to_vec()).timeout(Duration::from_secs(890))
+    Function::new(bench.functions.join("noop-worker"), env.to_vec()).timeout(Duration::from_secs(890))
 }
 
 pub(crate) async fn dead_rows(database: &Database) -> Result<f64> {

@@ -5,6 +5,7 @@ mod enqueue;
 mod held;
 mod idle;
 mod latency;
+mod pickup;
 mod tables;
 
 use clap::builder::PossibleValuesParser;
@@ -32,10 +33,11 @@ enum Family {
     Held,
     Soak,
     Idle,
+    Pickup,
     Weight,
 }
 
-const ALL: [Workload; 11] = [
+const ALL: [Workload; 12] = [
     Workload { name: "enqueue", family: Family::Enqueue },
     Workload { name: "batch", family: Family::Batch },
     Workload { name: "drain", family: Family::Drain },
@@ -46,6 +48,7 @@ const ALL: [Workload; 11] = [
     Workload { name: "held", family: Family::Held },
     Workload { name: "soak", family: Family::Soak },
     Workload { name: "idle", family: Family::Idle },
+    Workload { name: "pickup", family: Family::Pickup },
     Workload { name: "weight", family: Family::Weight },
 ];
 
@@ -58,6 +61,7 @@ pub(crate) fn chosen(only: &[String], quick: bool, soak: bool) -> Vec<Workload> 
     let wanted = |workload: &&Workload| match workload.family {
         _ if !only.is_empty() => only.iter().any(|name| name == workload.name),
         Family::Soak => soak && !quick,
+        Family::Pickup => !quick,
         _ => true,
     };
     ALL.iter().filter(wanted).copied().collect()
@@ -76,6 +80,7 @@ impl Workload {
             Family::Held => held::run(bench).await,
             Family::Soak => latency::soak(bench).await,
             Family::Idle => idle::run(bench).await,
+            Family::Pickup => pickup::run(bench).await,
             Family::Weight => weight::run(bench).await,
         }
     }

@@ -23,7 +23,7 @@ const EXPECTED: &str = "demo: 9 succeeded, 1 failed and refunded, 1 refused, aud
 
 /// Everything from building to the last line, which is printed once nothing runs any more.
 pub(crate) async fn demo() -> Result<()> {
-    let cargo_lambda = stack::build()?;
+    let cargo_lambda = stack::build(None)?;
     let database = Database::create("demo").await?;
     let shown = tokio::select! {
         shown = show(&cargo_lambda, &database) => shown,
@@ -45,7 +45,7 @@ async fn show(cargo_lambda: &Path, database: &Database) -> Result<String> {
     let target = team_target().await?;
     offer(&client, &target).await?;
     let users = users(&client).await?;
-    let functions = Functions::start(cargo_lambda, &database.url(), &folder.join("watch.log"))?;
+    let functions = Functions::start(cargo_lambda, &database.url(), None, &folder.join("watch.log"))?;
 
     heading("HTTP in: ten jobs of two users (the first call starts the function)");
     let mut orders = post_orders(&functions, &users).await?;

@@ -1,4 +1,4 @@
 -- list: every kind with its price and policy.
 SELECT name, price, max_attempts, backoff_seconds, backoff_max_seconds, timeout_seconds, life_seconds, url,
-       secret_version, retired_at IS NOT NULL
+       secret_version, retired_at IS NOT NULL, dispatch = 'sqs'
 FROM punchcard.kinds ORDER BY name

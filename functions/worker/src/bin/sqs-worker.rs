@@ -1,0 +1,17 @@
+//! The Lambda `sqs-worker`: one batch of wake-ups for each event of the queue's event source mapping.
+
+use lambda_runtime::{Error, LambdaEvent, run, service_fn};
+use serde_json::Value;
+use shared::{config::Config, telemetry};
+use worker::{Worker, jobs};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() -> Result<(), Error> {
+    let config = Config::from_env()?;
+    telemetry::init(&config.log);
+    let worker = &Worker::new(config, jobs::handlers());
+    run(service_fn(|event: LambdaEvent<Value>| async move {
+        Ok::<_, Error>(worker.wake(event.payload, event.context.deadline()).await?)
+    }))
+    .await
+}
