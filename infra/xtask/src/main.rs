@@ -193,7 +193,7 @@ fn build(sqs: bool) -> Result<()> {
 fn bench(options: &[String]) -> Result<()> {
     let functions = ["build", "--release", "-p", "api", "-p", "worker", "--bin", "api", "--bin", "poller"];
     build_with_sqs(&functions, "release")?;
-    let bins = ["-p", "bench", "--bin", "sqs-worker", "--bin", "hello", "--bin", "noop-worker"];
+    let bins = ["-p", "bench-functions", "--bin", "sqs-worker", "--bin", "hello", "--bin", "noop-worker"];
     let mut build = cargo(&functions);
     build.args(bins);
     run(build)?;
