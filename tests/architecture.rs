@@ -201,37 +201,54 @@ fn the_template_and_the_code_agree() {
 fn connections_fit_into_the_smallest_pooler_with_a_fifth_to_spare() {
     let functions =
         ["ApiReservedConcurrency", "PollerReservedConcurrency", "SqsMaximumConcurrency"].map(default_of);
-    let connections: u32 = functions.iter().sum();
+    // Two mappings, of as many workers each.
+    let connections = functions[0] + functions[1] + 2 * functions[2];
     assert!(connections * 6 / 5 <= 200, "{connections} connections, one for each environment");
-    assert!(resource("SqsWorkerFunction").contains("MaximumConcurrency: !Ref SqsMaximumConcurrency"));
+    let worker = resource("SqsWorkerFunction");
+    assert_eq!(worker.matches("MaximumConcurrency: !Ref SqsMaximumConcurrency").count(), 2);
+    assert_eq!(worker.matches("Type: SQS").count(), 2);
 }
 
 #[test]
-fn the_queue_waits_six_times_as_long_as_its_worker_may_run() {
-    let allowed = resource("SqsWorkerTimeout");
+fn a_queue_waits_six_times_as_long_as_its_worker_may_run_and_keeps_what_comes_again() {
+    let allowed = resource("PollerTimeout");
     let allowed = allowed.split("AllowedValues: [").nth(1).unwrap().split(']').next().unwrap();
-    let visibilities = resource("SqsWorker");
+    let visibilities = resource("WakeUps");
+    let mut longest = 0;
     for timeout in allowed.split(", ") {
         let six_times = timeout.parse::<u32>().unwrap() * 6;
         let line = format!("\"{timeout}\": {{ Visibility: {six_times} }}");
         assert!(visibilities.contains(&line), "{line}");
+        longest = longest.max(six_times);
     }
     assert_eq!(visibilities.matches("Visibility").count(), allowed.split(", ").count());
-    assert!(
-        resource("WakeQueue")
-            .contains("VisibilityTimeout: !FindInMap [SqsWorker, !Ref SqsWorkerTimeout, Visibility]")
-    );
-    assert!(resource("SqsWorkerFunction").contains("Timeout: !Ref SqsWorkerTimeout"));
+    for queue in ["WakeQueue", "HelpQueue"] {
+        let queue = resource(queue);
+        assert!(queue.contains("VisibilityTimeout: !FindInMap [WakeUps, !Ref PollerTimeout, Visibility]"));
+        let number = |name: &str| {
+            let line = queue.lines().find_map(|line| line.trim().strip_prefix(name)).unwrap();
+            line.split(' ').next().unwrap().parse::<u32>().unwrap()
+        };
+        // Else what cannot be read would be forgotten before it is a dead letter: a delay, and a delivery more than allowed.
+        assert!(number("MessageRetentionPeriod: ") > 900 + (number("maxReceiveCount: ") + 1) * longest);
+    }
+    for function in ["PollerFunction", "SqsWorkerFunction"] {
+        assert!(
+            resource(function).contains("Timeout: !Ref PollerTimeout"),
+            "a kind that one may run, the other may"
+        );
+    }
 }
 
 #[test]
 fn without_sqs_nothing_of_it_is_deployed_and_each_role_may_only_what_it_does() {
-    let of_sqs = ["WakeQueue", "WakeDeadLetters", "SqsWorkerFunction", "SqsWorkerRole", "SqsWorkerLog"];
+    let of_sqs =
+        ["WakeQueue", "HelpQueue", "WakeDeadLetters", "SqsWorkerFunction", "SqsWorkerRole", "SqsWorkerLog"];
     let alarms = ["WakeUpsUnreadable", "WakeUpsLate", "WakeUpsNotSent", "WakeUpsFailed", "SqsWorkerErrors"];
     for name in of_sqs.iter().chain(&alarms) {
         assert!(resource(name).contains("Condition: HasSqs"), "{name}");
     }
-    for queue in ["WakeQueue", "WakeDeadLetters", "UndeliveredTicks"] {
+    for queue in ["WakeQueue", "HelpQueue", "WakeDeadLetters", "UndeliveredTicks"] {
         assert!(resource(queue).contains("SqsManagedSseEnabled: true"), "{queue}");
     }
     for sender in ["ApiRole", "PollerRole"] {

@@ -5,6 +5,7 @@
 mod api;
 mod architecture;
 mod cli;
+mod connect;
 mod db;
 mod events;
 mod secrets;

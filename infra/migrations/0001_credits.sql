@@ -70,6 +70,8 @@ CREATE TRIGGER ledger_is_append_only BEFORE UPDATE OR DELETE ON punchcard.ledger
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 CREATE TRIGGER ledger_is_never_emptied BEFORE TRUNCATE ON punchcard.ledger
     FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+CREATE TRIGGER accounts_are_never_emptied BEFORE TRUNCATE ON punchcard.accounts
+    FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('accounts carry the ledger');
 CREATE TRIGGER accounts_are_kept BEFORE DELETE ON punchcard.accounts
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('accounts carry the ledger');
 
@@ -159,7 +161,8 @@ BEGIN
     END IF;
 
     total := balance.available;
-    IF balance.spread > 1 AND total + p_amount < 0 THEN
+    -- Other shares may have some, also of an account that is not spread any more: what was held on them came back.
+    IF balance.id IS NOT NULL AND total + p_amount < 0 THEN
         total := punchcard.deal_credits(p_account_id, balance.spread, 0, -p_amount);
     END IF;
     IF balance.id IS NULL OR total + p_amount < 0 THEN
@@ -198,6 +201,7 @@ CREATE FUNCTION punchcard.increment_user_credits(
     p_user_id uuid, p_amount bigint, p_key text, p_job_id uuid DEFAULT NULL, p_reason text DEFAULT NULL)
     RETURNS bigint
     LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
-    SELECT (m.entry).available_after
+    SELECT (m.entry).available_after + (SELECT coalesce(sum(a.available), 0)::bigint FROM punchcard.accounts a
+                                        WHERE a.id = p_user_id AND a.share > 0)
     FROM punchcard.move_credits('adjust', p_user_id, p_amount, p_key, p_job_id, p_reason) m
 $$;

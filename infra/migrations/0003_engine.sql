@@ -11,18 +11,30 @@ DECLARE
     total bigint;
     shares integer;
 BEGIN
-    UPDATE punchcard.accounts a SET available = a.available - p_amount, held = a.held + p_amount
-    WHERE a.id = p_account_id AND a.available >= p_amount
-      AND a.share = (SELECT pg_backend_pid() % f.spread FROM punchcard.accounts f
-                     WHERE f.id = p_account_id AND f.share = 0)
-    RETURNING a.share, a.available, a.held INTO share, available, held;
-    IF FOUND THEN
-        RETURN;
+    SELECT f.spread INTO shares FROM punchcard.accounts f WHERE f.id = p_account_id AND f.share = 0;
+    share := pg_backend_pid() % shares;
+    IF shares = 1 THEN
+        UPDATE punchcard.accounts a SET available = a.available - p_amount, held = a.held + p_amount
+        WHERE a.id = p_account_id AND a.share = 0 AND a.available >= p_amount
+        RETURNING a.available, a.held INTO available, held;
+        IF FOUND THEN
+            RETURN;
+        END IF;
+    ELSE
+        -- An UPDATE that waited for a row and then found too little on it keeps the row's lock, out of the order in which
+        -- dealing takes them: rolling it back lets go of it.
+        BEGIN
+            UPDATE punchcard.accounts a SET available = a.available - p_amount, held = a.held + p_amount
+            WHERE a.id = p_account_id AND a.share = hold_credits.share AND a.available >= p_amount
+            RETURNING a.available, a.held INTO STRICT available, held;
+            RETURN;
+        EXCEPTION WHEN no_data_found THEN
+            NULL;
+        END;
     END IF;
     -- A look without a lock first: whoever has no credits holds nobody up.
-    SELECT sum(a.available), max(a.spread) INTO total, shares FROM punchcard.accounts a WHERE a.id = p_account_id;
+    SELECT sum(a.available) INTO total FROM punchcard.accounts a WHERE a.id = p_account_id;
     IF total >= p_amount THEN
-        share := pg_backend_pid() % shares;
         total := punchcard.deal_credits(p_account_id, shares, share, p_amount);
     END IF;
     IF total IS NULL OR total < p_amount THEN
@@ -168,7 +180,7 @@ END $$;
 
 -- Buys up to 1,000 jobs of one account in one call, all or nothing: p_jobs is an array of objects with `kind` and,
 -- as wished, `input`, `priority`, `run_at`. One hold for each. The key names the whole batch.
--- Answers the jobs in their order. Refuses as `enqueue` does, and says which job.
+-- Answers the jobs in their order. Refuses as `enqueue` does, and says which job, but for a bad input.
 CREATE FUNCTION punchcard.enqueue_batch(p_account_id uuid, p_jobs json, p_key text DEFAULT NULL)
     RETURNS TABLE (id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -211,8 +223,11 @@ BEGIN
            min(w.n) FILTER (WHERE octet_length(w.input::text) > 65536 OR position('\u0000' IN w.input::text) > 0)
                AS invalid_input
     INTO wanted
-    FROM ROWS FROM (json_to_recordset(p_jobs) AS (kind text, input json, priority integer, run_at timestamptz))
-         WITH ORDINALITY AS w (kind, input, priority, run_at, n)
+    -- `->` takes an input as it was sent, null included; json_to_recordset writes it anew.
+    FROM (SELECT r.kind, r.priority, r.run_at, r.job -> 'input' AS input, r.n
+          FROM ROWS FROM (json_to_recordset(p_jobs) AS (kind text, priority integer, run_at timestamptz),
+                          json_array_elements(p_jobs))
+               WITH ORDINALITY AS r (kind, priority, run_at, job, n)) w
     LEFT JOIN punchcard.kinds k ON k.name = w.kind AND k.retired_at IS NULL;
     IF wanted.unknown_kind IS NOT NULL THEN
         RAISE EXCEPTION 'unknown_kind' USING ERRCODE = 'PT422',
@@ -310,6 +325,7 @@ BEGIN
                AND NOT (p_woken AND k.dispatch = 'poll'))
            OR k.retired_at IS NOT NULL
     ), level AS MATERIALIZED (
+        -- None if nothing is served: then no row is read to find that out.
         SELECT l.priority::smallint AS priority,
                CASE WHEN a.run_at IS NULL THEN '-infinity'  -- least() would ignore it
                     ELSE least(timestamptz 'epoch' + a.run_at * interval '1 microsecond', now() - interval '5 seconds')
@@ -318,6 +334,7 @@ BEGIN
         FROM generate_series(10, -10, -1) AS l (priority)
         LEFT JOIN unnest(p_after_priorities, p_after_run_ats, p_after_ids) AS a (priority, run_at, id)
             ON a.priority = l.priority
+        WHERE (SELECT names FROM served) IS NOT NULL
     ), due AS MATERIALIZED (
         SELECT d.job_id FROM (
             SELECT q.job_id FROM punchcard.queue q

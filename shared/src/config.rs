@@ -73,6 +73,8 @@ impl Config {
     pub fn from_env() -> Result<Self, ConfigError> {
         let secrets = SecretSource {
             database_url: text("DATABASE_URL"),
+            pg_password: text("PGPASSWORD"),
+            pg_ca_pem: text("PG_CA_PEM"),
             jwt_secret: text("JWT_SECRET"),
             signing_secret: text("SIGNING_SECRET"),
             arn: text("SECRET_ARN"),

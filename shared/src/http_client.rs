@@ -51,7 +51,11 @@ static TLS: LazyLock<TlsConnector> = LazyLock::new(|| TlsConnector::from(Arc::ne
 
 /// TLS that trusts the web's certification authorities, and verifies always.
 pub(crate) fn public_tls() -> rustls::ClientConfig {
-    let roots = rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    tls_trusting(rustls::RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() })
+}
+
+/// TLS that trusts these certification authorities, and verifies always.
+pub(crate) fn tls_trusting(roots: rustls::RootCertStore) -> rustls::ClientConfig {
     rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .expect("ring supports TLS 1.2 and 1.3")

@@ -31,6 +31,12 @@ pub struct Secrets {
     /// Where the database is, with user and password.
     #[serde(alias = "DATABASE_URL")]
     pub database_url: String,
+    /// The password, if the URL has none.
+    #[serde(default, alias = "PGPASSWORD")]
+    pub pg_password: Option<String>,
+    /// More certification authorities for the database: paths of PEM files, separated by colons, or PEM itself.
+    #[serde(default, alias = "PG_CA_PEM")]
+    pub pg_ca_pem: Option<String>,
     /// The secret of an HS256 issuer.
     #[serde(default, alias = "JWT_SECRET")]
     pub jwt_secret: Option<String>,
@@ -50,6 +56,10 @@ impl fmt::Debug for Secrets {
 pub struct SecretSource {
     /// The database's URL, if it is given directly.
     pub database_url: Option<String>,
+    /// `PGPASSWORD`: the database's password, where its URL has none.
+    pub pg_password: Option<String>,
+    /// `PG_CA_PEM`: more certification authorities for the database, as paths or as PEM.
+    pub pg_ca_pem: Option<String>,
     /// The HS256 secret, if it is given directly.
     pub jwt_secret: Option<String>,
     /// The master signing secret, if it is given directly.
@@ -116,8 +126,11 @@ impl SecretStore {
             Some(arn) => self.fetch(arn, deadline).await?,
             None => Secrets::default(),
         };
-        let SecretSource { database_url, jwt_secret, signing_secret, .. } = self.source.clone();
+        let SecretSource { database_url, pg_password, pg_ca_pem, jwt_secret, signing_secret, .. } =
+            self.source.clone();
         secrets.database_url = database_url.unwrap_or(secrets.database_url);
+        secrets.pg_password = pg_password.or(secrets.pg_password);
+        secrets.pg_ca_pem = pg_ca_pem.or(secrets.pg_ca_pem);
         secrets.jwt_secret = jwt_secret.or(secrets.jwt_secret);
         secrets.signing_secret = signing_secret.or(secrets.signing_secret);
         for (name, secret) in
@@ -131,6 +144,20 @@ impl SecretStore {
         }
         *kept = Some((Instant::now(), secrets.clone()));
         Ok(secrets)
+    }
+
+    /// The secrets read anew, if they are others than `known`: after a password was refused that may have been rotated.
+    ///
+    /// # Errors
+    /// As [`SecretStore::get`].
+    pub async fn changed(&self, known: &Secrets, deadline: Deadline) -> Result<Option<Secrets>, SecretError> {
+        if self.source.arn.is_none() {
+            return Ok(None);
+        }
+        *self.kept.lock().await = None;
+        let now = self.get(deadline).await?;
+        let same = (&now.database_url, &now.pg_password) == (&known.database_url, &known.pg_password);
+        Ok((!same).then_some(now))
     }
 
     /// `GetSecretValue` of the Secrets Manager API, signed with Signature Version 4.

@@ -47,11 +47,11 @@ impl Sqs {
         Function::new(binary("poller"), self.environment(bench, more)).timeout(Duration::from_secs(60))
     }
 
-    /// As it is deployed: it sends nothing, and knows no queue.
+    /// As it is deployed: built with the feature, and knowing no queue, since it sends nothing.
     pub fn worker(bench: &Bench, more: &[(&str, &str)]) -> Arc<Function> {
         let mut env = environment(&bench.url);
         env.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
-        Arc::new(Function::new(super::binary("sqs-worker"), env).timeout(Duration::from_secs(60)))
+        Arc::new(Function::new(binary("sqs-worker"), env).timeout(Duration::from_secs(60)))
     }
 
     /// Waits until there is no message any more, waiting or in work, and answers how many are dead letters.

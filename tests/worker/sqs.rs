@@ -64,7 +64,7 @@ async fn a_job_bought_by_the_api_runs_without_a_tick() {
     let (bench, sqs) = (Bench::new().await, Sqs::new(LONG, 5).await);
     let account = bench.account(10).await;
     let worker = Sqs::worker(&bench, &[]);
-    let pump = Pump::start(&sqs.queue, &worker, 2);
+    let pump = Pump::start(&sqs.queue, &worker, 2, 10);
     let job = post(account, &json!({ "kind": "qr.svg", "input": { "text": "hello" } }));
     assert_eq!(sqs.api(&bench).invoke(&job).await.unwrap()["statusCode"], 202);
     all_final(&bench).await;
@@ -91,7 +91,7 @@ async fn a_batch_wakes_a_worker_for_each_job_but_those_that_are_due_much_later_o
     assert_eq!(answer["statusCode"], 202, "{answer}");
     assert_eq!(sqs.queue.depths().await.unwrap().0, 25);
     let worker = Sqs::worker(&bench, &[]);
-    let _pump = Pump::start(&sqs.queue, &worker, 2);
+    let _pump = Pump::start(&sqs.queue, &worker, 2, 10);
     assert_eq!(sqs.emptied().await, 0);
     let left = "SELECT count(*) FROM punchcard.queue WHERE lease_token = 0";
     until("25 done", async || bench.count(left).await == 2).await;
@@ -103,7 +103,7 @@ async fn a_delayed_job_is_woken_when_it_is_due_and_not_before() {
     let (bench, sqs) = (Bench::new().await, Sqs::new(LONG, 5).await);
     let account = bench.account(10).await;
     let worker = Sqs::worker(&bench, &[]);
-    let _pump = Pump::start(&sqs.queue, &worker, 2);
+    let _pump = Pump::start(&sqs.queue, &worker, 2, 10);
     let run_at = bench.rows("SELECT to_char(now() at time zone 'UTC' + interval '2 seconds', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"')").await;
     let run_at: String = run_at[0].get(0);
     let job = json!({ "kind": "qr.svg", "input": { "text": "hello" }, "run_at": run_at });
@@ -129,7 +129,7 @@ async fn doubled_and_shuffled_messages_start_each_job_once() {
     ids.extend(ids.clone());
     ids.sort_by_key(|id| (id.as_u128().wrapping_mul(0x9e37_79b9_7f4a_7c15_9e37_79b9_7f4a_7c15), *id));
     let worker = Sqs::worker(&bench, &[("CONCURRENCY", "7")]);
-    let pump = Pump::start(&sqs.queue, &worker, 4);
+    let pump = Pump::start(&sqs.queue, &worker, 4, 10);
     let bodies: Vec<String> = ids.iter().map(wake_up).collect();
     for sent in futures_util::future::join_all(bodies.iter().map(|body| sqs.queue.send(body))).await {
         sent.unwrap();
@@ -148,7 +148,7 @@ async fn a_message_for_what_is_not_there_yet_or_never_is_done_and_the_tick_finds
     let (bench, sqs) = (Bench::new().await, Sqs::new(SHORT, 2).await);
     let account = bench.account(10).await;
     let worker = Sqs::worker(&bench, &[]);
-    let _pump = Pump::start(&sqs.queue, &worker, 2);
+    let _pump = Pump::start(&sqs.queue, &worker, 2, 10);
     let other = crate::support::connect(&bench.direct_url).await;
     other.batch_execute("BEGIN").await.unwrap();
     let enqueue =
@@ -180,7 +180,7 @@ async fn what_cannot_be_read_becomes_a_dead_letter_and_stops_nobody() {
     }
     sqs.queue.send(&good).await.unwrap();
     let worker = Sqs::worker(&bench, &[]);
-    let pump = Pump::start(&sqs.queue, &worker, 2);
+    let pump = Pump::start(&sqs.queue, &worker, 2, 10);
     all_final(&bench).await;
     until("seven dead letters", async || sqs.queue.depths().await.unwrap() == (0, 7)).await;
     let deliveries = pump.deliveries();
@@ -230,7 +230,7 @@ async fn an_error_and_a_panic_stay_with_their_item() {
     let worker = Arc::new(
         Function::new(binary, crate::support::environment(&bench.url)).timeout(Duration::from_secs(60)),
     );
-    let _pump = Pump::start(&sqs.queue, &worker, 1);
+    let _pump = Pump::start(&sqs.queue, &worker, 1, 10);
     all_final(&bench).await;
     assert_eq!(sqs.emptied().await, 0, "a job's failure is not its message's");
     let outcomes = "SELECT string_agg(it, ', ' ORDER BY it) FROM (
@@ -260,7 +260,7 @@ async fn a_worker_killed_with_ten_in_flight_loses_nothing() {
         sqs.queue.send(&wake_up(id.get::<_, Uuid>(0))).await.unwrap();
     }
     let worker = Sqs::worker(&bench, &[]);
-    let pump = Pump::start(&sqs.queue, &worker, 1);
+    let pump = Pump::start(&sqs.queue, &worker, 1, 10);
     until("ten in flight", async || target.requests().len() == 10).await;
     for pid in worker.pids() {
         std::process::Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
@@ -321,7 +321,7 @@ async fn a_send_that_failed_after_it_was_taken_is_no_error_and_the_job_runs_once
     assert!(logs.contains(r#""message":"wake-ups not sent""#) && logs.contains(r#""wake_ups":1"#), "{logs}");
     assert!(sqs.queue.depths().await.unwrap().0 >= 1, "it was taken, more than once perhaps");
     let worker = Sqs::worker(&bench, &[]);
-    let _pump = Pump::start(&sqs.queue, &worker, 2);
+    let _pump = Pump::start(&sqs.queue, &worker, 2, 10);
     all_final(&bench).await;
     assert_eq!(sqs.emptied().await, 0);
     assert_eq!(bench.count("SELECT count(*) FROM punchcard.outcomes WHERE attempt = 1").await, 1);
@@ -354,7 +354,7 @@ async fn a_database_out_of_reach_makes_no_dead_letters() {
     let account = bench.account(10).await;
     bench.enqueue(account, "qr.svg", 1).await;
     sqs.queue.send(&wake_up(queued_id(&bench).await)).await.unwrap();
-    let _pump = Pump::start(&sqs.queue, &worker, 1);
+    let _pump = Pump::start(&sqs.queue, &worker, 1, 10);
     assert_eq!(sqs.emptied().await, 0);
     assert!(worker.logs().await.contains("wake-ups left to the next tick"));
     assert_eq!(bench.poller().invoke(&json!({})).await.unwrap()["succeeded"], 1);
@@ -398,13 +398,14 @@ async fn a_tick_with_more_than_it_can_do_calls_for_help_up_to_its_bound() {
     bench.http_kind("slow", 1, &target.url("/")).await;
     bench.enqueue(account, "slow", 900).await; // 2 at a time, 0.6 s each: alone it would take 270 s
     let poller =
-        sqs.poller(&bench, &[("CONCURRENCY", "2"), ("MOST_HELPERS", "3")]).timeout(Duration::from_secs(12));
+        sqs.poller(&bench, &[("CONCURRENCY", "2"), ("MOST_HELPERS", "3")]).timeout(Duration::from_secs(25));
     let tick = poller.start_invoke(&json!({}));
     until("help is called", async || sqs.queue.depths().await.unwrap().0 > 0).await;
     assert_eq!(sqs.queue.depths().await.unwrap().0, 3, "as many as are allowed, at once");
     let worker = Sqs::worker(&bench, &[("CONCURRENCY", "40")]);
-    let _pump = Pump::start(&sqs.queue, &worker, 3);
+    let _pump = Pump::start(&sqs.queue, &worker, 3, 1); // as the template has it for calls
     all_final(&bench).await;
+    assert_eq!(worker.pids().len(), 3, "each call is a worker of its own");
     let summary = tick.wait().await.unwrap();
     assert_eq!(summary["called"], 3, "{summary}");
     assert_eq!(sqs.emptied().await, 0);

@@ -41,7 +41,7 @@ async fn five_thousand_jobs_pass_while_sqs_is_switched_off_and_on_twice() {
     };
     let phases = [with(&bench), without(&bench), with(&bench), without(&bench)].map(Arc::new);
     let worker = Sqs::worker(&bench, &[]);
-    let mut pump = Some(Pump::start(&sqs.queue, &worker, 3));
+    let mut pump = Some(Pump::start(&sqs.queue, &worker, 3, 10));
 
     let (bought, over) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicBool::new(false)));
     let mut ticking = tokio::task::JoinSet::new();
@@ -85,7 +85,7 @@ async fn five_thousand_jobs_pass_while_sqs_is_switched_off_and_on_twice() {
             }
         }
         // The mapping goes with the queue, and its messages stay; both come back.
-        pump = pump.is_none().then(|| Pump::start(&sqs.queue, &worker, 3));
+        pump = pump.is_none().then(|| Pump::start(&sqs.queue, &worker, 3, 10));
     }
     while let Some(buyer) = buying.join_next().await {
         buyer.unwrap();
@@ -101,7 +101,7 @@ async fn five_thousand_jobs_pass_while_sqs_is_switched_off_and_on_twice() {
     while let Some(ticks) = ticking.join_next().await {
         ticks.unwrap();
     }
-    let _pump = pump.unwrap_or_else(|| Pump::start(&sqs.queue, &worker, 3));
+    let _pump = pump.unwrap_or_else(|| Pump::start(&sqs.queue, &worker, 3, 10));
     assert_eq!(sqs.emptied().await, 0, "messages that were left are done without harm");
 
     let done = "SELECT count(*) FROM punchcard.outcomes WHERE status = 'succeeded' AND attempt = 1";

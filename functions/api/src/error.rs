@@ -113,7 +113,7 @@ impl From<DbError> for ApiError {
                     Err(_) => Self::new(status, code, detail),
                 }
             }
-            DbError::Unavailable(why) => {
+            DbError::Unavailable(why) | DbError::Denied(why) => {
                 tracing::error!(error = why, "database unavailable");
                 Self::new(503, "unavailable", "Try again later.")
             }

@@ -18,7 +18,7 @@ use crate::{MARGIN, Summary, Worker, executor::Executor, help::Help, jobs::Kinds
 const CLAIM_LIMIT: usize = 500;
 /// How often a lingering tick looks for due jobs.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
-/// How often a tick whose last jobs are still running looks for due ones.
+/// How often a drain whose last jobs are still running looks for due ones.
 const LOOK_ANYWAY_EVERY: Duration = Duration::from_secs(1);
 /// How long a few free slots wait for more, before they are worth a statement.
 const REFILL_AFTER: Duration = Duration::from_millis(250);
@@ -62,10 +62,9 @@ pub(crate) async fn run(
         let free = concurrency - executor.in_flight();
         // Half of the slots free is worth a statement at once; a few are, every now and then.
         let refill = if free * 2 >= concurrency { last_look } else { last_look + REFILL_AFTER };
-        // As long as a tick lives anyway, it looks now and then for what has become due. A woken worker does not: new
-        // jobs have messages of their own, which wait for it to end.
-        let anyway = executor.in_flight() > 0 && failed.is_none() && matches!(trigger, Trigger::Tick);
-        let anyway = anyway.then(|| last_look + LOOK_ANYWAY_EVERY);
+        // As long as this invocation lives anyway, it looks now and then for what has become due: a worker with one long
+        // job may be the only one that is free.
+        let anyway = (executor.in_flight() > 0 && failed.is_none()).then(|| last_look + LOOK_ANYWAY_EVERY);
         let look = next_look.or(anyway).map(|at| at.max(refill));
         let look = look.filter(|_| free > 0 && deadline.left() > Duration::ZERO);
         if look.is_some_and(|at| at <= Instant::now()) {
@@ -98,10 +97,10 @@ pub(crate) async fn run(
                 }
                 (true, _) => None,
             };
-        } else if help.at().is_some_and(|at| at <= Instant::now()) {
+        } else if help.at(deadline).is_some_and(|at| at <= Instant::now()) {
             summary.called += help.call(executor.finished(), deadline).await;
         } else if executor.in_flight() > 0 {
-            let wake = [look, help.at()].into_iter().flatten().min();
+            let wake = [look, help.at(deadline)].into_iter().flatten().min();
             executor.next(deadline, wake).await;
         } else {
             executor.flush(deadline).await;

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use serde::Serialize;
 use shared::{
     db::{Db, DbError},
-    domain::{Deadline, ErrorCode, JobError, Lease, Outcome, Verdict},
+    domain::{Deadline, ErrorCode, JobError, Lease, Outcome, Target, Verdict},
 };
 use tokio::{
     task::JoinSet,
@@ -77,7 +77,9 @@ impl<'a> Executor<'a> {
     /// Starts a job, unless what is left of the invocation, or of the lease, is too short for it: then it goes back
     /// as if it had never been claimed.
     pub(crate) fn start(&mut self, lease: Lease, deadline: Deadline) {
-        if lease.timeout > deadline.left() + Duration::from_secs(1) {
+        // A retired kind takes no time: it only fails.
+        let fits = lease.timeout <= deadline.left() + Duration::from_secs(1);
+        if !fits && lease.target != Target::Retired {
             self.record(lease, Outcome::NotStarted);
             return;
         }
@@ -224,10 +226,7 @@ fn jitter() -> f64 {
 
 #[cfg(test)]
 mod tests {
-    use shared::{
-        domain::{Backoff, Target},
-        secrets::Secrets,
-    };
+    use shared::{domain::Backoff, secrets::Secrets};
 
     use super::*;
     use crate::jobs::{Handler, Performing};

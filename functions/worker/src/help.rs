@@ -15,8 +15,10 @@ use crate::{Worker, drain::Trigger};
 const FIRST_AFTER: Duration = Duration::from_secs(1);
 /// How often it looks at the backlog again.
 const EVERY: Duration = Duration::from_secs(10);
-/// Workers that were called are at work by then, if ever: later they count by the jobs they run.
-const CALLED_COUNT_FOR: Duration = Duration::from_secs(20);
+/// Those who were called count as called for as long as the backlog that they were called for was to last.
+const CALLED_COUNT_FOR: Duration = Duration::from_secs(60);
+/// Looking at the backlog and calling may take this long; in the last seconds of an invocation nobody is called.
+const BUDGET: Duration = Duration::from_secs(5);
 /// All drain wake-ups are nobody's in particular.
 const GROUP: &str = "drain";
 
@@ -44,8 +46,8 @@ impl<'a> Help<'a> {
     }
 
     /// When to look at the backlog next, if at all.
-    pub(crate) fn at(&self) -> Option<Instant> {
-        (self.able && self.wanted).then_some(self.next)
+    pub(crate) fn at(&self, deadline: Deadline) -> Option<Instant> {
+        (self.able && self.wanted && deadline.left() > BUDGET * 2).then_some(self.next)
     }
 
     /// Looks at the backlog and calls as many workers as it deserves; answers how many. That the backlog cannot be
@@ -56,7 +58,8 @@ impl<'a> Help<'a> {
         let (concurrency, bound) = (self.worker.config.concurrency, self.worker.config.most_helpers as u64);
         let done = if finished > 0 { finished } else { concurrency };
         let rate = done as f64 / self.started.elapsed().as_secs_f64().max(0.001);
-        let backlog = match self.worker.db.backlog(scale::worth_counting(rate, bound), deadline).await {
+        let (limit, budget) = (scale::worth_counting(rate, bound), deadline.left());
+        let backlog = match self.worker.db.backlog(limit, budget, deadline.within(BUDGET)).await {
             Ok(backlog) => backlog,
             Err(error) => {
                 tracing::warn!(error = %error, "backlog unknown, nobody called");

@@ -81,7 +81,7 @@ impl Peer {
                 _ => Err(format!("it ended with {status}").into()),
             };
         }
-        database.client.batch_execute("CHECKPOINT").await?;
+        database.settle_down().await?;
         let meter = Meter::start(server, &database.name).await?;
         child.stdin.take().ok_or("no input")?.write_all(b"go\n").await?;
         let done = wait_for("done").await?;

@@ -29,8 +29,8 @@ pub(crate) struct Database {
 
 impl Server {
     pub(crate) async fn start(raw: &Path) -> Result<Self> {
-        let with_statistics = Options { durable: true, settings: WITH_STATISTICS };
-        let plain = Options { durable: true, settings: SETTINGS };
+        let with_statistics = Options { durable: true, settings: WITH_STATISTICS, tls: None };
+        let plain = Options { durable: true, settings: SETTINGS, tls: None };
         // The extension comes with most packages of the server, not with all.
         let (postgres, counts_statements) = match Postgres::start_embedded(with_statistics) {
             Ok(postgres) => (postgres, true),

@@ -109,9 +109,9 @@ async fn in_flight(bench: &Bench, jobs: u32) -> Result<Measure> {
         sleep(Duration::from_millis(20)).await;
     }
     let reached = target.requests().len() as f64;
-    let tick = tick.wait();
-    let (summary, peak) = tokio::join!(tick, peak_while(pid));
-    let summary = summary.map_err(|error| error.to_string())?;
+    let summary = tick.wait().await.map_err(|error| error.to_string())?;
+    // The process is kept for the next invocation, and remembers its peak.
+    let peak = peak_of(pid).ok_or("no peak of the process")?;
     if summary["succeeded"] != jobs {
         return Err(format!("not all succeeded: {summary}").into());
     }
@@ -129,12 +129,9 @@ async fn sell(database: &Database, url: &str, jobs: u32) -> Result<()> {
     Ok(database.client.batch_execute(&sql).await?)
 }
 
-/// The highest resident set of a process until it is idle again, in MB (proc(5): VmHWM). Linux only.
-async fn peak_while(pid: u32) -> f64 {
-    sleep(Duration::from_secs(3)).await;
-    let status =
-        std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib: f64 = line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or(0.0);
-    kib / 1_024.0
+/// The highest resident set of a process so far, in MB (proc(5): VmHWM). Linux only.
+fn peak_of(pid: u32) -> Option<f64> {
+    let status = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    Some(line.split_whitespace().next()?.parse::<f64>().ok()? / 1_024.0)
 }

@@ -8,11 +8,13 @@ use crate::{Result, tools};
 
 /// How to run the server.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Options {
+pub struct Options<'a> {
     /// Keep fsync on: survives a power cut, and is slower.
     pub durable: bool,
     /// Further settings, such as `shared_buffers=512MB`.
     pub settings: &'static [&'static str],
+    /// TLS, by a certificate and its key, both as PEM.
+    pub tls: Option<(&'a str, &'a str)>,
 }
 
 /// A running server: ours, stopped and removed on drop, or an external one, used as is.
@@ -28,7 +30,7 @@ pub struct Postgres {
 
 impl Postgres {
     /// The server of `PUNCHCARD_TEST_DATABASE_URL` if set (never `DATABASE_URL`), else one of our own.
-    pub fn start(options: Options) -> Result<Self> {
+    pub fn start(options: Options<'_>) -> Result<Self> {
         match std::env::var("PUNCHCARD_TEST_DATABASE_URL") {
             Ok(url) => Self::external(&url),
             Err(_) => Self::embedded(options),
@@ -59,12 +61,16 @@ impl Postgres {
         })
     }
 
-    fn embedded(options: Options) -> Result<Self> {
+    fn embedded(options: Options<'_>) -> Result<Self> {
         let bin_dir = installed().map_or_else(install, Ok)?;
         let user = process::server_user()?;
         let (port, password) = (process::free_port()?, process::random_hex(16)?);
         let folder = process::folder("pc-pg-", user)?;
         initdb(&bin_dir, &folder.0, &password, user)?;
+        if let Some((certificate, key)) = options.tls {
+            process::write_private(&folder.0.join("data/server.crt"), certificate, user)?;
+            process::write_private(&folder.0.join("data/server.key"), key, user)?;
+        }
         let serve = serve(&bin_dir, &folder.0, port, options, user);
         let mut server = Server::spawn(serve, folder.0.join("log"))?;
         server.wait_for_port(port)?;
@@ -89,7 +95,7 @@ impl Postgres {
     ///
     /// # Errors
     /// When none can be found, installed or started.
-    pub fn start_embedded(options: Options) -> Result<Self> {
+    pub fn start_embedded(options: Options<'_>) -> Result<Self> {
         Self::embedded(options)
     }
 
@@ -146,12 +152,15 @@ fn initdb(bin_dir: &Path, folder: &Path, password: &str, user: Option<User>) -> 
     }
 }
 
-fn serve(bin_dir: &Path, folder: &Path, port: u16, options: Options, user: Option<User>) -> Command {
+fn serve(bin_dir: &Path, folder: &Path, port: u16, options: Options<'_>, user: Option<User>) -> Command {
     let mut postgres = command(&bin_dir.join("postgres"), user);
     postgres.current_dir(folder).arg("-D").arg(folder.join("data")).arg("-k").arg(folder);
     postgres.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-c", "max_connections=300"]);
     if !options.durable {
         postgres.args(["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]);
+    }
+    if options.tls.is_some() {
+        postgres.args(["-c", "ssl=on"]);
     }
     for setting in options.settings {
         postgres.args(["-c", setting]);

@@ -31,12 +31,13 @@ pub struct Delivery {
 }
 
 impl Pump {
-    /// Starts `concurrency` receivers (`MaximumConcurrency`), each with one batch of up to ten messages at a time.
-    pub fn start(queue: &Queue, function: &Arc<Function>, concurrency: usize) -> Self {
+    /// Starts `concurrency` receivers (`MaximumConcurrency`), each with one batch of up to `batch` messages (1 to 10) at a
+    /// time.
+    pub fn start(queue: &Queue, function: &Arc<Function>, concurrency: usize, batch: i32) -> Self {
         let (stopped, deliveries) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Vec<Delivery>>>::default());
         for _ in 0..concurrency {
             let (stopped, deliveries) = (Arc::clone(&stopped), Arc::clone(&deliveries));
-            tokio::spawn(receive(queue.clone(), Arc::clone(function), stopped, deliveries));
+            tokio::spawn(receive(queue.clone(), batch, Arc::clone(function), stopped, deliveries));
         }
         Self { stopped, deliveries }
     }
@@ -55,12 +56,13 @@ impl Drop for Pump {
 
 async fn receive(
     queue: Queue,
+    batch: i32,
     function: Arc<Function>,
     stopped: Arc<AtomicBool>,
     deliveries: Arc<Mutex<Vec<Delivery>>>,
 ) {
     while !stopped.load(Ordering::Relaxed) {
-        let Ok(messages) = queue.receive().await else {
+        let Ok(messages) = queue.receive(batch).await else {
             tokio::time::sleep(REST).await;
             continue;
         };

@@ -127,10 +127,10 @@ impl Queue {
         Ok(counts.into_iter().filter_map(attribute).sum())
     }
 
-    /// Up to ten messages, waiting a second for the first.
-    pub(crate) async fn receive(&self) -> Result<Vec<Message>> {
+    /// Up to `batch` messages, waiting a second for the first.
+    pub(crate) async fn receive(&self, batch: i32) -> Result<Vec<Message>> {
         let request = self.client.receive_message().queue_url(&self.url);
-        let request = request.max_number_of_messages(10).wait_time_seconds(1);
+        let request = request.max_number_of_messages(batch).wait_time_seconds(1);
         let request = request.message_system_attribute_names(MessageSystemAttributeName::All);
         Ok(request.send().await.map_err(failed)?.messages.unwrap_or_default())
     }

@@ -47,6 +47,7 @@ async fn serve(
     let account = Uuid::new_v4();
     punchcard(&url, &["apply", "--allow-private-targets"])?;
     punchcard(&url, &["credits", "grant", &account.to_string(), CREDITS, "--key", "dev"])?;
+    // One queue for both functions is enough here: calls for help may share a worker.
     let queue = match emulator {
         Some(emulator) => {
             Some(Queue::create(emulator.endpoint(), "wake", VISIBILITY, MAX_RECEIVE_COUNT).await?)
@@ -63,7 +64,7 @@ async fn serve(
     // `cargo lambda watch` has no event source: messages are delivered by one of ours, to the same binary.
     let _pump = queue.map(|queue| {
         let worker = Function::new(tools::target_dir().join("debug/sqs-worker"), functions.environment());
-        Pump::start(&queue, &Arc::new(worker), WORKERS)
+        Pump::start(&queue, &Arc::new(worker), WORKERS, 10)
     });
     introduce(&functions, &url, account)?;
     let mut minute = interval(TICK_EVERY);

@@ -121,7 +121,7 @@ fn build_with_sqs(build: &[&str], profile: &str) -> Result<()> {
     let from = tools::target_dir().join(profile);
     let to = from.join("with-sqs");
     std::fs::create_dir_all(&to)?;
-    for function in ["api", "poller"] {
+    for function in ["api", "poller", "sqs-worker"] {
         // Not over a copy that may be running.
         let _ = std::fs::remove_file(to.join(function));
         std::fs::copy(from.join(function), to.join(function))?;
@@ -191,11 +191,10 @@ fn build(sqs: bool) -> Result<()> {
 
 /// The functions as they are deployed are built first: cold, that takes some minutes.
 fn bench(options: &[String]) -> Result<()> {
-    let functions = ["build", "--release", "-p", "api", "-p", "worker", "--bin", "api", "--bin", "poller"];
+    let functions = ["build", "--release", "-p", "api", "-p", "worker", "--bins"];
     build_with_sqs(&functions, "release")?;
-    let bins = ["-p", "bench-functions", "--bin", "sqs-worker", "--bin", "hello", "--bin", "noop-worker"];
     let mut build = cargo(&functions);
-    build.args(bins);
+    build.args(["-p", "bench-functions"]);
     run(build)?;
     let mut bench = cargo(&["run", "--quiet", "-p", "bench", "--"]);
     bench.arg("--functions").arg(tools::target_dir().join("release")).args(options);

@@ -33,10 +33,13 @@ pub struct Entry {
     pub available_delta: i64,
     /// What it did to `held`.
     pub held_delta: i64,
-    /// `available` once it was in.
+    /// `available` once it was in; in the ledger of a spread account, of its share.
     pub available_after: i64,
-    /// `held` once it was in.
+    /// `held` once it was in, likewise.
     pub held_after: i64,
+    /// The share, of a spread account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub share: Option<i16>,
     /// The job it belongs to.
     pub job_id: Option<Uuid>,
     /// The key of a grant or adjustment.
@@ -71,6 +74,7 @@ impl Entry {
             idempotency_key: row.get(7),
             reason: row.get(8),
             created_at: Timestamp(row.get(9)),
+            share: None,
         }
     }
 }
@@ -99,7 +103,15 @@ impl Db {
         deadline: Deadline,
     ) -> Result<Vec<Entry>, DbError> {
         let params = [(&account_id as _, Type::UUID), (&before as _, Type::INT8), (&limit as _, Type::INT8)];
-        Ok(self.rows(ENTRIES, &params, Again::Safe, deadline).await?.iter().map(Entry::from_row).collect())
+        Ok(self
+            .rows(ENTRIES, &params, Again::Safe, deadline)
+            .await?
+            .iter()
+            .map(|row| {
+                let share = Some(row.get(10)).filter(|share| *share > 0);
+                Entry { share, ..Entry::from_row(row) }
+            })
+            .collect())
     }
 
     /// Grants credits once for each key; answers the entry and whether the key had made it before.

@@ -1,6 +1,7 @@
 //! Applies `infra/migrations`, in order, each once, all in one transaction under a lock.
 
-use super::{DbError, open, reason};
+use super::{DbError, connect::open, reason};
+use crate::secrets::Secrets;
 
 /// The migrations, oldest first. An applied file is never edited once a release is tagged.
 pub const MIGRATIONS: &[(&str, &str)] = &[
@@ -16,7 +17,8 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
 /// # Errors
 /// [`DbError`] names the migration that failed; then nothing was applied.
 pub async fn apply(url: &str) -> Result<Vec<String>, DbError> {
-    let mut client = open(url).await?;
+    let secrets = Secrets { database_url: url.to_owned(), ..Secrets::default() };
+    let mut client = open(&secrets).await?;
     let broken = |error: tokio_postgres::Error| DbError::Broken(reason(&error));
     let transaction = client.transaction().await.map_err(broken)?;
     transaction

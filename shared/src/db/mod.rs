@@ -3,6 +3,8 @@
 //! Statements go out unnamed and return built-in types only: named ones break behind a transaction pooler, and a
 //! user-defined result type brings them back through the driver's own look-ups (ADR 0003).
 
+mod connect;
+pub mod connection_string;
 pub mod credits;
 pub mod jobs;
 pub mod kinds;
@@ -21,16 +23,14 @@ use std::{
 
 use tokio::{sync::Mutex, time::timeout_at};
 use tokio_postgres::{
-    Client, Config, Row,
-    config::{Host, SslMode},
+    Client, Row,
     error::SqlState,
     types::{ToSql, Type},
 };
-use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::{
     domain::Deadline,
-    secrets::{SecretError, SecretStore},
+    secrets::{SecretError, SecretStore, Secrets},
 };
 
 /// A parameter and the type it is sent as.
@@ -38,6 +38,8 @@ type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
 /// Opening a connection may take this long at most.
 const CONNECT_BUDGET: Duration = Duration::from_secs(5);
+/// After a refused password nobody is bothered for this long.
+const DENIED_FOR: Duration = Duration::from_secs(60);
 /// A connection unused for longer than this may have died while the function was frozen: it is asked first.
 const TRUSTED_FOR: Duration = Duration::from_secs(10);
 /// How long that question may take.
@@ -59,6 +61,9 @@ pub enum DbError {
     /// Nothing was executed: try again later.
     #[error("the database cannot be reached: {0}")]
     Unavailable(String),
+    /// The server refuses user or password, and would again: trying on can lock every client of this address out.
+    #[error("the database refuses to let us in, not tried again for a minute: {0}")]
+    Denied(String),
     /// The connection was lost, or time ran out, after the statement was sent: it may have been executed.
     #[error("the outcome is unknown: {0}")]
     Unknown(String),
@@ -73,6 +78,8 @@ pub enum DbError {
 pub struct Db {
     secrets: Arc<SecretStore>,
     connection: Mutex<Option<Arc<Connection>>>,
+    /// When, and why, the server last refused to let us in.
+    denied: std::sync::Mutex<Option<(Instant, String)>>,
 }
 
 #[derive(Debug)]
@@ -103,7 +110,7 @@ impl Db {
     /// A database that nobody has connected to yet.
     #[must_use]
     pub fn new(secrets: Arc<SecretStore>) -> Self {
-        Self { secrets, connection: Mutex::new(None) }
+        Self { secrets, connection: Mutex::new(None), denied: std::sync::Mutex::default() }
     }
 
     /// Sends one statement and answers its rows: one round trip. A connection that turns out to be dead is replaced
@@ -138,7 +145,7 @@ impl Db {
                     let retry = match error {
                         DbError::Unavailable(_) => true,
                         DbError::Unknown(_) => again == Again::Safe,
-                        DbError::Refused { .. } | DbError::Broken(_) => false,
+                        DbError::Refused { .. } | DbError::Denied(_) | DbError::Broken(_) => false,
                     };
                     if last || !retry {
                         return Err(unknown.unwrap_or(error));
@@ -174,14 +181,38 @@ impl Db {
         self.connection.lock().await.take_if(|current| Arc::ptr_eq(current, connection));
     }
 
+    /// A new connection. A refused password is tried again once if the secret has been rotated meanwhile; else not for a
+    /// minute, since poolers lock an address out after a few.
     async fn connect(&self, deadline: Deadline) -> Result<Connection, DbError> {
+        if let Some((since, why)) = lock(&self.denied).as_ref()
+            && since.elapsed() < DENIED_FOR
+        {
+            return Err(DbError::Denied(why.clone()));
+        }
         let deadline = deadline.within(CONNECT_BUDGET);
         let secrets = self.secrets.get(deadline).await?;
-        let client = timeout_at(deadline.instant(), open(&secrets.database_url))
-            .await
-            .map_err(|_| DbError::Unavailable("connecting took too long".into()))??;
-        Ok(Connection { client, opened: Instant::now(), used: AtomicU64::new(0) })
+        let mut opened = open_within(&secrets, deadline).await;
+        if let Err(DbError::Denied(why)) = &opened {
+            tracing::error!(error = why, "the database refuses to let us in");
+            if let Some(rotated) = self.secrets.changed(&secrets, deadline).await? {
+                opened = open_within(&rotated, deadline).await;
+            }
+        }
+        if let Err(DbError::Denied(why)) = &opened {
+            *lock(&self.denied) = Some((Instant::now(), why.clone()));
+        }
+        Ok(Connection { client: opened?, opened: Instant::now(), used: AtomicU64::new(0) })
     }
+}
+
+async fn open_within(secrets: &Secrets, deadline: Deadline) -> Result<Client, DbError> {
+    let opened = timeout_at(deadline.instant(), connect::open(secrets)).await;
+    opened.unwrap_or_else(|_| Err(DbError::Unavailable("connecting took too long".into())))
+}
+
+/// A panic elsewhere leaves what is behind it as it was.
+fn lock<T>(mutex: &std::sync::Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 impl Connection {
@@ -208,30 +239,6 @@ impl From<SecretError> for DbError {
     fn from(error: SecretError) -> Self {
         Self::Unavailable(error.to_string())
     }
-}
-
-/// Opens a connection: TLS, verified, to anything but the loopback.
-pub(crate) async fn open(url: &str) -> Result<Client, DbError> {
-    let mut config: Config = url.parse().map_err(|error| {
-        DbError::Unavailable(format!("DATABASE_URL is not a PostgreSQL connection string: {error}"))
-    })?;
-    let local = config.get_hosts().iter().all(|host| match host {
-        Host::Tcp(name) => {
-            name == "localhost" || name.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
-        }
-        #[cfg(unix)]
-        Host::Unix(_) => true,
-    });
-    config.ssl_mode(if local { SslMode::Disable } else { SslMode::Require }).application_name("punchcard");
-    let tls = MakeRustlsConnect::new(crate::http_client::public_tls());
-    let (client, connection) =
-        config.connect(tls).await.map_err(|error| DbError::Unavailable(reason(&error)))?;
-    tokio::spawn(async move {
-        if let Err(error) = connection.await {
-            tracing::debug!(error = %error, "database connection ended");
-        }
-    });
-    Ok(client)
 }
 
 fn classify(error: &tokio_postgres::Error) -> DbError {

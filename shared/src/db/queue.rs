@@ -133,13 +133,21 @@ impl Db {
         rows.iter().map(|row| Ok(Rescued { job_id: row.get(0), status: status(row.get(1))? })).collect()
     }
 
-    /// How much there is to do for workers that SQS wakes; counts `limit` due jobs at most.
+    /// How much there is to do for workers that SQS wakes, of kinds whose time limit fits into `budget`; counts `limit` due
+    /// jobs at most.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer.
-    pub async fn backlog(&self, limit: u64, deadline: Deadline) -> Result<Backlog, DbError> {
+    pub async fn backlog(
+        &self,
+        limit: u64,
+        budget: Duration,
+        deadline: Deadline,
+    ) -> Result<Backlog, DbError> {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let rows = self.rows(BACKLOG, &[(&limit, Type::INT8)], Again::Safe, deadline).await?;
+        let budget = i32::try_from(budget.as_secs()).unwrap_or(i32::MAX);
+        let params = [(&limit as _, Type::INT8), (&budget as _, Type::INT4)];
+        let rows = self.rows(BACKLOG, &params, Again::Safe, deadline).await?;
         let count = |column| rows.first().map_or(0, |row| row.get::<_, i64>(column).unsigned_abs());
         Ok(Backlog { due: count(0), running: count(1) })
     }

@@ -22,7 +22,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<()> {
         let ours: Run<'_> = Box::new(move || Box::pin(ours(bench, jobs, pollers)));
         let raw: Run<'_> = Box::new(move || Box::pin(raw(bench, jobs, pollers)));
         let mut contenders = vec![("ours".into(), ours), ("raw, finish and claim".into(), raw)];
-        contenders.extend(peers::contenders(bench, "drain", bench.size(20_000, 5_000), pollers));
+        contenders.extend(peers::contenders(bench, "drain", jobs, pollers));
         bench.compare(&format!("drain, {pollers} pollers"), contenders).await?;
     }
     Ok(())

@@ -57,11 +57,7 @@ async fn flow(bench: &Bench, rate: u32, seconds: u32, readers: u32) -> Result<Me
     measure.more = latencies(&database).await?;
     measure.more.insert("backlog".into(), backlog);
     ticks.abort();
-    if readers == 0 {
-        bench.server.drop_audited(database).await?;
-    } else {
-        bench.server.drop(database).await?;
-    }
+    bench.server.drop_audited(database).await?;
     Ok(measure)
 }
 

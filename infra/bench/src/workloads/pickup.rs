@@ -77,7 +77,7 @@ async fn woken(bench: &Bench, endpoint: String) -> Result<Measure> {
     let name = format!("pickup-{}", Uuid::new_v4().simple());
     let queue = Queue::create(&endpoint, &name, Duration::from_secs(720), 5).await?;
     let worker = Arc::new(super::drain::poller(bench, &database, 0));
-    let pump = Pump::start(&queue, &worker, 5);
+    let pump = Pump::start(&queue, &worker, 5, 10);
 
     let api = api(bench, &database, &endpoint, &queue.url);
     for _ in 0..JOBS {

@@ -278,7 +278,7 @@ fn function_error(body: &[u8]) -> InvokeError {
 }
 
 #[allow(unsafe_code)] // kill(2) has no safe form in std; the pid is of a child that is not reaped yet
-fn signal(pid: u32, number: i32) -> bool {
+pub(crate) fn signal(pid: u32, number: i32) -> bool {
     libc::pid_t::try_from(pid).is_ok_and(|pid| unsafe { libc::kill(pid, number) } == 0)
 }
 

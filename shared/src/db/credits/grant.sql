@@ -1,5 +1,8 @@
 -- grant: adds credits once for each key; the first grant creates the account.
-SELECT (g.entry).id, (g.entry).kind::text, (g.entry).amount, 0::bigint, (g.entry).available_after,
-       (g.entry).held_after, (g.entry).job_id, (g.entry).idempotency_key, (g.entry).reason,
+-- What a spread account has on its other shares counts too.
+SELECT (g.entry).id, (g.entry).kind::text, (g.entry).amount, 0::bigint, (g.entry).available_after + o.available,
+       (g.entry).held_after + o.held, (g.entry).job_id, (g.entry).idempotency_key, (g.entry).reason,
        (g.entry).created_at, g.replayed
-FROM punchcard.grant_credits($1, $2, $3, $4) g
+FROM punchcard.grant_credits($1, $2, $3, $4) g,
+     (SELECT coalesce(sum(available), 0)::bigint AS available, coalesce(sum(held), 0)::bigint AS held
+      FROM punchcard.accounts WHERE id = $1 AND share > 0) o

@@ -1,0 +1,79 @@
+//! Opening a connection: TLS, verified, to anything but the loopback; roots are the web's, and what PEM files add.
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, pem::PemObject},
+};
+use tokio_postgres::{Client, error::SqlState};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::{DbError, connection_string::ConnectionString, reason};
+use crate::secrets::Secrets;
+
+/// Connects as the secrets say.
+///
+/// # Errors
+/// [`DbError::Denied`] when the server refuses user or password, and would again; else [`DbError::Unavailable`].
+pub(crate) async fn open(secrets: &Secrets) -> Result<Client, DbError> {
+    let password = secrets.pg_password.as_deref();
+    let string = ConnectionString::parse(&secrets.database_url, password)
+        .map_err(|error| DbError::Unavailable(format!("DATABASE_URL: {error}")))?;
+    let tls = MakeRustlsConnect::new(tls(&string, secrets.pg_ca_pem.as_deref())?);
+    let (client, connection) = string.config.connect(tls).await.map_err(|error| refused(&error))?;
+    tokio::spawn(async move {
+        if let Err(error) = connection.await {
+            tracing::debug!(error = %error, "database connection ended");
+        }
+    });
+    Ok(client)
+}
+
+/// What poolers lock an address out for, if it is tried again and again: a wrong password (PostgreSQL and PgBouncer), an
+/// unknown tenant, an open circuit breaker (Supavisor).
+fn refused(error: &tokio_postgres::Error) -> DbError {
+    let denied = error.as_db_error().is_some_and(|db| {
+        let of_pooler =
+            ["(ECIRCUITBREAKER)", "(ENOTFOUND)", "Tenant or user not found", "SASL authentication failed"];
+        [SqlState::INVALID_PASSWORD, SqlState::INVALID_AUTHORIZATION_SPECIFICATION].contains(db.code())
+            || of_pooler.iter().any(|word| db.message().contains(word))
+    });
+    if denied { DbError::Denied(reason(error)) } else { DbError::Unavailable(reason(error)) }
+}
+
+fn tls(string: &ConnectionString, more: Option<&str>) -> Result<ClientConfig, DbError> {
+    let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
+    if let Some(file) = &string.root_certificates {
+        trust(&mut roots, &file.display().to_string())?;
+    }
+    match more {
+        Some(pem) if pem.trim_start().starts_with("-----") => {
+            trust_all(&mut roots, CertificateDer::pem_slice_iter(pem.as_bytes()), "PG_CA_PEM")?;
+        }
+        Some(files) => {
+            files.split(':').filter(|file| !file.is_empty()).try_for_each(|file| trust(&mut roots, file))?
+        }
+        None => {}
+    }
+    Ok(crate::http_client::tls_trusting(roots))
+}
+
+fn trust(roots: &mut RootCertStore, file: &str) -> Result<(), DbError> {
+    let certificates = CertificateDer::pem_file_iter(file);
+    let certificates = certificates.map_err(|error| DbError::Unavailable(format!("{file}: {error}")))?;
+    trust_all(roots, certificates, file)
+}
+
+fn trust_all(
+    roots: &mut RootCertStore,
+    certificates: impl Iterator<Item = Result<CertificateDer<'static>, rustls::pki_types::pem::Error>>,
+    name: &str,
+) -> Result<(), DbError> {
+    let unusable = |why: String| DbError::Unavailable(format!("{name}: {why}"));
+    let mut any = false;
+    for certificate in certificates {
+        let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
+        roots.add(certificate).map_err(|error| unusable(error.to_string()))?;
+        any = true;
+    }
+    if any { Ok(()) } else { Err(unusable("there is no certificate in it".into())) }
+}

@@ -1,0 +1,5 @@
+//! Getting in: TLS, passwords, and a process that was frozen.
+
+mod password;
+mod thaw;
+mod tls;
