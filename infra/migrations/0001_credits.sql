@@ -201,7 +201,6 @@ CREATE FUNCTION punchcard.increment_user_credits(
     p_user_id uuid, p_amount bigint, p_key text, p_job_id uuid DEFAULT NULL, p_reason text DEFAULT NULL)
     RETURNS bigint
     LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
-    SELECT (m.entry).available_after + (SELECT coalesce(sum(a.available), 0)::bigint FROM punchcard.accounts a
-                                        WHERE a.id = p_user_id AND a.share > 0)
-    FROM punchcard.move_credits('adjust', p_user_id, p_amount, p_key, p_job_id, p_reason) m
+    SELECT FROM punchcard.move_credits('adjust', p_user_id, p_amount, p_key, p_job_id, p_reason);
+    SELECT b.available FROM punchcard.balances b WHERE b.account_id = p_user_id;
 $$;

@@ -223,11 +223,11 @@ BEGIN
            min(w.n) FILTER (WHERE octet_length(w.input::text) > 65536 OR position('\u0000' IN w.input::text) > 0)
                AS invalid_input
     INTO wanted
-    -- `->` takes an input as it was sent, null included; json_to_recordset writes it anew.
-    FROM (SELECT r.kind, r.priority, r.run_at, r.job -> 'input' AS input, r.n
-          FROM ROWS FROM (json_to_recordset(p_jobs) AS (kind text, priority integer, run_at timestamptz),
-                          json_array_elements(p_jobs))
-               WITH ORDINALITY AS r (kind, priority, run_at, job, n)) w
+    -- To json_to_recordset an input that is null is none; where there may be one, the jobs are read again.
+    FROM (SELECT r.kind, coalesce(r.input, r.job -> 'input') AS input, r.priority, r.run_at, r.n
+          FROM ROWS FROM (json_to_recordset(p_jobs) AS (kind text, input json, priority integer, run_at timestamptz),
+                          json_array_elements(CASE WHEN position('null' IN p_jobs::text) > 0 THEN p_jobs END))
+               WITH ORDINALITY AS r (kind, input, priority, run_at, job, n)) w
     LEFT JOIN punchcard.kinds k ON k.name = w.kind AND k.retired_at IS NULL;
     IF wanted.unknown_kind IS NOT NULL THEN
         RAISE EXCEPTION 'unknown_kind' USING ERRCODE = 'PT422',

@@ -103,3 +103,19 @@ async fn the_key_names_the_whole_batch() {
     assert_eq!(single.status, 422, "nor does it name a single job");
     bench.assert_audit_is_clean().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_input_is_kept_as_it_was_sent_null_too() {
+    let bench = Bench::new().await;
+    let account = bench.account(10).await;
+    let token = bearer(account);
+    let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
+    let inputs = ["null", "{}", "1.0", r#"{"b":1,"a":[null]}"#, r#""null""#];
+    let jobs = inputs.iter().map(|input| format!(r#"{{"kind":"qr.svg","input":{input}}}"#));
+    let body = format!(r#"{{"jobs":[{},{{"kind":"qr.svg"}}]}}"#, jobs.collect::<Vec<_>>().join(","));
+    let answer = bench.request(event("POST", "/api/jobs:batch", &headers, Some(&body))).await;
+    assert_eq!(answer.status, 202, "{}", answer.body);
+    let kept = bench.rows("SELECT input::text FROM punchcard.jobs ORDER BY id").await;
+    let kept: Vec<String> = kept.iter().map(|row| row.get(0)).collect();
+    assert_eq!(kept, ["null", "{}", "1.0", r#"{"b":1,"a":[null]}"#, r#""null""#, "{}"]);
+}

@@ -181,3 +181,46 @@ async fn rows_that_no_worker_can_read_end_as_failed_and_spoil_nothing() {
     assert_eq!(bench.balance(account).await, (80, 0));
     bench.assert_audit_is_clean().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_came_back_to_a_share_that_is_not_used_any_more_can_be_adjusted_away() {
+    let bench = Bench::new().await;
+    let account = bench.account(80).await;
+    bench.sql(&format!("SELECT punchcard.spread_account('{account}', 8)")).await;
+    // All is held, on every share; then the account is brought together, and the jobs fail.
+    bench.enqueue(account, "unserved", 16).await;
+    bench.sql(&format!("SELECT punchcard.spread_account('{account}', 1)")).await;
+    bench.sql("UPDATE punchcard.kinds SET retired_at = now() WHERE name = 'unserved'").await;
+    bench.drain().await;
+    assert_eq!(bench.balance(account).await, (80, 0));
+    let left = format!("SELECT punchcard.increment_user_credits('{account}', -70, 'correction')");
+    assert_eq!(bench.count(&left).await, 10);
+    assert_eq!(bench.balance(account).await, (10, 0));
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn buyers_who_empty_a_spread_account_never_deadlock() {
+    let bench = Bench::new().await;
+    let account = bench.account(400).await;
+    bench.sql(&format!("SELECT punchcard.spread_account('{account}', 8)")).await;
+    let mut buyers = tokio::task::JoinSet::new();
+    for _ in 0..24 {
+        let client = crate::support::connect(&bench.direct_url).await;
+        buyers.spawn(async move {
+            let mut bought = 0;
+            for _ in 0..60 {
+                let enqueue = format!("SELECT job_id FROM punchcard.enqueue('{account}', 'qr.svg', '{{}}')");
+                match client.query_typed(&enqueue, &[]).await {
+                    Ok(_) => bought += 1,
+                    Err(error) => assert_eq!(error.code().unwrap().code(), "PT402", "{error:?}"),
+                }
+            }
+            bought
+        });
+    }
+    let bought: i32 = buyers.join_all().await.into_iter().sum();
+    assert_eq!(bought, 400, "each credit once");
+    assert_eq!(bench.balance(account).await, (0, 400));
+    bench.assert_audit_is_clean().await;
+}

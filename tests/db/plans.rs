@@ -150,3 +150,18 @@ async fn a_claim_walks_past_no_dead_row_of_earlier_ones() {
         bench.count("SELECT count(*) FROM punchcard.queue WHERE lease_expires_at IS NOT NULL").await;
     assert_eq!(from_the_start, 10_000);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_that_serves_nothing_reads_nothing() {
+    let bench = Bench::new().await;
+    bench.fill(20_000, "0", "now()").await;
+    bench.vacuum().await;
+    let sql =
+        "EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM punchcard.claim(100, '{qr.svg}', true, 0, 60)";
+    bench.rows(sql).await; // the function's plans are made
+    let plan: Value = bench.rows(sql).await[0].get(0);
+    let plan = &plan[0]["Plan"];
+    assert_eq!(plan["Actual Rows"].as_f64(), Some(0.0));
+    let buffers = plan["Shared Hit Blocks"].as_i64().unwrap() + plan["Shared Read Blocks"].as_i64().unwrap();
+    assert!(buffers < 50, "{buffers} buffers beside 20,000 due jobs that take longer than is left");
+}

@@ -78,6 +78,7 @@ struct Wanted {
     kind: String,
     input: Box<RawValue>,
     priority: i16,
+    #[serde(skip_serializing_if = "Option::is_none")]
     run_at: Option<String>,
 }
 
