@@ -52,7 +52,7 @@ async fn delay(database: &Database, jobs: u32) -> Result<()> {
 }
 
 pub(crate) async fn history(bench: &Bench) -> Result<()> {
-    let (finished, jobs) = (bench.size(1_000_000, 50_000), 20_000);
+    let (finished, jobs) = (bench.size(1_000_000, 10_000), 20_000);
     let contenders: Vec<(String, Run<'_>)> = vec![
         (
             format!("ours, {finished} finished"),
