@@ -18,7 +18,7 @@ use tokio::{
 use crate::support::{Bench, JWT_SECRET, binary, environment, event};
 
 /// A server that refuses everybody with these fields of an ErrorResponse, and counts who comes.
-async fn refusing(code: &'static str, message: &'static str) -> (u16, Arc<AtomicUsize>) {
+pub(super) async fn refusing(code: &'static str, message: &'static str) -> (u16, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (port, count) = (listener.local_addr().unwrap().port(), Arc::<AtomicUsize>::default());
     let counted = Arc::clone(&count);

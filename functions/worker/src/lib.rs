@@ -81,7 +81,8 @@ impl Worker {
     /// [`DbError`] when the database cannot be reached: the next tick tries again.
     pub async fn tick(&self, deadline: SystemTime) -> Result<Summary, DbError> {
         let deadline = Deadline::of_invocation(deadline, MARGIN, UNKNOWN_DEADLINE);
-        let result = tick::run(self, deadline).await;
+        // On the heap: the type of what waits within is too deep for a caller's.
+        let result = Box::pin(tick::run(self, deadline)).await;
         match &result {
             Ok(summary) => tracing::info!(?summary, "tick done"),
             Err(error) => tracing::error!(error = %error, "tick failed"),
@@ -96,6 +97,7 @@ impl Worker {
     /// # Errors
     /// [`NotABatch`] when the event is something else.
     pub async fn wake(&self, event: Value, deadline: SystemTime) -> Result<Answer, NotABatch> {
-        sqs::run(self, event, Deadline::of_invocation(deadline, MARGIN, UNKNOWN_DEADLINE)).await
+        let deadline = Deadline::of_invocation(deadline, MARGIN, UNKNOWN_DEADLINE);
+        Box::pin(sqs::run(self, event, deadline)).await
     }
 }

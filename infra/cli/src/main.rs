@@ -2,6 +2,8 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod doctor;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -41,6 +43,18 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Walk the way of a connection, and say where it ends, why, and what to do. Exits with 10 and more for a failed stage.
+    Doctor {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        /// The password, if the URL has none.
+        #[arg(long, env = "PGPASSWORD", hide_env_values = true)]
+        password: Option<String>,
+        /// More certification authorities: paths of PEM files, separated by colons.
+        #[arg(long, env = "PG_CA_PEM")]
+        ca: Option<String>,
+    },
     /// Apply the migrations that are missing. Connect directly, not through a pooler.
     Migrate,
     /// Make the kinds what the file says; kinds it does not name are retired.
@@ -145,7 +159,7 @@ enum Kinds {
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     match run(Cli::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("punchcard: {error}");
             ExitCode::FAILURE
@@ -153,13 +167,21 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> Result<(), Failure> {
+async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     let url = || cli.database_url.clone().ok_or("set DATABASE_URL or --database-url");
     let db = || -> Result<Db, Failure> {
         let source = SecretSource { database_url: Some(url()?), ..SecretSource::default() };
         Ok(Db::new(Arc::new(SecretStore::new(source))))
     };
     match cli.command {
+        Command::Doctor { json, password, ca } => {
+            let report = doctor::examine(&url()?, password, ca).await;
+            match json {
+                true => show(&report)?,
+                false => report.lines().iter().for_each(|line| println!("{line}")),
+            }
+            return Ok(ExitCode::from(report.exit_code()));
+        }
         Command::Migrate => {
             let applied = migrate::apply(&url()?).await?;
             applied.iter().for_each(|name| println!("applied {name}"));
@@ -186,7 +208,8 @@ async fn run(cli: Cli) -> Result<(), Failure> {
             println!("{}", worker::jobs::http_target::kind_secret(&signing_secret, &kind, version));
             Ok(())
         }
-    }
+    }?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn soon() -> Deadline {

@@ -7,19 +7,41 @@ use rustls::{
 use tokio_postgres::{Client, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{DbError, connection_string::ConnectionString, reason};
+use super::{DbError, connection_string::ConnectionString};
 use crate::secrets::Secrets;
+
+/// Why there is no connection.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The connection string, or a certificate file, cannot be used: one line that says which and why.
+    #[error("{0}")]
+    Unusable(String),
+    /// The driver's word, with the server's if it said one.
+    #[error("{}", reason(.0))]
+    Driver(tokio_postgres::Error),
+}
 
 /// Connects as the secrets say.
 ///
 /// # Errors
 /// [`DbError::Denied`] when the server refuses user or password, and would again; else [`DbError::Unavailable`].
 pub(crate) async fn open(secrets: &Secrets) -> Result<Client, DbError> {
+    client(secrets).await.map_err(|error| match &error {
+        ConnectError::Driver(driver) if is_denied(driver) => DbError::Denied(error.to_string()),
+        ConnectError::Driver(_) | ConnectError::Unusable(_) => DbError::Unavailable(error.to_string()),
+    })
+}
+
+/// Connects as the secrets say, and says in full why not.
+///
+/// # Errors
+/// [`ConnectError`].
+pub async fn client(secrets: &Secrets) -> Result<Client, ConnectError> {
     let password = secrets.pg_password.as_deref();
     let string = ConnectionString::parse(&secrets.database_url, password)
-        .map_err(|error| DbError::Unavailable(format!("DATABASE_URL: {error}")))?;
+        .map_err(|error| ConnectError::Unusable(format!("DATABASE_URL: {error}")))?;
     let tls = MakeRustlsConnect::new(tls(&string, secrets.pg_ca_pem.as_deref())?);
-    let (client, connection) = string.config.connect(tls).await.map_err(|error| refused(&error))?;
+    let (client, connection) = string.config.connect(tls).await.map_err(ConnectError::Driver)?;
     tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(error = %error, "database connection ended");
@@ -30,17 +52,16 @@ pub(crate) async fn open(secrets: &Secrets) -> Result<Client, DbError> {
 
 /// What poolers lock an address out for, if it is tried again and again: a wrong password (PostgreSQL and PgBouncer), an
 /// unknown tenant, an open circuit breaker (Supavisor).
-fn refused(error: &tokio_postgres::Error) -> DbError {
-    let denied = error.as_db_error().is_some_and(|db| {
+fn is_denied(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|db| {
         let of_pooler =
             ["(ECIRCUITBREAKER)", "(ENOTFOUND)", "Tenant or user not found", "SASL authentication failed"];
         [SqlState::INVALID_PASSWORD, SqlState::INVALID_AUTHORIZATION_SPECIFICATION].contains(db.code())
             || of_pooler.iter().any(|word| db.message().contains(word))
-    });
-    if denied { DbError::Denied(reason(error)) } else { DbError::Unavailable(reason(error)) }
+    })
 }
 
-fn tls(string: &ConnectionString, more: Option<&str>) -> Result<ClientConfig, DbError> {
+fn tls(string: &ConnectionString, more: Option<&str>) -> Result<ClientConfig, ConnectError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(file) = &string.root_certificates {
         trust(&mut roots, &file.display().to_string())?;
@@ -57,9 +78,9 @@ fn tls(string: &ConnectionString, more: Option<&str>) -> Result<ClientConfig, Db
     Ok(crate::http_client::tls_trusting(roots))
 }
 
-fn trust(roots: &mut RootCertStore, file: &str) -> Result<(), DbError> {
+fn trust(roots: &mut RootCertStore, file: &str) -> Result<(), ConnectError> {
     let certificates = CertificateDer::pem_file_iter(file);
-    let certificates = certificates.map_err(|error| DbError::Unavailable(format!("{file}: {error}")))?;
+    let certificates = certificates.map_err(|error| ConnectError::Unusable(format!("{file}: {error}")))?;
     trust_all(roots, certificates, file)
 }
 
@@ -67,8 +88,8 @@ fn trust_all(
     roots: &mut RootCertStore,
     certificates: impl Iterator<Item = Result<CertificateDer<'static>, rustls::pki_types::pem::Error>>,
     name: &str,
-) -> Result<(), DbError> {
-    let unusable = |why: String| DbError::Unavailable(format!("{name}: {why}"));
+) -> Result<(), ConnectError> {
+    let unusable = |why: String| ConnectError::Unusable(format!("{name}: {why}"));
     let mut any = false;
     for certificate in certificates {
         let certificate = certificate.map_err(|error| unusable(error.to_string()))?;
@@ -76,4 +97,16 @@ fn trust_all(
         any = true;
     }
     if any { Ok(()) } else { Err(unusable("there is no certificate in it".into())) }
+}
+
+/// The error with its causes, in one line.
+#[must_use]
+pub fn reason(error: &tokio_postgres::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -1,6 +1,9 @@
 //! Applies `infra/migrations`, in order, each once, all in one transaction under a lock.
 
-use super::{DbError, connect::open, reason};
+use super::{
+    DbError,
+    connect::{open, reason},
+};
 use crate::secrets::Secrets;
 
 /// The migrations, oldest first. An applied file is never edited once a release is tagged.

@@ -3,9 +3,10 @@
 //! Statements go out unnamed and return built-in types only: named ones break behind a transaction pooler, and a
 //! user-defined result type brings them back through the driver's own look-ups (ADR 0003).
 
-mod connect;
+pub mod connect;
 pub mod connection_string;
 pub mod credits;
+pub mod diagnosis;
 pub mod jobs;
 pub mod kinds;
 #[cfg(feature = "migrate")]
@@ -27,6 +28,8 @@ use tokio_postgres::{
     error::SqlState,
     types::{ToSql, Type},
 };
+
+use connect::reason;
 
 use crate::{
     domain::Deadline,
@@ -273,17 +276,6 @@ fn classify(error: &tokio_postgres::Error) -> DbError {
     } else {
         DbError::Broken(reason(error))
     }
-}
-
-/// The error with its causes, in one line.
-fn reason(error: &tokio_postgres::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 /// Every statement with its name: tests prepare each against the migrated schema.

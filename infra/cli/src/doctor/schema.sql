@@ -1,0 +1,2 @@
+-- schema: the migrations that were applied.
+SELECT name FROM punchcard.migrations ORDER BY name

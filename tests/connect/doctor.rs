@@ -1,0 +1,268 @@
+//! `punchcard doctor`, end to end: what servers and poolers really send, and faults that are really there.
+
+use std::{process::Output, time::Duration};
+
+use local::postgres::{Options, Postgres};
+use serde_json::Value;
+use tokio::{io::AsyncReadExt, net::TcpListener};
+
+use super::{password::refusing, tls::Authority};
+use crate::support::{Bench, binary};
+
+struct Said {
+    exit: i32,
+    code: String,
+    fix: String,
+    all: Value,
+}
+
+/// What the doctor says of a connection string, as JSON.
+async fn ask(url: &str, env: &[(&str, &str)]) -> Said {
+    let mut command = tokio::process::Command::new(binary("punchcard"));
+    command
+        .args(["--database-url", url, "doctor", "--json"])
+        .env_remove("PGPASSWORD")
+        .env_remove("PG_CA_PEM");
+    let output: Output = command.envs(env.iter().copied()).output().await.expect("the doctor runs");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let all: Value = serde_json::from_str(&text)
+        .unwrap_or_else(|_| panic!("{text}{}", String::from_utf8_lossy(&output.stderr)));
+    let last = all["steps"].as_array().and_then(|steps| steps.last()).cloned().unwrap_or_default();
+    let word = |name: &str| last[name].as_str().unwrap_or_default().to_owned();
+    Said { exit: output.status.code().unwrap_or(-1), code: word("code"), fix: word("fix"), all }
+}
+
+/// Rows of the doctor's table that a server says: its number, SQLSTATE and text, and the diagnosis.
+const SAID: &[(u8, &str, &str, &str)] = &[
+    (8, "XX000", "(EADDRNOTALLOWED) address not in tenant allow_list: {1, 2, 3, 4}", "address_not_allowed"),
+    (9, "XX000", "(ESSLREQUIRED) SSL connection is required", "tls_required"),
+    (
+        9,
+        "28000",
+        "no pg_hba.conf entry for host \"1.2.3.4\", user \"u\", database \"d\", no encryption",
+        "tls_required",
+    ),
+    (12, "08006", "(ESSLHANDSHAKE) TLS handshake failed", "tls_handshake"),
+    (13, "XX000", "(ENOTFOUND) tenant/user postgres.abc not found", "unknown_tenant"),
+    (13, "XX000", "Tenant or user not found", "unknown_tenant"),
+    (
+        14,
+        "XX000",
+        "(ENOIDENTIFIER) no tenant identifier provided (external_id or sni_hostname required)",
+        "user_without_ref",
+    ),
+    (15, "28P01", "password authentication failed for user \"postgres\"", "wrong_password"),
+    (
+        16,
+        "XX000",
+        "(ECIRCUITBREAKER) too many authentication failures, new connections are temporarily blocked",
+        "circuit_breaker",
+    ),
+    (17, "08006", "(EAUTHQUERY) authentication query failed", "pooler_cannot_authenticate"),
+    (17, "XX000", "(EAUTHSECRETS) failed to retrieve secrets", "pooler_cannot_authenticate"),
+    (
+        18,
+        "XX000",
+        "(EMAXCONNSESSION) max clients reached in session mode - max clients are limited to pool_size: 15",
+        "session_mode",
+    ),
+    (19, "XX000", "(EMAXCONN) max client connections reached, limit: 200", "pooler_full"),
+    (19, "XX000", "Max client connections reached", "pooler_full"),
+    (
+        20,
+        "XX000",
+        "(ECHECKOUTTIMEOUT) unable to check out connection from the pool after 60000ms in Transaction mode",
+        "pool_exhausted",
+    ),
+    (21, "XX000", "(EMAXPOOLSREACHED) max pools count reached", "pooler_routing"),
+    (21, "XX000", "(EWORKERNOTFOUND) worker not found", "pooler_routing"),
+    (
+        22,
+        "XX000",
+        "(EDBHANDLEREXITED) connection to database closed. Check logs for more information",
+        "pooler_lost_the_database",
+    ),
+    (22, "XX000", "(EPOOLTERMINATING) pool is terminating", "pooler_lost_the_database"),
+    (23, "XX000", "(EBANNED) tenant is banned: abuse", "tenant_banned"),
+    (24, "08P01", "(ESTARTUPPACKETTOOLARGE) startup packet too large", "startup_refused"),
+    (
+        24,
+        "XX000",
+        "(EINVALIDUSERINFO) Authentication error, reason: \"Invalid format for user or db_name\"",
+        "startup_refused",
+    ),
+    (25, "26000", "prepared statement \"s0\" does not exist", "named_statements"),
+    (25, "42P05", "prepared statement \"s0\" already exists", "named_statements"),
+    (
+        25,
+        "XX000",
+        "(EPSSIMPLEQUERY) prepared statements are not supported for simple queries",
+        "named_statements",
+    ),
+    (26, "08P01", "unsupported startup parameter: options", "startup_parameter"),
+    (27, "08P01", "query_wait_timeout", "pool_exhausted"),
+    (28, "08P01", "no more connections allowed (max_client_conn)", "pooler_full"),
+    (29, "08P01", "server login has been failing, try again later (server_login_retry)", "database_down"),
+    (30, "08P01", "pooler is shutting down", "pooler_restarting"),
+    (31, "08P01", "client_login_timeout", "pooler_timeout"),
+    (31, "08P01", "idle_transaction_timeout", "pooler_timeout"),
+    (32, "53300", "sorry, too many clients already", "server_full"),
+    (
+        32,
+        "53300",
+        "remaining connection slots are reserved for roles with the SUPERUSER attribute",
+        "server_full",
+    ),
+    (33, "57P01", "terminating connection due to administrator command", "connection_ended"),
+    (33, "57P02", "terminating connection because of crash of another server process", "connection_ended"),
+    (33, "57P03", "the database system is starting up", "starting_up"),
+    (34, "57014", "canceling statement due to statement timeout", "statement_timeout"),
+    (35, "55P03", "canceling statement due to lock timeout", "lock_timeout"),
+    (36, "25P03", "terminating connection due to idle-in-transaction timeout", "idle_in_transaction"),
+    (37, "3D000", "database \"nope\" does not exist", "no_such_database"),
+    (37, "28000", "role \"nobody\" does not exist", "role_refused"),
+    (38, "42501", "permission denied for schema punchcard", "permission_denied"),
+    (38, "42P01", "relation \"punchcard.migrations\" does not exist", "not_migrated"),
+    (39, "25006", "cannot execute UPDATE in a read-only transaction", "read_only"),
+    (40, "53100", "could not extend file \"base/5/16384\": No space left on device", "disk_full"),
+    (
+        44,
+        "XX000",
+        "endpoint ID is not specified. Either please upgrade the postgres client library (libpq) for SNI support",
+        "no_sni",
+    ),
+    (46, "58000", "could not get connection from the pool - AllServersDown", "pool_exhausted"),
+    (46, "58000", "No pool configured for database: \"d\", user: \"u\"", "unknown_tenant"),
+    (47, "58000", "connection pool for user \"u\" and database \"d\" is down", "pool_exhausted"),
+    (47, "57P05", "disconnecting idle client", "pooler_timeout"),
+    (47, "57P01", "PgDog is shutting down", "connection_ended"),
+    (47, "08004", "only TLS connections are allowed", "tls_required"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_servers_and_poolers_say_is_diagnosed_with_one_password_at_most() {
+    for (row, state, message, code) in SAID {
+        let (port, count) = refusing(state, message).await;
+        let said = ask(&format!("postgres://u:hush-hush@127.0.0.1:{port}/d"), &[]).await;
+        assert_eq!(said.code, *code, "row {row}: {message}: {}", said.all);
+        assert!(said.exit >= 10 && !said.fix.is_empty(), "row {row}: {}", said.all);
+        assert!(
+            said.all.to_string().contains(state) && !said.all.to_string().contains("hush-hush"),
+            "row {row}"
+        );
+        // One to see whether anybody listens, one to connect.
+        assert_eq!(count.load(std::sync::atomic::Ordering::SeqCst), 2, "row {row}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_no_server_says_is_diagnosed_too() {
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let silent_port = silent.local_addr().unwrap().port();
+    let web = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let web_port = web.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = web.accept().await {
+            let _ = client.read(&mut [0; 1024]).await;
+            let _ =
+                tokio::io::AsyncWriteExt::write_all(&mut client, b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+        }
+    });
+    let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
+    for (row, url, code) in [
+        (1, "postgres://u:p@127.0.0.1/d?sslmode=perhaps".to_owned(), "bad_sslmode"),
+        (2, "postgres://u:p@127.0.0.1/d?frobnicate=1".to_owned(), "bad_connection_string"),
+        (3, "postgres://u:p@ss@127.0.0.1/d".to_owned(), "unescaped_password"),
+        (4, "postgres://u:p@db.nowhere.invalid/d".to_owned(), "unknown_host"),
+        (6, format!("postgres://u:p@127.0.0.1:{free}/d"), "connection_refused"),
+        (41, format!("postgres://u:p@127.0.0.1:{silent_port}/d"), "silence"),
+        (42, format!("postgres://u:p@127.0.0.1:{web_port}/d"), "not_postgresql"),
+    ] {
+        let said = ask(&url, &[]).await;
+        assert_eq!(said.code, code, "row {row}: {}", said.all);
+        assert!(said.exit >= 10 && !said.fix.is_empty());
+    }
+    drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_sound_database_passes_and_each_live_fault_is_found_until_its_fix() {
+    let bench = Bench::new().await;
+    let said = ask(&bench.url, &[]).await;
+    assert_eq!(said.exit, 0, "{}", said.all);
+    let text = said.all.to_string();
+    if std::env::var("PUNCHCARD_TEST_POOLER_URL").is_ok() {
+        assert!(text.contains("a transaction pooler") || text.contains("do not survive"), "{text}");
+    } else {
+        assert!(text.contains("statements with a name work"), "{text}");
+    }
+    let (before, host) = bench.direct_url.split_once('@').unwrap();
+    let (server, _) = host.split_once('/').unwrap();
+
+    let wrong = ask(&format!("postgres://postgres:wrong@{host}"), &[]).await;
+    assert_eq!((wrong.code.as_str(), wrong.exit), ("wrong_password", 15), "{}", wrong.all);
+    let nowhere = ask(&format!("{before}@{server}/nowhere"), &[]).await;
+    assert_eq!(nowhere.code, "no_such_database");
+    let unencrypted = ask(&format!("{}?sslmode=require", bench.direct_url), &[]).await;
+    assert_eq!(unencrypted.code, "tls_unsupported", "{}", unencrypted.all);
+
+    bench.sql("DELETE FROM punchcard.migrations WHERE name LIKE '0005%'").await;
+    assert_eq!(ask(&bench.direct_url, &[]).await.code, "not_migrated");
+    bench.sql("INSERT INTO punchcard.migrations (name) VALUES ('0005_access')").await;
+    assert_eq!(ask(&bench.direct_url, &[]).await.exit, 0);
+
+    let role = format!("doctored_{}", uuid::Uuid::new_v4().simple());
+    bench.sql(&format!("CREATE ROLE {role} LOGIN PASSWORD 'p' CONNECTION LIMIT 1")).await;
+    let url = format!("postgres://{role}:p@{host}");
+    assert_eq!(ask(&url, &[]).await.code, "server_full", "one connection is not enough to look");
+    bench.sql(&format!("ALTER ROLE {role} CONNECTION LIMIT -1")).await;
+    assert_eq!(ask(&url, &[]).await.code, "permission_denied");
+    bench
+        .sql(&format!(
+            "GRANT USAGE ON SCHEMA punchcard TO {role}; GRANT SELECT ON punchcard.migrations TO {role}"
+        ))
+        .await;
+    assert_eq!(ask(&url, &[]).await.exit, 0);
+    bench.sql(&format!("ALTER ROLE {role} SET default_transaction_read_only = on")).await;
+    assert_eq!(ask(&url, &[]).await.code, "read_only");
+    bench.sql(&format!("ALTER ROLE {role} NOLOGIN")).await;
+    assert_eq!(ask(&url, &[]).await.code, "role_refused");
+    bench.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_diagnosed_and_the_fix_makes_the_next_run_pass() {
+    let authority = Authority::new("ours");
+    for (name, until, code) in [
+        ("127.0.0.1", 2099, "unknown_authority"),
+        ("127.0.0.1", 2020, "certificate_expired"),
+        ("db.example.com", 2099, "wrong_host_name"),
+    ] {
+        let (certificate, key) = authority.issue(name, until);
+        let tls = Some((certificate.as_str(), key.as_str()));
+        let postgres = Postgres::start_embedded(Options { tls, ..Options::default() }).expect("a server");
+        shared::db::migrate::apply(&postgres.url("postgres")).await.expect("migrations");
+        let url = format!("{}?sslmode=verify-full", postgres.url("postgres"));
+        let file = std::env::temp_dir().join(format!("pc-ca-{}.pem", uuid::Uuid::new_v4().simple()));
+        std::fs::write(&file, authority.pem()).unwrap();
+        let path = file.display().to_string();
+        if code == "unknown_authority" {
+            let said = ask(&url, &[]).await;
+            assert_eq!((said.code.as_str(), said.exit), (code, 13), "{}", said.all);
+            assert_eq!(ask(&url, &[("PG_CA_PEM", &path)]).await.exit, 0);
+        } else {
+            let said = ask(&url, &[("PG_CA_PEM", &path)]).await;
+            assert_eq!((said.code.as_str(), said.exit), (code, 13), "{}", said.all);
+        }
+        std::fs::remove_file(file).unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_black_hole_ends_within_its_budget() {
+    let hole = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("postgres://u:p@127.0.0.1:{}/d", hole.local_addr().unwrap().port());
+    let begin = std::time::Instant::now();
+    assert_eq!(ask(&url, &[]).await.code, "silence");
+    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+}
