@@ -192,7 +192,9 @@ async fn a_sound_database_passes_and_each_live_fault_is_found_until_its_fix() {
     assert_eq!(said.exit, 0, "{}", said.all);
     let text = said.all.to_string();
     if std::env::var("PUNCHCARD_TEST_POOLER_URL").is_ok() {
-        assert!(text.contains("a transaction pooler") || text.contains("do not survive"), "{text}");
+        assert!(text.contains("a transaction pooler"), "{text}");
+        // Whether they survive is the pooler's version's to say.
+        assert!(text.contains("statements with a name survive") || text.contains("do not survive"), "{text}");
     } else {
         assert!(text.contains("statements with a name work"), "{text}");
     }
