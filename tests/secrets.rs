@@ -46,6 +46,31 @@ async fn the_database_url_comes_from_the_secret_by_one_signed_request() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_secret_may_be_a_parameter_of_ssm() {
+    let bench = Bench::new().await;
+    let secret = json!({ "DATABASE_URL": bench.url, "JWT_SECRET": JWT_SECRET }).to_string();
+    let ssm =
+        ScriptedServer::start(move |_| Response::json(200, json!({ "Parameter": { "Value": secret } })));
+    let ssm = ssm.await.unwrap();
+    let arn = "arn:aws:ssm:eu-central-1:123456789012:parameter/punchcard/prod";
+    let env = [
+        ("SECRET_ARN", arn),
+        ("SECRETS_ENDPOINT", &ssm.url("/")),
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let api = Function::new(binary("api"), env.to_vec());
+    assert_eq!(api.invoke(&event("GET", "/api/health", &[], None)).await.unwrap()["statusCode"], 200);
+    let request = ssm.requests().remove(0);
+    assert_eq!(request.headers["x-amz-target"], "AmazonSSM.GetParameter");
+    assert!(request.headers["authorization"].to_str().unwrap().contains("/eu-central-1/ssm/aws4_request"));
+    let body: serde_json::Value = serde_json::from_slice(&request.body).unwrap();
+    assert_eq!(body, json!({ "Name": arn, "WithDecryption": true }));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_a_key_set_no_hmac_token_is_accepted_and_unknown_keys_fetch_it_once() {
     let bench = Bench::new().await;
     let account = bench.account(7).await;

@@ -1,5 +1,5 @@
-//! Secrets: from the environment (local use), or one Secrets Manager secret named by its ARN, read with one signed
-//! request when first needed, without the full AWS SDK.
+//! Secrets: from the environment (local use), or one secret of Secrets Manager or parameter of SSM, named by its ARN, read
+//! with one signed request when first needed, without the full AWS SDK.
 
 use std::{
     fmt,
@@ -12,6 +12,7 @@ use aws_sigv4::{
 };
 use bytes::Bytes;
 use serde::Deserialize;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 
 use crate::{
@@ -64,10 +65,10 @@ pub struct SecretSource {
     pub jwt_secret: Option<String>,
     /// The master signing secret, if it is given directly.
     pub signing_secret: Option<String>,
-    /// The secret in Secrets Manager: a JSON object with `DATABASE_URL` and, as needed, `JWT_SECRET` and
+    /// The secret in Secrets Manager, or the SecureString in SSM's Parameter Store: a JSON object with `DATABASE_URL` and, as needed, `JWT_SECRET` and
     /// `SIGNING_SECRET`.
     pub arn: Option<String>,
-    /// Secrets Manager's endpoint; the region's own unless set (tests).
+    /// The service's endpoint; the region's own unless set (tests).
     pub endpoint: Option<String>,
     /// The region.
     pub region: Option<String>,
@@ -114,7 +115,7 @@ impl SecretStore {
     /// The secrets, read if they are not at hand.
     ///
     /// # Errors
-    /// [`SecretError`] when Secrets Manager does not answer in time, refuses, or holds something else.
+    /// [`SecretError`] when the service does not answer in time, refuses, or holds something else.
     pub async fn get(&self, deadline: Deadline) -> Result<Secrets, SecretError> {
         let mut kept = self.kept.lock().await;
         if let Some((since, secrets)) = kept.as_ref()
@@ -160,14 +161,18 @@ impl SecretStore {
         Ok((!same).then_some(now))
     }
 
-    /// `GetSecretValue` of the Secrets Manager API, signed with Signature Version 4.
+    /// `GetSecretValue` of Secrets Manager, or `GetParameter` of SSM, signed with Signature Version 4.
     async fn fetch(&self, arn: &str, deadline: Deadline) -> Result<Secrets, SecretError> {
         let fail = |why: &dyn fmt::Display| SecretError(why.to_string());
         let region = self.source.region.as_deref().ok_or_else(|| fail(&"AWS_REGION is not set"))?;
         let keys = self.source.credentials.as_ref().ok_or_else(|| fail(&"no AWS credentials"))?;
-        let default = format!("https://secretsmanager.{region}.amazonaws.com/");
+        let (service, target, body) = match arn.split(':').nth(2) {
+            Some("ssm") => ("ssm", "AmazonSSM.GetParameter", json!({ "Name": arn, "WithDecryption": true })),
+            _ => ("secretsmanager", "secretsmanager.GetSecretValue", json!({ "SecretId": arn })),
+        };
+        let default = format!("https://{service}.{region}.amazonaws.com/");
         let endpoint = self.source.endpoint.as_deref().unwrap_or(&default);
-        let body = serde_json::json!({ "SecretId": arn }).to_string();
+        let body = body.to_string();
 
         let identity = aws_credential_types::Credentials::new(
             keys.id.clone(),
@@ -180,16 +185,13 @@ impl SecretStore {
         let params = v4::SigningParams::builder()
             .identity(&identity)
             .region(region)
-            .name("secretsmanager")
+            .name(service)
             .time(SystemTime::now())
             .settings(SigningSettings::default())
             .build()
             .map_err(|error| fail(&error))?
             .into();
-        let headers = [
-            ("x-amz-target", "secretsmanager.GetSecretValue"),
-            ("content-type", "application/x-amz-json-1.1"),
-        ];
+        let headers = [("x-amz-target", target), ("content-type", "application/x-amz-json-1.1")];
         let signable =
             SignableRequest::new("POST", endpoint, headers.into_iter(), SignableBody::Bytes(body.as_bytes()))
                 .map_err(|error| fail(&error))?;
@@ -206,16 +208,14 @@ impl SecretStore {
                 .await
                 .map_err(|error| fail(&error))?;
         if !response.status().is_success() {
-            return Err(fail(&format!("Secrets Manager answered {}", response.status())));
+            return Err(fail(&format!("{service} answered {}", response.status())));
         }
-        #[derive(Deserialize)]
-        struct Value {
-            #[serde(rename = "SecretString")]
-            secret_string: String,
-        }
-        let value: Value =
-            serde_json::from_slice(response.body()).map_err(|_| fail(&"no SecretString in the answer"))?;
-        serde_json::from_str(&value.secret_string)
+        let answer: Value = serde_json::from_slice(response.body()).unwrap_or_default();
+        let text = match service {
+            "ssm" => answer["Parameter"]["Value"].as_str(),
+            _ => answer["SecretString"].as_str(),
+        };
+        serde_json::from_str(text.ok_or_else(|| fail(&"no secret in the answer"))?)
             .map_err(|_| fail(&"it must be a JSON object with DATABASE_URL, JWT_SECRET, SIGNING_SECRET"))
     }
 }
