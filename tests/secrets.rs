@@ -8,7 +8,7 @@ use local::{
 };
 use serde_json::json;
 
-use crate::support::{Bench, ISSUER, JWT_SECRET, SIGNING_SECRET, bearer, binary, event};
+use crate::support::{Bench, JWT_SECRET, SIGNING_SECRET, bearer, binary, event, secret_environment};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_database_url_comes_from_the_secret_by_one_signed_request() {
@@ -19,17 +19,8 @@ async fn the_database_url_comes_from_the_secret_by_one_signed_request() {
             .to_string();
     let manager =
         ScriptedServer::start(move |_| Response::json(200, json!({ "SecretString": secret }))).await.unwrap();
-    let env = [
-        ("SECRET_ARN", "arn:aws:secretsmanager:eu-central-1:1:secret:punchcard"),
-        ("SECRETS_ENDPOINT", &manager.url("/")),
-        ("AWS_REGION", "eu-central-1"),
-        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-        ("AWS_SESSION_TOKEN", "session"),
-        ("JWT_ISSUER", ISSUER),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let api = Function::new(binary("api"), env.to_vec());
+    let env = secret_environment("arn:aws:secretsmanager:eu-central-1:1:secret:punchcard", &manager.url("/"));
+    let api = Function::new(binary("api"), env);
     for _ in 0..2 {
         let get = event("GET", "/api/credits", &[("authorization", &bearer(account))], None);
         let answer = api.invoke(&get).await.unwrap();
@@ -53,15 +44,8 @@ async fn the_secret_may_be_a_parameter_of_ssm() {
         ScriptedServer::start(move |_| Response::json(200, json!({ "Parameter": { "Value": secret } })));
     let ssm = ssm.await.unwrap();
     let arn = "arn:aws:ssm:eu-central-1:123456789012:parameter/punchcard/prod";
-    let env = [
-        ("SECRET_ARN", arn),
-        ("SECRETS_ENDPOINT", &ssm.url("/")),
-        ("AWS_REGION", "eu-central-1"),
-        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let api = Function::new(binary("api"), env.to_vec());
+    let env = secret_environment(arn, &ssm.url("/"));
+    let api = Function::new(binary("api"), env);
     assert_eq!(api.invoke(&event("GET", "/api/health", &[], None)).await.unwrap()["statusCode"], 200);
     let request = ssm.requests().remove(0);
     assert_eq!(request.headers["x-amz-target"], "AmazonSSM.GetParameter");
@@ -141,17 +125,9 @@ async fn an_empty_or_short_secret_verifies_nobody() {
         let manager = ScriptedServer::start(move |_| Response::json(200, json!({ "SecretString": value })))
             .await
             .unwrap();
-        let env = [
-            ("SECRET_ARN", "arn:aws:secretsmanager:eu-central-1:1:secret:punchcard"),
-            ("SECRETS_ENDPOINT", &manager.url("/")),
-            ("AWS_REGION", "eu-central-1"),
-            ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
-            ("AWS_SECRET_ACCESS_KEY", "secret"),
-            ("JWT_ISSUER", ISSUER),
-            ("JWKS_URL", ""),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let api = Function::new(binary("api"), env.to_vec());
+        let arn = "arn:aws:secretsmanager:eu-central-1:1:secret:punchcard";
+        let env = secret_environment(arn, &manager.url("/"));
+        let api = Function::new(binary("api"), env);
         let key = EncodingKey::from_secret(secret.as_bytes());
         let forged = encode(&Header::new(Algorithm::HS256), &crate::support::claims(account), &key).unwrap();
         let get = event("GET", "/api/credits", &[("authorization", &format!("Bearer {forged}"))], None);

@@ -15,7 +15,7 @@ use tokio::{
     net::TcpListener,
 };
 
-use crate::support::{Bench, JWT_SECRET, binary, environment, event};
+use crate::support::{Bench, JWT_SECRET, binary, environment, event, secret_environment};
 
 /// A server that refuses everybody with these fields of an ErrorResponse, and counts who comes.
 pub(super) async fn refusing(code: &'static str, message: &'static str) -> (u16, Arc<AtomicUsize>) {
@@ -104,15 +104,8 @@ async fn a_rotated_password_is_read_again_within_the_same_request() {
         Response::json(200, json!({ "SecretString": if first { &stale } else { &fresh } }))
     });
     let manager = manager.await.unwrap();
-    let env = [
-        ("SECRET_ARN", "arn:aws:secretsmanager:eu-central-1:1:secret:punchcard"),
-        ("SECRETS_ENDPOINT", &manager.url("/")),
-        ("AWS_REGION", "eu-central-1"),
-        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
-        ("AWS_SECRET_ACCESS_KEY", "secret"),
-    ]
-    .map(|(name, value)| (name.to_owned(), value.to_owned()));
-    let api = Function::new(binary("api"), env.to_vec());
+    let env = secret_environment("arn:aws:secretsmanager:eu-central-1:1:secret:punchcard", &manager.url("/"));
+    let api = Function::new(binary("api"), env);
     for _ in 0..2 {
         assert_eq!(api.invoke(&event("GET", "/api/health", &[], None)).await.unwrap()["statusCode"], 200);
     }

@@ -247,6 +247,21 @@ pub fn environment(url: &str) -> Vec<(String, String)> {
     .to_vec()
 }
 
+/// A function whose secrets are at a scripted service.
+pub fn secret_environment(arn: &str, endpoint: &str) -> Vec<(String, String)> {
+    [
+        ("SECRET_ARN", arn),
+        ("SECRETS_ENDPOINT", endpoint),
+        ("AWS_REGION", "eu-central-1"),
+        ("AWS_ACCESS_KEY_ID", "AKIDEXAMPLE"),
+        ("AWS_SECRET_ACCESS_KEY", "secret"),
+        ("AWS_SESSION_TOKEN", "session"),
+        ("JWT_ISSUER", ISSUER),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
 pub fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs()
 }
