@@ -79,14 +79,17 @@ async fn a_batch_wakes_a_worker_for_each_job_but_those_that_are_due_much_later_o
     let (bench, sqs) = (Bench::new().await, Sqs::new(LONG, 5).await);
     let account = bench.account(100).await;
     bench.sql("UPDATE punchcard.kinds SET dispatch = 'poll' WHERE name = 'free'").await;
-    let in_an_hour = "2020-01-01T00:00:00Z"; // past: at once
-    let later =
-        bench.rows("SELECT to_char(now() + interval '1 hour', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')").await;
+    let past = "2020-01-01T00:00:00Z"; // at once
+    let later = bench
+        .rows(
+            "SELECT to_char(now() at time zone 'UTC' + interval '1 hour', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"')",
+        )
+        .await;
     let later: String = later[0].get(0);
     let job = |kind: &str, run_at: &str| json!({ "kind": kind, "input": { "text": "t" }, "run_at": run_at });
-    let mut jobs: Vec<Value> = (0..25).map(|_| job("qr.svg", in_an_hour)).collect();
+    let mut jobs: Vec<Value> = (0..25).map(|_| job("qr.svg", past)).collect();
     jobs.push(job("qr.svg", &later));
-    jobs.push(job("free", in_an_hour));
+    jobs.push(job("free", past));
     let answer = sqs.api(&bench).invoke(&post(account, &json!({ "jobs": jobs }))).await.unwrap();
     assert_eq!(answer["statusCode"], 202, "{answer}");
     assert_eq!(sqs.queue.depths().await.unwrap().0, 25);
