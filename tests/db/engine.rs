@@ -224,3 +224,46 @@ async fn buyers_who_empty_a_spread_account_never_deadlock() {
     assert_eq!(bench.balance(account).await, (0, 400));
     bench.assert_audit_is_clean().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn buyers_who_waited_for_shares_that_were_emptied_meanwhile_never_deadlock() {
+    // Who wakes first, and how far it gets before the other, differs from time to time.
+    const ROUNDS: i64 = 60;
+    let bench = Bench::new().await;
+    let account = bench.account(800).await;
+    bench.sql(&format!("SELECT punchcard.spread_account('{account}', 8)")).await;
+    // Two buyers of different shares, neither of them the first.
+    let mut buyers = std::collections::BTreeMap::new();
+    let mut spare = Vec::new();
+    while buyers.len() < 2 {
+        let client = crate::support::connect(&bench.direct_url).await;
+        let share: i32 = client.query_typed("SELECT pg_backend_pid() % 8", &[]).await.unwrap()[0].get(0);
+        match share {
+            0 => spare.push(client),
+            share => drop(buyers.insert(share, std::sync::Arc::new(client))),
+        }
+    }
+    let dealer = crate::support::connect(&bench.direct_url).await;
+    for _ in 0..ROUNDS {
+        let deal = format!("BEGIN; SELECT punchcard.deal_credits('{account}', 1, 0, 0)");
+        dealer.batch_execute(&deal).await.unwrap();
+        let mut buying = tokio::task::JoinSet::new();
+        for client in buyers.values().cloned() {
+            buying.spawn(async move {
+                let enqueue = format!("SELECT job_id FROM punchcard.enqueue('{account}', 'qr.svg', '{{}}')");
+                client.query_typed(&enqueue, &[]).await.map(drop)
+            });
+        }
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%punchcard.enqueue%'";
+        while bench.count(waiting).await < 2 {
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+        }
+        dealer.batch_execute("COMMIT").await.unwrap();
+        for bought in buying.join_all().await {
+            bought.expect("no deadlock");
+        }
+    }
+    assert_eq!(bench.balance(account).await, (800 - 2 * ROUNDS, 2 * ROUNDS));
+    bench.assert_audit_is_clean().await;
+}
