@@ -248,7 +248,8 @@ async fn buyers_who_waited_for_shares_that_were_emptied_meanwhile_never_deadlock
         let deal = format!("BEGIN; SELECT punchcard.deal_credits('{account}', 1, 0, 0)");
         dealer.batch_execute(&deal).await.unwrap();
         let mut buying = tokio::task::JoinSet::new();
-        for client in buyers.values().cloned() {
+        for client in buyers.values() {
+            let client = std::sync::Arc::clone(client);
             buying.spawn(async move {
                 let enqueue = format!("SELECT job_id FROM punchcard.enqueue('{account}', 'qr.svg', '{{}}')");
                 client.query_typed(&enqueue, &[]).await.map(drop)
