@@ -4,13 +4,13 @@ use std::process::Output;
 
 use uuid::Uuid;
 
-use crate::support::{Bench, binary};
+use crate::support::{Bench, OWNER, as_role, binary};
 
 fn punchcard(bench: &Bench, args: &[&str]) -> Output {
     let mut command = std::process::Command::new(binary("punchcard"));
     command
         .args(args)
-        .env("DATABASE_URL", &bench.url)
+        .env("DATABASE_URL", as_role(&bench.url, OWNER))
         .env("SIGNING_SECRET", "master")
         .output()
         .expect("it runs")

@@ -2,8 +2,26 @@
 
 CREATE SCHEMA IF NOT EXISTS punchcard;
 REVOKE ALL ON SCHEMA punchcard FROM PUBLIC;
--- A function is everybody's once it is created (no default can be set for a schema alone): each migration that adds one
--- revokes it, as 0005_access does for all that come before it.
+
+-- Takes back what is everybody's once it is created: functions by PostgreSQL's default, and by name what default
+-- privileges give (Supabase's). Each migration ends with it; 0007_access then grants what is meant, by name.
+CREATE FUNCTION punchcard.revoke_defaults() RETURNS void
+    LANGUAGE plpgsql SET search_path = '' AS $$
+DECLARE
+    who text;
+    what text;
+BEGIN
+    FOR who IN
+        SELECT 'PUBLIC' UNION ALL
+        SELECT quote_ident(r.rolname) FROM pg_catalog.pg_roles r
+        WHERE r.rolname IN ('anon', 'authenticated', 'service_role')
+    LOOP
+        EXECUTE format('REVOKE ALL ON SCHEMA punchcard FROM %s', who);
+        FOREACH what IN ARRAY ARRAY['TABLES', 'SEQUENCES', 'FUNCTIONS'] LOOP
+            EXECUTE format('REVOKE ALL ON ALL %s IN SCHEMA punchcard FROM %s', what, who);
+        END LOOP;
+    END LOOP;
+END $$;
 
 -- One row for each payer, in share 0. Every movement locks it, so that no two can spend the same credit; for an
 -- account so busy that its buyers queue up for that lock, `spread_account` adds shares (ADR 0008).
@@ -204,3 +222,5 @@ CREATE FUNCTION punchcard.increment_user_credits(
     SELECT FROM punchcard.move_credits('adjust', p_user_id, p_amount, p_key, p_job_id, p_reason);
     SELECT b.available FROM punchcard.balances b WHERE b.account_id = p_user_id;
 $$;
+
+SELECT punchcard.revoke_defaults();

@@ -107,3 +107,5 @@ CREATE FUNCTION punchcard.uuid_v7() RETURNS uuid
         PLACING substring(pg_catalog.int8send((extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint) FROM 3)
         FROM 1 FOR 6), 52, 1), 53, 1), 'hex')::uuid
 $$;
+
+SELECT punchcard.revoke_defaults();

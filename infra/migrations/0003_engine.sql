@@ -2,7 +2,8 @@
 -- a pooler (ADR 0004); so that they do not depend on how small the tables were when they were made, the set-based
 -- ones are pinned to nested loops over indexes, and none waits for a JIT compiler.
 
--- Holds credits for a purchase: of the share that this backend uses, else of all shares dealt anew.
+-- Holds credits for a purchase: of the share that this backend uses, else of all shares dealt anew, else with what is
+-- missing drawn from the team's own credits, if there is such a source (0005_credit_source).
 -- Raises PT402 insufficient_credits. The caller writes the ledger entry.
 CREATE FUNCTION punchcard.hold_credits(
     p_account_id uuid, p_amount bigint, OUT share smallint, OUT available bigint, OUT held bigint)
@@ -34,6 +35,11 @@ BEGIN
     END IF;
     -- A look without a lock first: whoever has no credits holds nobody up.
     SELECT sum(a.available) INTO total FROM punchcard.accounts a WHERE a.id = p_account_id;
+    IF coalesce(total, 0) < p_amount AND EXISTS (SELECT FROM punchcard.credit_source) THEN
+        total := punchcard.draw_credits(p_account_id, p_amount);
+        shares := coalesce(shares, 1);
+        share := coalesce(share, 0);
+    END IF;
     IF total >= p_amount THEN
         total := punchcard.deal_credits(p_account_id, shares, share, p_amount);
     END IF;
@@ -313,7 +319,7 @@ CREATE FUNCTION punchcard.claim(
         input text, url text, secret_version integer, retired boolean, timeout_seconds integer,
         backoff_seconds integer, backoff_max_seconds integer, lasts_seconds double precision, priority smallint,
         run_at_micros bigint)
-    LANGUAGE plpgsql SET search_path = ''
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
 #variable_conflict use_column
@@ -374,14 +380,14 @@ END $$;
 
 -- Settles attempts in one statement: the job's status, the ledger entry and the balance move together.
 -- A verdict is 'complete' (with output), 'retry' (after p_delays seconds), 'fail', or 'return' (never started:
--- the attempt is not counted). Each needs its lease: same token, not expired. `p_rescue` is for rescue.sql alone,
+-- the attempt is not counted). Each needs its lease: same token, not expired. `p_rescue` is for `rescue` alone,
 -- which holds the row locks and takes back what has lapsed.
 -- Answers the jobs it settled; whoever is missing had lost its lease, and nothing of it was written.
 CREATE FUNCTION punchcard.settle(
     p_job_ids uuid[], p_lease_tokens bigint[], p_verdicts text[], p_delays double precision[],
     p_outputs text[], p_errors text[], p_rescue boolean DEFAULT false)
     RETURNS TABLE (job_id uuid, status text)
-    LANGUAGE plpgsql SET search_path = ''
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
 #variable_conflict use_column
@@ -439,4 +445,46 @@ BEGIN
     )
     SELECT e.job_id, e.status FROM ended e
     UNION ALL SELECT a.job_id, 'queued' FROM again a;
+    -- What was released goes back to the team's own credits, if that is where it came from.
+    IF EXISTS (SELECT FROM punchcard.credit_source) THEN
+        PERFORM punchcard.return_credits(p_job_ids);
+    END IF;
 END $$;
+
+-- Takes back up to p_limit jobs that have lapsed. Past its life a job fails; a job whose lease expired is queued again
+-- at once (the lease was delay enough), or fails when its attempts are used up.
+CREATE FUNCTION punchcard.rescue(p_limit bigint)
+    RETURNS TABLE (job_id uuid, status text)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET enable_seqscan = off SET enable_bitmapscan = off
+    SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH lapsed AS MATERIALIZED (
+        SELECT q.job_id, q.lease_token, q.attempt,
+               q.expires_at <= now() AS expired, q.attempt >= q.max_attempts AS used_up
+        FROM punchcard.queue q
+        WHERE coalesce(q.lease_expires_at, q.expires_at) <= now()
+        ORDER BY coalesce(q.lease_expires_at, q.expires_at)
+        LIMIT p_limit
+        FOR NO KEY UPDATE SKIP LOCKED
+    ), verdict AS (
+        SELECT array_agg(job_id) AS ids, array_agg(lease_token) AS tokens,
+               array_agg(CASE WHEN expired OR used_up THEN 'fail' ELSE 'retry' END) AS verdicts,
+               array_agg(0::double precision) AS delays, array_agg(NULL::text) AS outputs,
+               array_agg(CASE WHEN expired
+                   THEN json_build_object('code', 'expired', 'message', 'not finished within its life', 'attempt', attempt)
+                   ELSE json_build_object('code', 'lease_expired', 'message',
+                        'the worker did not report before its lease expired', 'attempt', attempt) END::text) AS errors
+        FROM lapsed
+    )
+    SELECT s.job_id, s.status
+    FROM verdict v, punchcard.settle(v.ids, v.tokens, v.verdicts, v.delays, v.outputs, v.errors, true) s
+    WHERE v.ids IS NOT NULL;
+    -- Refunds that the credit source did not take are tried again.
+    IF EXISTS (SELECT FROM punchcard.credit_source) THEN
+        PERFORM punchcard.return_credits(NULL);
+    END IF;
+END $$;
+
+SELECT punchcard.revoke_defaults();

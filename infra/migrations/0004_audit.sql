@@ -78,3 +78,5 @@ CREATE VIEW punchcard.audit WITH (security_invoker = on) AS
     UNION ALL SELECT 'I3', * FROM punchcard.audit_i3
     UNION ALL SELECT 'I4', * FROM punchcard.audit_i4
     UNION ALL SELECT 'I5', * FROM punchcard.audit_i5;
+
+SELECT punchcard.revoke_defaults();

@@ -2,7 +2,6 @@
 //! no dead row of an earlier one, even while a transaction elsewhere keeps vacuum from removing them.
 
 use serde_json::Value;
-use shared::db::queue::RESCUE;
 
 use crate::support::{Bench, connect};
 
@@ -57,8 +56,9 @@ impl Bench {
         );
         let row = self.rows(&sql).await.remove(0);
         let (source, settings): (String, Vec<String>) = (row.get(0), row.get(1));
-        let (_, query) = source.split_once("RETURN QUERY").unwrap();
-        let mut query = query.rsplit_once(';').unwrap().0.to_owned();
+        // One statement, or the one that a procedure answers with.
+        let query = source.split_once("RETURN QUERY").map_or(source.as_str(), |(_, query)| query);
+        let mut query = query.split(';').next().unwrap().to_owned();
         for (name, value) in arguments {
             query = query.replace(name, value);
         }
@@ -100,7 +100,7 @@ async fn claim_and_rescue_use_their_partial_index_beside_100_000_final_rows() {
     assert!(claim.contains("Index Scan using queue_due on queue"), "{claim}");
     assert!(claim.contains("(run_at <= now()) AND (ROW(run_at, job_id) > ROW("), "{claim}");
     assert!(!claim.contains("Seq Scan on queue") && !claim.contains("Seq Scan on jobs"), "{claim}");
-    let rescue = bench.explain("SET LOCAL jit = off", &RESCUE.replace("$1", "1000")).await;
+    let rescue = bench.plan_inside("rescue", &[("p_limit", "1000")]).await;
     assert!(rescue.contains("queue_lapse") && !rescue.contains("Seq Scan on queue"), "{rescue}");
 }
 

@@ -27,11 +27,23 @@ pub const JWT_SECRET: &str = "a secret of the tests, long enough for HS256";
 pub const ISSUER: &str = "https://issuer.test/auth/v1";
 pub const SIGNING_SECRET: &str = "the master secret of the tests, long enough for HMAC";
 
+/// The role that migrates, and owns what it makes: neither superuser nor past row security.
+pub const OWNER: &str = "punchcard_migrator";
+/// The role that the functions log in as.
+pub const APP: &str = "punchcard_app";
+/// Of both.
+pub const PASSWORD: &str = "a-password-of-the-tests";
+
 static TEMPLATE: OnceCell<String> = OnceCell::const_new();
 
 fn server_url() -> String {
     std::env::var("PUNCHCARD_TEST_DATABASE_URL")
         .expect("PUNCHCARD_TEST_DATABASE_URL is not set: run `cargo xtask test`, which starts PostgreSQL")
+}
+
+/// The URL as another role.
+pub fn as_role(url: &str, role: &str) -> String {
+    format!("postgres://{role}:{PASSWORD}@{}", url.split_once('@').expect("a URL with a user").1)
 }
 
 /// The URL with another database.
@@ -55,9 +67,10 @@ pub fn binary(name: &str) -> PathBuf {
 
 /// A database of one test, with its API and poller.
 pub struct Bench {
+    /// As the functions connect.
     pub url: String,
     pub database: String,
-    /// Past the pooler, if there is one.
+    /// The superuser's, past the pooler, if there is one.
     pub direct_url: String,
     pub admin: Client,
     pub api: Function,
@@ -84,6 +97,7 @@ impl Bench {
             Ok(pooler) => with_database(&pooler, &database),
             Err(_) => direct_url.clone(),
         };
+        let url = as_role(&url, APP);
         let admin = connect(&direct_url).await;
         let api = Function::new(binary("api"), environment(&url)).max_concurrency(12);
         Self { url, database, direct_url, admin, api }
@@ -207,14 +221,22 @@ impl Bench {
 async fn make_template() -> String {
     let name = format!("template_{}", Uuid::new_v4().simple());
     let server = connect(&server_url()).await;
-    for role in ["anon", "authenticated", "service_role"] {
+    for role in [
+        "anon NOLOGIN".to_owned(),
+        "authenticated NOLOGIN".to_owned(),
+        "service_role NOLOGIN BYPASSRLS".to_owned(),
+        format!("{OWNER} LOGIN PASSWORD '{PASSWORD}' CREATEROLE"),
+        format!("{APP} LOGIN PASSWORD '{PASSWORD}'"),
+    ] {
         // Roles belong to the server; another run may have made them.
-        let _ = server.batch_execute(&format!("CREATE ROLE {role} NOLOGIN")).await;
+        let _ = server.batch_execute(&format!("CREATE ROLE {role}")).await;
     }
-    server.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("a template");
-    let url = with_database(&server_url(), &name);
+    server.batch_execute(&format!("CREATE DATABASE {name} OWNER {OWNER}")).await.expect("a template");
+    let admin = connect(&with_database(&server_url(), &name)).await;
+    admin.batch_execute(include_str!("supabase.sql")).await.expect("what Supabase has");
+    let url = as_role(&with_database(&server_url(), &name), OWNER);
     let client = connect(&url).await;
-    // Supabase's default privileges: what is created is everybody's, by name.
+    // Supabase's default privileges are for one schema; ours are for all, and worse: what is created is everybody's.
     client
         .batch_execute(
             "ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO anon, authenticated, service_role;

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod doctor;
+mod roles;
 
 use std::{
     collections::BTreeMap,
@@ -56,7 +57,20 @@ enum Command {
         ca: Option<String>,
     },
     /// Apply the migrations that are missing. Connect directly, not through a pooler.
-    Migrate,
+    Migrate {
+        /// Print them as a file of `supabase/migrations` instead.
+        #[arg(long)]
+        print_supabase: bool,
+        /// Print only those after this one, which an earlier release had.
+        #[arg(long, requires = "print_supabase")]
+        after: Option<String>,
+    },
+    /// Make the roles `punchcard_migrator` and `punchcard_app`, as an administrator, and print their URLs, this once.
+    Roles {
+        /// Give this one another password.
+        #[arg(long, value_parser = ["punchcard_migrator", "punchcard_app"])]
+        rotate: Option<String>,
+    },
     /// Make the kinds what the file says; kinds it does not name are retired.
     Apply {
         /// The file.
@@ -182,10 +196,20 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
             }
             return Ok(ExitCode::from(report.exit_code()));
         }
-        Command::Migrate => {
+        Command::Migrate { print_supabase: true, after } => {
+            print!("{}", migrate::as_one_file(after.as_deref())?);
+            Ok(())
+        }
+        Command::Migrate { .. } => {
             let applied = migrate::apply(&url()?).await?;
             applied.iter().for_each(|name| println!("applied {name}"));
             println!("{} migrations applied", applied.len());
+            Ok(())
+        }
+        Command::Roles { rotate } => {
+            let lines = roles::create(&url()?, rotate.as_deref()).await?;
+            lines.iter().for_each(|line| println!("{line}"));
+            eprintln!("The functions connect through the pooler: give their URL its host and port.");
             Ok(())
         }
         Command::Apply { file, dry_run, allow_private_targets } => {
@@ -214,6 +238,13 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(30))
+}
+
+/// 256 random bits.
+fn random_hex() -> Result<String, Failure> {
+    let mut random = [0_u8; 32];
+    getrandom::fill(&mut random).map_err(|error| error.to_string())?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 fn show(value: &impl Serialize) -> Result<(), Failure> {
@@ -322,10 +353,7 @@ async fn jobs(db: &Db, command: Jobs) -> Result<(), Failure> {
 async fn tokens(db: &Db, command: Tokens) -> Result<(), Failure> {
     match command {
         Tokens::Create { name, scopes } => {
-            let mut random = [0_u8; 32];
-            getrandom::fill(&mut random).map_err(|error| error.to_string())?;
-            let secret: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-            let token = format!("{TOKEN_PREFIX}{secret}");
+            let token = format!("{TOKEN_PREFIX}{}", random_hex()?);
             let slot = db.create_token(&name, &scopes, &token_hash(&token), soon()).await?;
             slot.ok_or_else(|| format!("two tokens of {name} are valid already: revoke one first"))?;
             println!("{token}");

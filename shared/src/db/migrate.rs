@@ -12,8 +12,35 @@ pub const MIGRATIONS: &[(&str, &str)] = &[
     ("0002_jobs", include_str!("../../../infra/migrations/0002_jobs.sql")),
     ("0003_engine", include_str!("../../../infra/migrations/0003_engine.sql")),
     ("0004_audit", include_str!("../../../infra/migrations/0004_audit.sql")),
-    ("0005_access", include_str!("../../../infra/migrations/0005_access.sql")),
+    ("0005_credit_source", include_str!("../../../infra/migrations/0005_credit_source.sql")),
+    ("0006_supabase", include_str!("../../../infra/migrations/0006_supabase.sql")),
+    ("0007_access", include_str!("../../../infra/migrations/0007_access.sql")),
 ];
+
+const HISTORY: &str = "CREATE SCHEMA IF NOT EXISTS punchcard;
+CREATE TABLE IF NOT EXISTS punchcard.migrations (
+    name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now());";
+
+/// The migrations after the one of that name (or all) as one file of `supabase/migrations`, which notes in the same
+/// table what was applied, so that [`apply`] can go on from there.
+///
+/// # Errors
+/// The names there are, if this is none of them.
+pub fn as_one_file(after: Option<&str>) -> Result<String, String> {
+    let names: Vec<&str> = MIGRATIONS.iter().map(|(name, _)| *name).collect();
+    let first = match after {
+        None => 0,
+        Some(after) => {
+            let at = names.iter().position(|name| *name == after);
+            at.ok_or_else(|| format!("there is no migration {after}: {}", names.join(", ")))? + 1
+        }
+    };
+    let mut file = format!("-- Punchcard {}, by `punchcard migrate --print-supabase`.\n\n{HISTORY}\n", env!("CARGO_PKG_VERSION"));
+    for (name, sql) in &MIGRATIONS[first..] {
+        file += &format!("\n-- {name}\n\n{sql}\nINSERT INTO punchcard.migrations (name) VALUES ('{name}');\n");
+    }
+    Ok(file)
+}
 
 /// Applies what is missing and answers the names of what it applied. Connect directly, not through a pooler.
 ///
@@ -25,12 +52,7 @@ pub async fn apply(url: &str) -> Result<Vec<String>, DbError> {
     let broken = |error: tokio_postgres::Error| DbError::Broken(reason(&error));
     let transaction = client.transaction().await.map_err(broken)?;
     transaction
-        .batch_execute(
-            "SELECT pg_advisory_xact_lock(7046029254386353131);
-             CREATE SCHEMA IF NOT EXISTS punchcard;
-             CREATE TABLE IF NOT EXISTS punchcard.migrations (
-                 name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now());",
-        )
+        .batch_execute(&format!("SELECT pg_advisory_xact_lock(7046029254386353131); {HISTORY}"))
         .await
         .map_err(broken)?;
     let rows = transaction.query_typed("SELECT name FROM punchcard.migrations", &[]).await.map_err(broken)?;

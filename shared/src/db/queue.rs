@@ -10,8 +10,7 @@ use crate::domain::{Backoff, Deadline, Lease, Status, Target, Verdict};
 
 pub(crate) const CLAIM: &str = include_str!("queue/claim.sql");
 pub(crate) const SETTLE: &str = include_str!("queue/settle.sql");
-/// Takes back lapsed jobs; public for the tests that explain its plan.
-pub const RESCUE: &str = include_str!("queue/rescue.sql");
+pub(crate) const RESCUE: &str = include_str!("queue/rescue.sql");
 pub(crate) const HEALTH: &str = include_str!("queue/health.sql");
 pub(crate) const BACKLOG: &str = include_str!("queue/backlog.sql");
 

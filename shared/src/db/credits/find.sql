@@ -1,2 +1,2 @@
--- find: an account's balance; no row for an account that was never granted anything.
-SELECT available, held FROM punchcard.balances WHERE account_id = $1
+-- find: an account's balance, at its source too; no row for an account that was never granted anything.
+SELECT available, held FROM punchcard.balance($1)

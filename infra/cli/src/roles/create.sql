@@ -1,0 +1,24 @@
+-- create: the two roles, without a password yet; time-outs of their own, in force behind every pooler.
+DO $$
+DECLARE
+    role text;
+BEGIN
+    FOREACH role IN ARRAY ARRAY['punchcard_migrator', 'punchcard_app'] LOOP
+        IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = role) THEN
+            EXECUTE format('CREATE ROLE %I', role);
+        END IF;
+    END LOOP;
+    EXECUTE format('GRANT CREATE ON DATABASE %I TO punchcard_migrator', current_database());
+    IF to_regnamespace('auth') IS NOT NULL THEN
+        GRANT USAGE ON SCHEMA auth TO punchcard_migrator;  -- policies name auth.uid()
+    END IF;
+END $$;
+-- A function's longest wait is shorter than its own deadline; nothing it does leaves a transaction open.
+ALTER ROLE punchcard_app SET statement_timeout = '15s';
+ALTER ROLE punchcard_app SET lock_timeout = '10s';
+ALTER ROLE punchcard_app SET idle_in_transaction_session_timeout = '10s';
+ALTER ROLE punchcard_app SET search_path = '';
+-- A migration may take its time, but not in a queue for a lock with all traffic behind it.
+ALTER ROLE punchcard_migrator SET statement_timeout = '10min';
+ALTER ROLE punchcard_migrator SET lock_timeout = '5s';
+ALTER ROLE punchcard_migrator SET idle_in_transaction_session_timeout = '1min';

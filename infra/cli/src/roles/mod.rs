@@ -1,0 +1,61 @@
+//! `punchcard roles`: the two roles that log in, one for migrations and one for the deployed functions, each with a
+//! password made here and time-outs of its own.
+
+use shared::{
+    db::{
+        connect::{self, reason},
+        connection_string::ConnectionString,
+    },
+    secrets::Secrets,
+};
+use tokio_postgres::Client;
+
+use crate::Failure;
+
+const KNOWN: &str = include_str!("known.sql");
+const CREATE: &str = include_str!("create.sql");
+const PASSWORD: &str = include_str!("password.sql");
+
+/// The roles, and what each is for.
+const ROLES: [(&str, &str); 2] =
+    [("punchcard_migrator", "for `punchcard migrate`"), ("punchcard_app", "for the functions' secret")];
+
+/// Makes the roles, as an administrator; answers what to tell about each. A role that can log in keeps its password,
+/// unless it is the one to `rotate`.
+///
+/// # Errors
+/// What the server says, in one line.
+pub(crate) async fn create(url: &str, rotate: Option<&str>) -> Result<Vec<String>, Failure> {
+    let client = connect::client(&Secrets { database_url: url.to_owned(), ..Secrets::default() }).await?;
+    client.batch_execute(CREATE).await.map_err(|error| reason(&error))?;
+    let known = client.query_typed(KNOWN, &[]).await.map_err(|error| reason(&error))?;
+    let known: Vec<String> = known.iter().map(|row| row.get(0)).collect();
+    let mut lines = Vec::new();
+    for (role, purpose) in ROLES {
+        if known.iter().any(|it| it == role) && rotate != Some(role) {
+            lines.push(format!("{role}: kept as it is (--rotate {role} gives it another password)"));
+            continue;
+        }
+        let password = crate::random_hex()?;
+        let_in(&client, role, &password).await?;
+        lines.push(format!("{role}, {purpose}: {}", url_of(url, role, &password)?));
+    }
+    Ok(lines)
+}
+
+/// The verifier is hexadecimal and base64: nothing in it ends the literal.
+async fn let_in(client: &Client, role: &str, password: &str) -> Result<(), Failure> {
+    let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
+    let sql = PASSWORD.replace("{role}", role).replace("{verifier}", &verifier);
+    Ok(client.batch_execute(&sql).await.map_err(|error| reason(&error))?)
+}
+
+/// The administrator's URL as this role's. Supabase's pooler wants the project's ref behind the user's name.
+fn url_of(url: &str, role: &str, password: &str) -> Result<String, Failure> {
+    let string = ConnectionString::parse(url, None)?;
+    let admin = string.config.get_user().unwrap_or_default();
+    let of_project = admin.rsplit_once('.').filter(|_| string.host().ends_with(".pooler.supabase.com"));
+    let user = of_project.map_or_else(|| role.to_owned(), |(_, project)| format!("{role}.{project}"));
+    let database = string.config.get_dbname().unwrap_or(admin);
+    Ok(format!("postgres://{user}:{password}@{}:{}/{database}", string.host(), string.port()))
+}

@@ -1,0 +1,94 @@
+-- Who may what. Every write goes through a function; the deployed functions' role may call those and read.
+
+-- Service tokens: the team's own backend and payment system. Only the SHA-256 is kept; two are valid at a time
+-- (the two slots), so that one can be rotated without a gap.
+CREATE TABLE punchcard.service_tokens (
+    name        text NOT NULL CHECK (name ~ '^[a-z0-9_.-]{1,64}$'),
+    slot        smallint NOT NULL CHECK (slot IN (1, 2)),
+    scopes      text[] NOT NULL CHECK (cardinality(scopes) > 0 AND scopes <@ ARRAY['enqueue', 'grant', 'operate']),
+    sha256      bytea NOT NULL UNIQUE CHECK (octet_length(sha256) = 32),
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (name, slot)
+);
+
+-- The role that the deployed functions log in as: `punchcard roles` gives it its password.
+DO $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = 'punchcard_app') THEN
+        CREATE ROLE punchcard_app NOLOGIN;
+    END IF;
+EXCEPTION
+    WHEN duplicate_object OR unique_violation THEN NULL;  -- another database of this server was faster
+    WHEN insufficient_privilege THEN
+        RAISE EXCEPTION 'the role punchcard_app is missing, and % may not create it: run `punchcard roles` as an administrator first',
+            current_user USING ERRCODE = 'insufficient_privilege';
+END $$;
+
+-- Row security binds the owner too (FORCE): it and the functions' role pass by name, everybody else sees no row.
+DO $$
+DECLARE
+    t text;
+BEGIN
+    FOR t IN SELECT c.relname FROM pg_catalog.pg_class c
+             WHERE c.relnamespace = 'punchcard'::regnamespace AND c.relkind = 'r'
+    LOOP
+        EXECUTE format('ALTER TABLE punchcard.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', t);
+        EXECUTE format('CREATE POLICY owner_does_all ON punchcard.%I TO %I USING (true) WITH CHECK (true)', t, current_user);
+        EXECUTE format('CREATE POLICY app_reads ON punchcard.%I FOR SELECT TO punchcard_app USING (true)', t);
+    END LOOP;
+    IF to_regnamespace('punchcard_api') IS NOT NULL THEN
+        CREATE POLICY own_rows ON punchcard.jobs FOR SELECT TO authenticated USING (account_id = (SELECT auth.uid()));
+        CREATE POLICY own_rows ON punchcard.queue FOR SELECT TO authenticated USING (account_id = (SELECT auth.uid()));
+        CREATE POLICY own_rows ON punchcard.outcomes FOR SELECT TO authenticated USING (account_id = (SELECT auth.uid()));
+        CREATE POLICY own_rows ON punchcard.accounts FOR SELECT TO authenticated USING (id = (SELECT auth.uid()));
+    END IF;
+END $$;
+
+-- Every grant there is. Run it again after something was granted by hand.
+CREATE FUNCTION punchcard.grant_access() RETURNS void
+    LANGUAGE plpgsql SET search_path = '' AS $$
+BEGIN
+    PERFORM punchcard.revoke_defaults();
+
+    GRANT USAGE ON SCHEMA punchcard TO punchcard_app;
+    GRANT SELECT ON punchcard.accounts, punchcard.balances, punchcard.ledger, punchcard.entries, punchcard.kinds,
+        punchcard.jobs, punchcard.queue, punchcard.outcomes, punchcard.jobs_now, punchcard.service_tokens,
+        punchcard.migrations TO punchcard_app;
+    GRANT EXECUTE ON FUNCTION
+        punchcard.enqueue(uuid, text, json, text, integer, timestamptz),
+        punchcard.enqueue_batch(uuid, json, text),
+        punchcard.grant_credits(uuid, bigint, text, text),
+        punchcard.balance(uuid),
+        punchcard.claim(bigint, text[], boolean, integer, double precision, smallint[], bigint[], uuid[], uuid[], boolean),
+        punchcard.settle(uuid[], bigint[], text[], double precision[], text[], text[], boolean),
+        punchcard.rescue(bigint)
+        TO punchcard_app;
+
+    -- The team's own backend, through a function of its own in an exposed schema.
+    IF EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = 'service_role') THEN
+        GRANT USAGE ON SCHEMA punchcard TO service_role;
+        GRANT EXECUTE ON FUNCTION
+            punchcard.enqueue(uuid, text, json, text, integer, timestamptz),
+            punchcard.enqueue_batch(uuid, json, text),
+            punchcard.grant_credits(uuid, bigint, text, text),
+            punchcard.increment_user_credits(uuid, bigint, text, uuid, text)
+            TO service_role;
+    END IF;
+
+    -- Signed-in users: the two views, and of the tables behind them the columns that these read.
+    IF to_regnamespace('punchcard_api') IS NOT NULL THEN
+        REVOKE ALL ON SCHEMA punchcard_api FROM PUBLIC, anon, authenticated;
+        REVOKE ALL ON ALL TABLES IN SCHEMA punchcard_api FROM PUBLIC, anon, authenticated;
+        GRANT USAGE ON SCHEMA punchcard_api TO authenticated;
+        GRANT SELECT ON punchcard_api.jobs, punchcard_api.credits TO authenticated;
+        GRANT SELECT (id, account_id, kind, price, priority, max_attempts, input, scheduled_at, created_at, expires_at)
+            ON punchcard.jobs TO authenticated;
+        GRANT SELECT (job_id, account_id, lease_expires_at, attempt, error, run_at, started_at)
+            ON punchcard.queue TO authenticated;
+        GRANT SELECT (job_id, account_id, status, attempt, output, error, started_at, finished_at)
+            ON punchcard.outcomes TO authenticated;
+        GRANT SELECT (id, available, held) ON punchcard.accounts TO authenticated;
+    END IF;
+END $$;
+
+SELECT punchcard.grant_access();
