@@ -134,7 +134,7 @@ DECLARE
     amount boolean := false;
 BEGIN
     SELECT * INTO mover FROM pg_catalog.pg_proc p
-    WHERE p.oid = coalesce(to_regprocedure(p_function), to_regproc(p_function)::oid);
+    WHERE p.oid = CASE WHEN p_function LIKE '%(%' THEN to_regprocedure(p_function)::oid ELSE to_regproc(p_function)::oid END;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'invalid_credit_source' USING ERRCODE = 'PT422', DETAIL = format(
             'There is no function %s, or more than one: name its schema, and the types of its arguments.', p_function);

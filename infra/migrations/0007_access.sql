@@ -77,8 +77,8 @@ BEGIN
 
     -- Signed-in users: the two views, and of the tables behind them the columns that these read.
     IF to_regnamespace('punchcard_api') IS NOT NULL THEN
-        REVOKE ALL ON SCHEMA punchcard_api FROM PUBLIC, anon, authenticated;
-        REVOKE ALL ON ALL TABLES IN SCHEMA punchcard_api FROM PUBLIC, anon, authenticated;
+        REVOKE ALL ON SCHEMA punchcard_api FROM PUBLIC, anon, authenticated, service_role;
+        REVOKE ALL ON ALL TABLES IN SCHEMA punchcard_api FROM PUBLIC, anon, authenticated, service_role;
         GRANT USAGE ON SCHEMA punchcard_api TO authenticated;
         GRANT SELECT ON punchcard_api.jobs, punchcard_api.credits TO authenticated;
         GRANT SELECT (id, account_id, kind, price, priority, max_attempts, input, scheduled_at, created_at, expires_at)

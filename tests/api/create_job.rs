@@ -341,7 +341,10 @@ async fn a_database_that_is_busy_or_full_is_503_and_nothing_is_done() {
     let bench = Bench::new().await;
     let account = bench.account(100).await;
     bench
-        .sql(&format!("ALTER ROLE punchcard_app IN DATABASE {} SET statement_timeout = '300ms'", bench.database))
+        .sql(&format!(
+            "ALTER ROLE punchcard_app IN DATABASE {} SET statement_timeout = '300ms'",
+            bench.database
+        ))
         .await;
     let api = Function::new(binary("api"), environment(&bench.url));
     let token = bearer(account);

@@ -1,5 +1,6 @@
 //! The schema and its statements.
 
+mod credit_source;
 mod engine;
 mod grants;
 mod ledger;

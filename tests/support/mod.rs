@@ -234,6 +234,7 @@ async fn make_template() -> String {
     server.batch_execute(&format!("CREATE DATABASE {name} OWNER {OWNER}")).await.expect("a template");
     let admin = connect(&with_database(&server_url(), &name)).await;
     admin.batch_execute(include_str!("supabase.sql")).await.expect("what Supabase has");
+    admin.batch_execute(include_str!("../../infra/cli/src/roles/create.sql")).await.expect("time-outs");
     let url = as_role(&with_database(&server_url(), &name), OWNER);
     let client = connect(&url).await;
     // Supabase's default privileges are for one schema; ours are for all, and worse: what is created is everybody's.

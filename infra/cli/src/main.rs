@@ -2,6 +2,7 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod credits;
 mod doctor;
 mod roles;
 
@@ -85,7 +86,7 @@ enum Command {
     },
     /// Grant and show credits; audit all of them.
     #[command(subcommand)]
-    Credits(Credits),
+    Credits(credits::Credits),
     /// List and show jobs.
     #[command(subcommand)]
     Jobs(Jobs),
@@ -95,32 +96,6 @@ enum Command {
     /// What the owner of an HTTP target needs.
     #[command(subcommand)]
     Kinds(Kinds),
-}
-
-#[derive(Subcommand)]
-enum Credits {
-    /// Grant credits, once for each key.
-    Grant {
-        account: Uuid,
-        amount: i64,
-        /// Names this grant: the same key grants once.
-        #[arg(long)]
-        key: String,
-        /// Why.
-        #[arg(long)]
-        reason: Option<String>,
-    },
-    /// Show an account's balance and latest entries.
-    Show { account: Uuid },
-    /// Spread an account's credits over shares, so that as many buyers go at once; 1 brings them together again.
-    Spread {
-        account: Uuid,
-        /// 1 to 64.
-        #[arg(long)]
-        shares: i32,
-    },
-    /// Check every invariant; fails if one is broken.
-    Audit,
 }
 
 #[derive(Subcommand)]
@@ -216,7 +191,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
             let allow = if allow_private_targets { Allow::Anything } else { Allow::PublicHttps };
             apply(&db()?, &file, dry_run, allow).await
         }
-        Command::Credits(command) => credits(&db()?, command).await,
+        Command::Credits(command) => credits::run(&db()?, command).await,
         Command::Jobs(command) => jobs(&db()?, command).await,
         Command::Tokens(command) => tokens(&db()?, command).await,
         Command::Kinds(Kinds::Secret { kind, version, signing_secret }) => {
@@ -303,41 +278,6 @@ fn read_kinds(file: &Path, allow: Allow) -> Result<Vec<Kind>, Failure> {
         Ok(Kind { name, ..kind })
     });
     kinds.collect()
-}
-
-async fn credits(db: &Db, command: Credits) -> Result<(), Failure> {
-    match command {
-        Credits::Grant { account, amount, key, reason } => {
-            let (entry, replayed) = db.grant(account, amount, &key, reason.as_deref(), soon()).await?;
-            show(&entry)?;
-            if replayed {
-                println!("granted before with this key: nothing moved");
-            }
-            Ok(())
-        }
-        Credits::Show { account } => {
-            show(&db.balance(account, soon()).await?)?;
-            db.ledger(account, None, 20, soon()).await?.iter().try_for_each(show)
-        }
-        Credits::Spread { account, shares } => {
-            db.spread_account(account, shares, soon()).await?;
-            println!("buyers use {shares} shares");
-            Ok(())
-        }
-        Credits::Audit => {
-            let findings = db.audit(soon()).await?;
-            findings.iter().try_for_each(show)?;
-            if !findings.is_empty() {
-                return Err(format!(
-                    "{} findings: stop granting and refunding by hand, and look",
-                    findings.len()
-                )
-                .into());
-            }
-            println!("audit clean");
-            Ok(())
-        }
-    }
 }
 
 async fn jobs(db: &Db, command: Jobs) -> Result<(), Failure> {

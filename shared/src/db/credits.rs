@@ -12,6 +12,9 @@ pub(crate) const ENTRIES: &str = include_str!("credits/entries.sql");
 pub(crate) const GRANT: &str = include_str!("credits/grant.sql");
 pub(crate) const AUDIT: &str = include_str!("credits/audit.sql");
 pub(crate) const SPREAD: &str = include_str!("credits/spread.sql");
+pub(crate) const USE_SOURCE: &str = include_str!("credits/use_source.sql");
+pub(crate) const SOURCE: &str = include_str!("credits/source.sql");
+pub(crate) const DROP_SOURCE: &str = include_str!("credits/drop_source.sql");
 
 /// What an account has.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -48,6 +51,19 @@ pub struct Entry {
     pub reason: Option<String>,
     /// When.
     pub created_at: Timestamp,
+}
+
+/// The team's own credits, where Punchcard draws from them (ADR 10).
+#[derive(Debug, Serialize)]
+pub struct CreditSource {
+    /// The table of balances.
+    pub table: String,
+    /// Its column of accounts.
+    pub account_column: String,
+    /// Its column of balances.
+    pub balance_column: String,
+    /// The function that moves them; none: the table is updated.
+    pub function: Option<String>,
 }
 
 /// Something that must never be.
@@ -159,5 +175,52 @@ impl Db {
         let rows = self.rows(AUDIT, &[], Again::Safe, deadline).await?;
         let finding = |row: &Row| Finding { invariant: row.get(0), subject: row.get(1), finding: row.get(2) };
         Ok(rows.iter().map(finding).collect())
+    }
+
+    /// Takes the team's credits as the source of all, after a trial that is rolled back; `constants` are a JSON object of
+    /// further arguments of the function. Answers what is worth a warning.
+    ///
+    /// # Errors
+    /// [`DbError::Refused`] with `invalid_credit_source` (422) says what does not do as it must.
+    pub async fn use_credit_source(
+        &self,
+        source: &CreditSource,
+        constants: &str,
+        deadline: Deadline,
+    ) -> Result<Vec<String>, DbError> {
+        let params = [
+            (&source.table as _, Type::TEXT),
+            (&source.account_column as _, Type::TEXT),
+            (&source.balance_column as _, Type::TEXT),
+            (&source.function as _, Type::TEXT),
+            (&constants as _, Type::TEXT),
+        ];
+        let rows = self.rows(USE_SOURCE, &params, Again::Safe, deadline).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
+    }
+
+    /// Where credits come from, if not from grants, and how many wait to be returned there.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn credit_source(&self, deadline: Deadline) -> Result<Option<(CreditSource, i64)>, DbError> {
+        let rows = self.rows(SOURCE, &[], Again::Safe, deadline).await?;
+        Ok(rows.first().map(|row| {
+            let source = CreditSource {
+                table: row.get(0),
+                account_column: row.get(1),
+                balance_column: row.get(2),
+                function: row.get(3),
+            };
+            (source, row.get(4))
+        }))
+    }
+
+    /// From now on credits come from grants alone; what is held stays held.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn drop_credit_source(&self, deadline: Deadline) -> Result<(), DbError> {
+        self.rows(DROP_SOURCE, &[], Again::Safe, deadline).await.map(drop)
     }
 }

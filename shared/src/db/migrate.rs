@@ -35,9 +35,13 @@ pub fn as_one_file(after: Option<&str>) -> Result<String, String> {
             at.ok_or_else(|| format!("there is no migration {after}: {}", names.join(", ")))? + 1
         }
     };
-    let mut file = format!("-- Punchcard {}, by `punchcard migrate --print-supabase`.\n\n{HISTORY}\n", env!("CARGO_PKG_VERSION"));
+    let mut file = format!(
+        "-- Punchcard {}, by `punchcard migrate --print-supabase`.\n\n{HISTORY}\n",
+        env!("CARGO_PKG_VERSION")
+    );
     for (name, sql) in &MIGRATIONS[first..] {
-        file += &format!("\n-- {name}\n\n{sql}\nINSERT INTO punchcard.migrations (name) VALUES ('{name}');\n");
+        file +=
+            &format!("\n-- {name}\n\n{sql}\nINSERT INTO punchcard.migrations (name) VALUES ('{name}');\n");
     }
     Ok(file)
 }

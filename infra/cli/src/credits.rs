@@ -1,0 +1,131 @@
+//! `punchcard credits`: grants, balances, shares, the audit, and where credits come from.
+
+use clap::Subcommand;
+use shared::db::{Db, credits::CreditSource};
+use uuid::Uuid;
+
+use crate::{Failure, show, soon};
+
+#[derive(Subcommand)]
+pub(crate) enum Credits {
+    /// Grant credits, once for each key.
+    Grant {
+        account: Uuid,
+        amount: i64,
+        /// Names this grant: the same key grants once.
+        #[arg(long)]
+        key: String,
+        /// Why.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Show an account's balance and latest entries.
+    Show { account: Uuid },
+    /// Spread an account's credits over shares, so that as many buyers go at once; 1 brings them together again.
+    Spread {
+        account: Uuid,
+        /// 1 to 64.
+        #[arg(long)]
+        shares: i32,
+    },
+    /// Check every invariant; fails if one is broken.
+    Audit,
+    /// Draw credits from a table of your own, and return refunds there.
+    #[command(subcommand)]
+    Source(Source),
+}
+
+#[derive(Subcommand)]
+pub(crate) enum Source {
+    /// Take a table of balances as the source; it is tried on one account, and rolled back.
+    Use {
+        /// The table with its schema, such as public.user_credits.
+        table: String,
+        /// Its column of accounts, uuid or text.
+        #[arg(long, default_value = "user_id")]
+        account: String,
+        /// Its column of balances.
+        #[arg(long, default_value = "credits")]
+        balance: String,
+        /// The function that moves credits, such as public.increment_user_credits; without it, the table is updated.
+        #[arg(long)]
+        function: Option<String>,
+        /// The value of a further argument of the function; repeatable.
+        #[arg(long = "set", value_name = "NAME=VALUE")]
+        constants: Vec<String>,
+    },
+    /// Show it, and how many credits wait to be returned there.
+    Show,
+    /// Leave it: from now on credits come from grants alone.
+    Drop,
+}
+
+pub(crate) async fn run(db: &Db, command: Credits) -> Result<(), Failure> {
+    match command {
+        Credits::Grant { account, amount, key, reason } => {
+            let (entry, replayed) = db.grant(account, amount, &key, reason.as_deref(), soon()).await?;
+            show(&entry)?;
+            if replayed {
+                println!("granted before with this key: nothing moved");
+            }
+            Ok(())
+        }
+        Credits::Show { account } => {
+            show(&db.balance(account, soon()).await?)?;
+            db.ledger(account, None, 20, soon()).await?.iter().try_for_each(show)
+        }
+        Credits::Spread { account, shares } => {
+            db.spread_account(account, shares, soon()).await?;
+            println!("buyers use {shares} shares");
+            Ok(())
+        }
+        Credits::Source(command) => source(db, command).await,
+        Credits::Audit => {
+            let findings = db.audit(soon()).await?;
+            findings.iter().try_for_each(show)?;
+            if !findings.is_empty() {
+                return Err(format!(
+                    "{} findings: stop granting and refunding by hand, and look",
+                    findings.len()
+                )
+                .into());
+            }
+            println!("audit clean");
+            Ok(())
+        }
+    }
+}
+
+async fn source(db: &Db, command: Source) -> Result<(), Failure> {
+    match command {
+        Source::Use { table, account, balance, function, constants } => {
+            let mut values = serde_json::Map::new();
+            for constant in &constants {
+                let (name, value) = constant.split_once('=').ok_or("--set wants NAME=VALUE")?;
+                values.insert(name.to_owned(), value.into());
+            }
+            let source = CreditSource { table, account_column: account, balance_column: balance, function };
+            let constants = serde_json::Value::Object(values).to_string();
+            let warnings = db.use_credit_source(&source, &constants, soon()).await?;
+            warnings.iter().for_each(|warning| println!("warning: {warning}"));
+            println!("credits are drawn from {}", source.table);
+            Ok(())
+        }
+        Source::Show => match db.credit_source(soon()).await? {
+            Some((source, waiting)) => {
+                show(&source)?;
+                println!("{waiting} credits wait to be returned");
+                Ok(())
+            }
+            None => {
+                println!("credits come from grants");
+                Ok(())
+            }
+        },
+        Source::Drop => {
+            db.drop_credit_source(soon()).await?;
+            println!("credits come from grants");
+            Ok(())
+        }
+    }
+}
