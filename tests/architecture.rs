@@ -124,7 +124,8 @@ fn functions_open_no_transaction() {
         forbid(
             folder,
             &[".transaction(", "BEGIN", "batch_execute", "simple_query"],
-            &["shared/src/db/migrate.rs"],
+            // The doctor's transaction is one message long.
+            &["shared/src/db/migrate.rs", "shared/src/doctor/checks.rs"],
         );
     }
 }

@@ -3,6 +3,7 @@
 use std::{env, fmt, time::Duration};
 
 use crate::{
+    doctor::{self, Deployment},
     secrets::{AwsCredentials, SecretSource},
     wake,
 };
@@ -33,6 +34,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// How the worker runs jobs.
     pub worker: WorkerConfig,
+    /// Whether the poller may be asked for a diagnosis, and what it then says of the deployment.
+    pub doctor: Option<Deployment>,
     /// `WAKE_QUEUE_URL`: the SQS queue of wake-ups; needs a build with the feature `sqs`.
     pub wake_queue_url: Option<String>,
 }
@@ -113,9 +116,27 @@ impl Config {
                 most_helpers: number("MOST_HELPERS", 20, 0..=1000)?,
                 allow_private_targets: switch("ALLOW_PRIVATE_TARGETS")?,
             },
+            doctor: doctor()?,
             wake_queue_url,
         })
     }
+}
+
+/// `ALLOW_DOCTOR`: whether the event `{"doctor":true}` is answered; default false. `CONNECTIONS`: the functions' reserved
+/// concurrency, added up; `POOLER_MAX_CLIENTS`: what the pooler takes.
+fn doctor() -> Result<Option<Deployment>, ConfigError> {
+    if !switch("ALLOW_DOCTOR")? {
+        return Ok(None);
+    }
+    let sum = |name| {
+        let sum = text(name).map(|value| doctor::sum(&value)).transpose();
+        sum.map_err(|problem| ConfigError { name, problem })
+    };
+    Ok(Some(Deployment {
+        clients: sum("CONNECTIONS")?,
+        max_clients: sum("POOLER_MAX_CLIENTS")?,
+        pinned: None,
+    }))
 }
 
 fn text(name: &'static str) -> Option<String> {

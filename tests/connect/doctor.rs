@@ -2,12 +2,16 @@
 
 use std::{process::Output, time::Duration};
 
-use local::postgres::{Options, Postgres};
-use serde_json::Value;
+use local::{
+    lambda::Function,
+    pgbouncer::PgBouncer,
+    postgres::{Options, Postgres},
+};
+use serde_json::{Value, json};
 use tokio::{io::AsyncReadExt, net::TcpListener};
 
 use super::{password::refusing, tls::Authority};
-use crate::support::{Bench, binary};
+use crate::support::{APP, Bench, OWNER, as_role, binary, connect, environment};
 
 struct Said {
     exit: i32,
@@ -18,9 +22,14 @@ struct Said {
 
 /// What the doctor says of a connection string, as JSON.
 async fn ask(url: &str, env: &[(&str, &str)]) -> Said {
+    ask_more(url, &[], env).await
+}
+
+async fn ask_more(url: &str, more: &[&str], env: &[(&str, &str)]) -> Said {
     let mut command = tokio::process::Command::new(binary("punchcard"));
     command
         .args(["--database-url", url, "doctor", "--json"])
+        .args(more)
         .env_remove("PGPASSWORD")
         .env_remove("PG_CA_PEM");
     let output: Output = command.envs(env.iter().copied()).output().await.expect("the doctor runs");
@@ -198,20 +207,28 @@ async fn a_sound_database_passes_and_each_live_fault_is_found_until_its_fix() {
     } else {
         assert!(text.contains("statements with a name work"), "{text}");
     }
-    let (before, host) = bench.direct_url.split_once('@').unwrap();
+    for found in ["SET LOCAL is honoured", "as punchcard_app; statement_timeout 15s", "the clocks are"] {
+        assert!(text.contains(found), "{found}: {text}");
+    }
+    let direct = as_role(&bench.direct_url, APP);
+    let (before, host) = direct.split_once('@').unwrap();
     let (server, _) = host.split_once('/').unwrap();
 
-    let wrong = ask(&format!("postgres://postgres:wrong@{host}"), &[]).await;
+    let wrong = ask(&format!("postgres://punchcard_app:wrong@{host}"), &[]).await;
     assert_eq!((wrong.code.as_str(), wrong.exit), ("wrong_password", 15), "{}", wrong.all);
     let nowhere = ask(&format!("{before}@{server}/nowhere"), &[]).await;
     assert_eq!(nowhere.code, "no_such_database");
-    let unencrypted = ask(&format!("{}?sslmode=require", bench.direct_url), &[]).await;
+    let unencrypted = ask(&format!("{direct}?sslmode=require"), &[]).await;
     assert_eq!(unencrypted.code, "tls_unsupported", "{}", unencrypted.all);
+    assert_eq!(ask(&direct, &[]).await.exit, 0, "mended");
 
-    bench.sql("DELETE FROM punchcard.migrations WHERE name LIKE '0005%'").await;
-    assert_eq!(ask(&bench.direct_url, &[]).await.code, "not_migrated");
-    bench.sql("INSERT INTO punchcard.migrations (name) VALUES ('0005_access')").await;
-    assert_eq!(ask(&bench.direct_url, &[]).await.exit, 0);
+    bench.sql("DELETE FROM punchcard.migrations WHERE name LIKE '0007%'").await;
+    assert_eq!(ask(&direct, &[]).await.code, "not_migrated");
+    bench.sql("INSERT INTO punchcard.migrations (name) VALUES ('0007_access')").await;
+    assert_eq!(ask(&direct, &[]).await.exit, 0);
+
+    let mighty = ask(&bench.direct_url, &[]).await;
+    assert!(mighty.exit == 0 && mighty.all.to_string().contains("too_mighty_role"), "{}", mighty.all);
 
     let role = format!("doctored_{}", uuid::Uuid::new_v4().simple());
     bench.sql(&format!("CREATE ROLE {role} LOGIN PASSWORD 'p' CONNECTION LIMIT 1")).await;
@@ -219,17 +236,55 @@ async fn a_sound_database_passes_and_each_live_fault_is_found_until_its_fix() {
     assert_eq!(ask(&url, &[]).await.code, "server_full", "one connection is not enough to look");
     bench.sql(&format!("ALTER ROLE {role} CONNECTION LIMIT -1")).await;
     assert_eq!(ask(&url, &[]).await.code, "permission_denied");
-    bench
-        .sql(&format!(
-            "GRANT USAGE ON SCHEMA punchcard TO {role}; GRANT SELECT ON punchcard.migrations TO {role}"
-        ))
-        .await;
+    bench.sql(&format!("GRANT USAGE ON SCHEMA punchcard TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA punchcard TO {role}")).await;
+    let denied = ask(&url, &[]).await;
+    assert_eq!(denied.code, "permission_denied");
+    assert!(denied.all.to_string().contains("punchcard.claim("), "it says which: {}", denied.all);
+    bench.sql(&format!("GRANT punchcard_app TO {role}")).await;
     assert_eq!(ask(&url, &[]).await.exit, 0);
     bench.sql(&format!("ALTER ROLE {role} SET default_transaction_read_only = on")).await;
     assert_eq!(ask(&url, &[]).await.code, "read_only");
     bench.sql(&format!("ALTER ROLE {role} NOLOGIN")).await;
     assert_eq!(ask(&url, &[]).await.code, "role_refused");
     bench.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
+/// A pooler of the test's own, and its console.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pooler_that_is_paused_or_full_or_does_not_know_one_is_diagnosed_until_its_fix() {
+    let postgres = Postgres::start_embedded(Options::default()).expect("a server");
+    shared::db::migrate::apply(&postgres.url("postgres")).await.expect("migrations");
+    let pooler = PgBouncer::start(&postgres).await.expect("a pooler");
+    let (url, console) = (pooler.url("postgres"), connect(&pooler.url("pgbouncer")).await);
+    let told = |command: &'static str| async { console.simple_query(command).await.expect(command) };
+    let sound = ask(&url, &[]).await;
+    assert!(sound.exit == 0 && sound.all.to_string().contains("a transaction pooler"), "{}", sound.all);
+
+    told("PAUSE").await;
+    let paused = ask(&url, &[]).await;
+    assert!(paused.code == "silence" && paused.fix.contains("RESUME"), "{}", paused.all);
+    told("RESUME").await;
+    assert_eq!(ask(&url, &[]).await.exit, 0);
+
+    told("SET max_client_conn = 2").await;
+    assert_eq!(ask(&url, &[]).await.code, "pooler_full");
+    told("SET max_client_conn = 100").await;
+    assert_eq!(ask(&url, &[]).await.exit, 0);
+
+    let unknown = ask(
+        &url.replace("postgres:", "postgres.abcdefgh:").replacen("postgres.abcdefgh:", "postgres:", 1),
+        &[],
+    )
+    .await;
+    assert_eq!((unknown.code.as_str(), unknown.exit), ("wrong_password", 15), "{}", unknown.all);
+
+    drop(postgres);
+    let down = ask(&url, &[]).await;
+    assert!(
+        ["database_down", "connection_lost", "connection_ended", "silence"].contains(&down.code.as_str()),
+        "{}",
+        down.all
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -267,4 +322,131 @@ async fn a_black_hole_ends_within_its_budget() {
     let begin = std::time::Instant::now();
     assert_eq!(ask(&url, &[]).await.code, "silence");
     assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+}
+
+/// What somebody did by hand, what the audit says of it, and what undoes it.
+const OPENED: &[(&str, &str, &str)] = &[
+    ("GRANT USAGE ON SCHEMA punchcard TO anon", "open_grant", "SELECT punchcard.grant_access()"),
+    ("GRANT INSERT ON punchcard.ledger TO authenticated", "open_grant", "SELECT punchcard.grant_access()"),
+    ("GRANT TRUNCATE ON punchcard_api.jobs TO anon", "open_grant", "SELECT punchcard.grant_access()"),
+    ("GRANT SELECT (sha256) ON punchcard.service_tokens TO PUBLIC", "open_grant", "SELECT punchcard.grant_access()"),
+    (
+        "GRANT EXECUTE ON FUNCTION punchcard.increment_user_credits TO authenticated",
+        "open_grant",
+        "SELECT punchcard.grant_access()",
+    ),
+    (
+        "DROP FUNCTION punchcard.balance; CREATE FUNCTION punchcard.balance(p_account_id uuid) RETURNS TABLE (available bigint, held bigint)
+         LANGUAGE sql SECURITY DEFINER SET search_path = '' AS 'SELECT 1::bigint, 1::bigint'",
+        "open_grant",
+        "SELECT punchcard.grant_access()",
+    ),
+    (
+        "ALTER TABLE punchcard.queue NO FORCE ROW LEVEL SECURITY",
+        "open_rows",
+        "ALTER TABLE punchcard.queue FORCE ROW LEVEL SECURITY",
+    ),
+    (
+        "CREATE POLICY all_see ON punchcard.accounts FOR SELECT TO authenticated USING (true)",
+        "open_rows",
+        "DROP POLICY all_see ON punchcard.accounts",
+    ),
+    (
+        "ALTER VIEW punchcard_api.credits RESET (security_invoker)",
+        "open_view",
+        "ALTER VIEW punchcard_api.credits SET (security_invoker = on)",
+    ),
+    (
+        "ALTER FUNCTION punchcard.grant_credits RESET search_path",
+        "open_search_path",
+        "ALTER FUNCTION punchcard.grant_credits SET search_path = ''",
+    ),
+    (
+        "CREATE FUNCTION public.top_up(a uuid) RETURNS void LANGUAGE sql SECURITY DEFINER
+         AS $$ SELECT punchcard.grant_credits(a, 1000, 'k') $$",
+        "open_function",
+        "REVOKE EXECUTE ON FUNCTION public.top_up FROM PUBLIC, anon, authenticated",
+    ),
+    (
+        "GRANT CREATE ON SCHEMA punchcard TO punchcard_app",
+        "too_mighty_role",
+        "REVOKE CREATE ON SCHEMA punchcard FROM punchcard_app",
+    ),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_audit_of_grants_finds_what_was_opened_by_hand_and_nothing_else() {
+    let bench = Bench::new().await;
+    let url = as_role(&bench.direct_url, OWNER);
+    let owner = connect(&url).await;
+    let clean = ask_more(&url, &["--grants"], &[]).await;
+    assert_eq!(clean.exit, 0, "under Supabase's default privileges: {}", clean.all);
+    for (open, code, close) in OPENED {
+        // As the superuser, whose own functions would not be the owner's to close.
+        let by = if open.contains("public.") { &bench.admin } else { &owner };
+        by.batch_execute(open).await.expect(open);
+        let said = ask_more(&url, &["--grants"], &[]).await;
+        assert_eq!((said.code.as_str(), said.exit), (*code, 19), "{open}: {}", said.all);
+        by.batch_execute(close).await.expect(close);
+    }
+    let said = ask_more(&url, &["--grants"], &[]).await;
+    assert_eq!(said.exit, 0, "all closed again: {}", said.all);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn broken_shapes_of_the_teams_own_credits_are_named() {
+    let bench = Bench::new().await;
+    bench
+        .sql(
+            "CREATE TABLE public.user_credits (user_id uuid PRIMARY KEY, credits integer NOT NULL);
+             CREATE FUNCTION public.increment_user_credits(p_user_id uuid, p_amount integer)
+                 RETURNS TABLE (balance integer, success boolean, message text) LANGUAGE plpgsql SECURITY DEFINER AS $$
+             DECLARE now_has integer;
+             BEGIN
+                 SELECT credits INTO now_has FROM user_credits WHERE user_id = p_user_id;
+                 UPDATE user_credits SET credits = GREATEST(0, now_has + p_amount) WHERE user_id = p_user_id;
+                 RETURN QUERY SELECT now_has, true, NULL::text;
+             EXCEPTION WHEN OTHERS THEN
+                 RETURN QUERY SELECT 0, false, SQLERRM;
+             END $$",
+        )
+        .await;
+    let said = ask(&as_role(&bench.direct_url, APP), &[]).await;
+    let text = said.all.to_string();
+    assert_eq!(said.exit, 0, "warnings: {text}");
+    for shape in ["mints", "no search_path", "swallows", "clamps", "without a lock", "may fall below zero"] {
+        assert!(text.contains(shape), "{shape}: {text}");
+    }
+    bench
+        .sql(
+            "DROP FUNCTION public.increment_user_credits; ALTER TABLE public.user_credits ADD CHECK (credits >= 0);
+             CREATE FUNCTION public.increment_user_credits(p_user_id uuid, p_amount integer) RETURNS void
+                 LANGUAGE sql AS $$ UPDATE public.user_credits SET credits = credits + p_amount WHERE user_id = p_user_id $$",
+        )
+        .await;
+    let mended = ask(&as_role(&bench.direct_url, APP), &[]).await.all.to_string();
+    assert!(!mended.contains("broken_credit_shape"), "{mended}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_poller_examines_its_own_connection_where_that_is_allowed() {
+    let bench = Bench::new().await;
+    let refused = bench.poller().invoke(&json!({"doctor": true})).await.expect_err("it is off");
+    assert!(refused.to_string().contains("AllowDoctor=true"), "{refused}");
+    let allowed = [("ALLOW_DOCTOR", "true"), ("CONNECTIONS", "100+2+20"), ("POOLER_MAX_CLIENTS", "100")];
+    let report = bench.poller_with(&allowed).invoke(&json!({"doctor": true})).await.expect("a report");
+    let text = report.to_string();
+    for found in
+        ["nobody has more than is meant", "too_many_connections", "122 connections at once, of at most 100"]
+    {
+        assert!(text.contains(found), "{found}: {text}");
+    }
+    assert!(!text.contains(crate::support::PASSWORD), "{text}");
+    let wrong = Function::new(binary("poller"), {
+        let mut env = environment("postgres://u:hush-hush@127.0.0.1:1/d");
+        env.push(("ALLOW_DOCTOR".into(), "true".into()));
+        env
+    });
+    let report = wrong.invoke(&json!({"doctor": true})).await.expect("a report").to_string();
+    assert!(report.contains("connection_refused") && !report.contains("hush-hush"), "{report}");
 }

@@ -160,7 +160,11 @@ async fn a_source_is_judged_by_its_effect() {
     bench.sql("REVOKE ALL ON public.user_credits FROM punchcard_migrator; ALTER TABLE public.user_credits OWNER TO postgres").await;
     let denied = take(&bench, USE_FUNCTION).await.unwrap_err();
     assert!(denied.contains("permission denied"), "{denied}");
-    bench.sql(&format!("ALTER TABLE public.user_credits OWNER TO {OWNER}")).await;
+    bench
+        .sql(&format!(
+            "ALTER TABLE public.user_credits OWNER TO {OWNER}; GRANT ALL ON public.user_credits TO {OWNER}"
+        ))
+        .await;
     for (sql, says) in [
         (
             "SELECT * FROM punchcard.use_credit_source('public.nope', 'user_id', 'credits')",

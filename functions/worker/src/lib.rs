@@ -18,8 +18,9 @@ use serde_json::Value;
 use shared::{
     config::{Config, WorkerConfig},
     db::{Db, DbError},
+    doctor::{self, Deployment, Report},
     domain::Deadline,
-    secrets::SecretStore,
+    secrets::{SecretError, SecretStore},
     wake::Wake,
 };
 
@@ -39,6 +40,7 @@ pub struct Worker {
     secrets: Arc<SecretStore>,
     wake: Wake,
     config: WorkerConfig,
+    doctor: Option<Deployment>,
 }
 
 /// What an invocation did.
@@ -57,6 +59,17 @@ pub struct Summary {
     pub settled: Tally,
 }
 
+/// Why there is no diagnosis.
+#[derive(Debug, thiserror::Error)]
+pub enum Unexamined {
+    /// It would help an intruder: it must be asked for.
+    #[error("the doctor is off: deploy with AllowDoctor=true (ALLOW_DOCTOR), ask, and turn it off again")]
+    NotAllowed,
+    /// The connection string is not known.
+    #[error("{0}")]
+    Secret(#[from] SecretError),
+}
+
 impl Worker {
     /// A worker of these Rust kinds, and of HTTP targets, that has not connected to anything yet.
     #[must_use]
@@ -71,6 +84,7 @@ impl Worker {
             secrets,
             wake: Wake::new(config.wake_queue_url),
             config: config.worker,
+            doctor: config.doctor,
         }
     }
 
@@ -88,6 +102,19 @@ impl Worker {
             Err(error) => tracing::error!(error = %error, "tick failed"),
         }
         result
+    }
+
+    /// Examines the connection from where the function stands, if that is allowed; the event is `{"doctor":true}`.
+    ///
+    /// # Errors
+    /// [`Unexamined`] when it is not allowed, or the secret cannot be read.
+    pub async fn examine(&self, deadline: SystemTime) -> Result<Report, Unexamined> {
+        let deployment = self.doctor.as_ref().ok_or(Unexamined::NotAllowed)?;
+        let deadline = Deadline::of_invocation(deadline, MARGIN, UNKNOWN_DEADLINE);
+        let secrets = self.secrets.get(deadline).await?;
+        let report = Box::pin(doctor::examine(&secrets, deployment, true)).await;
+        tracing::info!(exit_code = report.exit_code(), "examined");
+        Ok(report)
     }
 
     /// One batch of wake-ups, as SQS's event source mapping sends it: runs the jobs that it names and what else is due

@@ -1,4 +1,4 @@
-//! The Lambda `poller`: one tick for each scheduled event.
+//! The Lambda `poller`: one tick for each scheduled event; a diagnosis for `{"doctor":true}`.
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use serde_json::Value;
@@ -10,8 +10,13 @@ async fn main() -> Result<(), Error> {
     let config = Config::from_env()?;
     telemetry::init(&config.log);
     let worker = &Worker::new(config, jobs::handlers());
-    let tick = |event: LambdaEvent<Value>| async move {
-        Ok::<_, Error>(worker.tick(event.context.deadline()).await?)
-    };
-    run(service_fn(tick)).await
+    run(service_fn(|event: LambdaEvent<Value>| async move {
+        let deadline = event.context.deadline();
+        let answer = match event.payload["doctor"].as_bool() {
+            Some(true) => serde_json::to_value(worker.examine(deadline).await?),
+            _ => serde_json::to_value(worker.tick(deadline).await?),
+        };
+        Ok::<_, Error>(answer?)
+    }))
+    .await
 }

@@ -3,7 +3,6 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod credits;
-mod doctor;
 mod roles;
 
 use std::{
@@ -24,9 +23,10 @@ use shared::{
         migrate,
         tokens::{TOKEN_PREFIX, token_hash},
     },
+    doctor::{self, Deployment},
     domain::{Deadline, Status},
     http_client::{Allow, vet_url},
-    secrets::{SecretSource, SecretStore},
+    secrets::{SecretSource, SecretStore, Secrets},
 };
 use uuid::Uuid;
 
@@ -56,6 +56,18 @@ enum Command {
         /// More certification authorities: paths of PEM files, separated by colons.
         #[arg(long, env = "PG_CA_PEM")]
         ca: Option<String>,
+        /// Also look who may what in the schema, and in the functions that call it.
+        #[arg(long)]
+        grants: bool,
+        /// How many connections are deployed at once: the functions' reserved concurrency, added up, such as 100+2+20.
+        #[arg(long, value_parser = doctor::sum)]
+        connections: Option<u32>,
+        /// How many clients the pooler takes (Supabase: 200 on the smallest compute).
+        #[arg(long)]
+        max_clients: Option<u32>,
+        /// RDS Proxy's metric DatabaseConnectionsCurrentlySessionPinned.
+        #[arg(long)]
+        pinned: Option<u32>,
     },
     /// Apply the migrations that are missing. Connect directly, not through a pooler.
     Migrate {
@@ -163,8 +175,11 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Ok(Db::new(Arc::new(SecretStore::new(source))))
     };
     match cli.command {
-        Command::Doctor { json, password, ca } => {
-            let report = doctor::examine(&url()?, password, ca).await;
+        Command::Doctor { json, password, ca, grants, connections, max_clients, pinned } => {
+            let secrets =
+                Secrets { database_url: url()?, pg_password: password, pg_ca_pem: ca, ..Secrets::default() };
+            let deployment = Deployment { clients: connections, max_clients, pinned };
+            let report = doctor::examine(&secrets, &deployment, grants).await;
             match json {
                 true => show(&report)?,
                 false => report.lines().iter().for_each(|line| println!("{line}")),

@@ -30,7 +30,7 @@ impl PgBouncer {
         let settings = format!(
             "[databases]\n* = host={host} port={upstream}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\npool_mode = transaction\nauth_type = scram-sha-256\nauth_file = {}\n\
-             auth_user = postgres\n\
+             auth_user = postgres\nadmin_users = postgres\n\
              auth_query = SELECT rolname, rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1\n\
              default_pool_size = 20\nmax_client_conn = 1000\nmax_db_connections = 0\nserver_idle_timeout = 2\n",
             users.display()

@@ -61,7 +61,7 @@ fn is_denied(error: &tokio_postgres::Error) -> bool {
     })
 }
 
-fn tls(string: &ConnectionString, more: Option<&str>) -> Result<ClientConfig, ConnectError> {
+pub(crate) fn tls(string: &ConnectionString, more: Option<&str>) -> Result<ClientConfig, ConnectError> {
     let mut roots = RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() };
     if let Some(file) = &string.root_certificates {
         trust(&mut roots, &file.display().to_string())?;

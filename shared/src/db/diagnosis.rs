@@ -25,6 +25,10 @@ pub enum Stage {
     Session,
     /// What is in the database.
     Schema,
+    /// Who may what in it.
+    Grants,
+    /// The team's own credits.
+    Credits,
 }
 
 /// Whether trying again helps.
@@ -79,7 +83,7 @@ struct Rule {
 }
 
 use Class::{Ambiguous, Permanent, Transient};
-use Stage::{Auth, Dns, Pool, Schema, Session, Startup, Tcp, Tls, Url};
+use Stage::{Auth, Credits, Dns, Grants, Pool, Schema, Session, Startup, Tcp, Tls, Url};
 
 const fn server(
     states: &'static [&'static str],
@@ -241,7 +245,7 @@ const RULES: &[Rule] = &[
         "send unnamed statements (query_typed), as Punchcard does; turn statement caches off in what else connects"),
     server(&["42501"], &[], Schema, Permanent, "permission_denied",
         "the role lacks a grant",
-        "run `punchcard migrate` as the owner; connect the functions as punchcard_app or punchcard_worker"),
+        "run `punchcard migrate` as the owner; connect the functions as punchcard_app"),
     server(&["42P01", "42883", "3F000"], &[], Schema, Permanent, "not_migrated",
         "the schema is not there, or older than this program",
         "run `punchcard migrate` as the owner, connected directly"),
@@ -279,6 +283,9 @@ const RULES: &[Rule] = &[
     seen(&[Tls], &["NotValidForName", "not valid for"], Permanent, "wrong_host_name",
         "the certificate is for another name: the host was given as an address or an alias",
         "use the host of the dashboard"),
+    seen(&[Tls], &["expires soon"], Transient, "certificate_expires_soon",
+        "the server's certificate ends within 30 days",
+        "renew it, or see to it that your provider does; a new authority goes into PG_CA_PEM beside the old one"),
     seen(&[Tls], &["Expired", "expired"], Permanent, "certificate_expired",
         "the server's certificate has expired, or the clock here is wrong",
         "renew the certificate; look at the clock"),
@@ -294,9 +301,48 @@ const RULES: &[Rule] = &[
     seen(&[Startup, Auth], &["channel binding"], Permanent, "channel_binding",
         "the connection string requires channel binding, which this server or pooler does not offer",
         "take channel_binding out of the connection string"),
+    seen(&[Pool], &["session mode"], Permanent, "session_mode",
+        "this is the session pooler: each client keeps a database connection, so there are as few as the pool has",
+        "use the transaction pooler: the same host on port 6543"),
+    seen(&[Pool], &["too many"], Permanent, "too_many_connections",
+        "each execution environment is a client, and a deployment beside the old one needs a fifth more",
+        "lower the functions' reserved concurrency, or take a larger compute"),
+    seen(&[Session], &["no statement_timeout"], Transient, "no_timeouts",
+        "a statement whose function has died goes on for as long as it likes",
+        "run `punchcard roles` as an administrator, and connect as punchcard_app"),
+    seen(&[Session], &["SET LOCAL"], Permanent, "set_local",
+        "a pooler between loses what a transaction sets",
+        "Punchcard needs no SET LOCAL; look at the pooler's pool mode, which must be transaction or session"),
+    seen(&[Session], &["superuser"], Permanent, "too_mighty_role",
+        "whoever finds the functions' secret may do everything",
+        "run `punchcard roles` as an administrator, and connect the functions as punchcard_app"),
+    seen(&[Grants], &["row security is not", "the policy"], Permanent, "open_rows",
+        "row security does not keep strangers from the rows",
+        "as the owner: ALTER TABLE … ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; drop policies that are not Punchcard's"),
+    seen(&[Grants], &["security_invoker"], Permanent, "open_view",
+        "whoever may read the view reads through it as its owner does",
+        "as the owner: ALTER VIEW … SET (security_invoker = on)"),
+    seen(&[Grants], &["search_path"], Permanent, "open_search_path",
+        "a temporary table or function shadows what the function names",
+        "as the owner: ALTER FUNCTION … SET search_path = ''"),
+    seen(&[Grants], &["calls Punchcard"], Permanent, "open_function",
+        "any user may call it, and it acts with its owner's rights",
+        "REVOKE EXECUTE ON FUNCTION … FROM PUBLIC, anon, authenticated"),
+    seen(&[Grants], &["Data API exposes"], Permanent, "exposed_schema",
+        "PostgREST serves what is in the schema",
+        "take punchcard out of the exposed schemas; punchcard_api is the one to expose"),
+    seen(&[Grants], &["role "], Permanent, "too_mighty_role",
+        "the functions' role may more than the functions do",
+        "take it away (ALTER ROLE punchcard_app …, REVOKE …); `punchcard roles` sets the time-outs"),
+    seen(&[Grants], &[], Permanent, "open_grant",
+        "somebody was granted more than is meant, by hand or by default privileges",
+        "as the owner, call punchcard.grant_access()"),
+    seen(&[Credits], &[], Permanent, "broken_credit_shape",
+        "this shape is known to lose credits or to make them",
+        "let Punchcard keep the credits, or mend it before `punchcard credits source use`"),
     seen(&[Startup, Auth, Pool, Session, Schema], &["no answer", "timed out", "took too long"], Transient, "silence",
-        "it listens and says nothing: a hung pooler, a port for TLS only, or a database that is waking up",
-        "try again; compare the port with the dashboard"),
+        "it listens and says nothing: a paused or hung pooler, a port for TLS only, or a database that is waking up",
+        "try again; RESUME a pooler that was paused; compare the port with the dashboard"),
     seen(&[Session], &["pinned"], Permanent, "rds_proxy_pinning",
         "RDS Proxy keeps a database connection for each client: something sets session state or names statements",
         "send unnamed statements and no SET outside of a transaction, as Punchcard does"),

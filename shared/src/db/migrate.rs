@@ -1,22 +1,34 @@
 //! Applies `infra/migrations`, in order, each once, all in one transaction under a lock.
 
+#[cfg(feature = "migrate")]
 use super::{
     DbError,
     connect::{open, reason},
 };
+#[cfg(feature = "migrate")]
 use crate::secrets::Secrets;
 
-/// The migrations, oldest first. An applied file is never edited once a release is tagged.
-pub const MIGRATIONS: &[(&str, &str)] = &[
-    ("0001_credits", include_str!("../../../infra/migrations/0001_credits.sql")),
-    ("0002_jobs", include_str!("../../../infra/migrations/0002_jobs.sql")),
-    ("0003_engine", include_str!("../../../infra/migrations/0003_engine.sql")),
-    ("0004_audit", include_str!("../../../infra/migrations/0004_audit.sql")),
-    ("0005_credit_source", include_str!("../../../infra/migrations/0005_credit_source.sql")),
-    ("0006_supabase", include_str!("../../../infra/migrations/0006_supabase.sql")),
-    ("0007_access", include_str!("../../../infra/migrations/0007_access.sql")),
+macro_rules! migrations {
+    ($($name:literal),+ $(,)?) => {
+        /// The migrations' names, oldest first.
+        pub const MIGRATIONS: &[&str] = &[$($name),+];
+        /// What is in them, in the same order. An applied file is never edited once a release is tagged.
+        #[cfg(feature = "migrate")]
+        const SQL: &[&str] = &[$(include_str!(concat!("../../../infra/migrations/", $name, ".sql"))),+];
+    };
+}
+
+migrations![
+    "0001_credits",
+    "0002_jobs",
+    "0003_engine",
+    "0004_audit",
+    "0005_credit_source",
+    "0006_supabase",
+    "0007_access",
 ];
 
+#[cfg(feature = "migrate")]
 const HISTORY: &str = "CREATE SCHEMA IF NOT EXISTS punchcard;
 CREATE TABLE IF NOT EXISTS punchcard.migrations (
     name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now());";
@@ -26,20 +38,20 @@ CREATE TABLE IF NOT EXISTS punchcard.migrations (
 ///
 /// # Errors
 /// The names there are, if this is none of them.
+#[cfg(feature = "migrate")]
 pub fn as_one_file(after: Option<&str>) -> Result<String, String> {
-    let names: Vec<&str> = MIGRATIONS.iter().map(|(name, _)| *name).collect();
     let first = match after {
         None => 0,
         Some(after) => {
-            let at = names.iter().position(|name| *name == after);
-            at.ok_or_else(|| format!("there is no migration {after}: {}", names.join(", ")))? + 1
+            let at = MIGRATIONS.iter().position(|name| *name == after);
+            at.ok_or_else(|| format!("there is no migration {after}: {}", MIGRATIONS.join(", ")))? + 1
         }
     };
     let mut file = format!(
         "-- Punchcard {}, by `punchcard migrate --print-supabase`.\n\n{HISTORY}\n",
         env!("CARGO_PKG_VERSION")
     );
-    for (name, sql) in &MIGRATIONS[first..] {
+    for (name, sql) in MIGRATIONS.iter().zip(SQL).skip(first) {
         file +=
             &format!("\n-- {name}\n\n{sql}\nINSERT INTO punchcard.migrations (name) VALUES ('{name}');\n");
     }
@@ -50,6 +62,7 @@ pub fn as_one_file(after: Option<&str>) -> Result<String, String> {
 ///
 /// # Errors
 /// [`DbError`] names the migration that failed; then nothing was applied.
+#[cfg(feature = "migrate")]
 pub async fn apply(url: &str) -> Result<Vec<String>, DbError> {
     let secrets = Secrets { database_url: url.to_owned(), ..Secrets::default() };
     let mut client = open(&secrets).await?;
@@ -62,7 +75,8 @@ pub async fn apply(url: &str) -> Result<Vec<String>, DbError> {
     let rows = transaction.query_typed("SELECT name FROM punchcard.migrations", &[]).await.map_err(broken)?;
     let known: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
     let mut applied = Vec::new();
-    for (name, sql) in MIGRATIONS.iter().filter(|(name, _)| !known.iter().any(|known| known == name)) {
+    let missing = MIGRATIONS.iter().zip(SQL).filter(|(name, _)| !known.iter().any(|known| known == *name));
+    for (name, sql) in missing {
         transaction
             .batch_execute(sql)
             .await

@@ -9,7 +9,6 @@ pub mod credits;
 pub mod diagnosis;
 pub mod jobs;
 pub mod kinds;
-#[cfg(feature = "migrate")]
 pub mod migrate;
 pub mod queue;
 pub mod tokens;

@@ -1,7 +1,0 @@
--- session: what is in force on a connection; `clock` in seconds since 1970.
-SELECT version(), pg_backend_pid(), extract(epoch FROM clock_timestamp())::double precision,
-       current_user::text, current_setting('statement_timeout'), current_setting('lock_timeout'),
-       current_setting('idle_in_transaction_session_timeout'), pg_is_in_recovery(),
-       current_setting('default_transaction_read_only') = 'on',
-       (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user),
-       (SELECT r.rolbypassrls FROM pg_roles r WHERE r.rolname = current_user)

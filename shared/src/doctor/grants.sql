@@ -1,0 +1,82 @@
+-- grants: who has more than is meant; no row when all is well. The rules are Supabase's advisors' (0011 search_path, 0013
+-- row security, 0024 policies that are always true, 0028 and 0029 SECURITY DEFINER for everybody), for our schemas.
+WITH everybody AS (
+    SELECT 0::oid AS oid, 'PUBLIC' AS name
+    UNION ALL SELECT r.oid, r.rolname FROM pg_catalog.pg_roles r WHERE r.rolname IN ('anon', 'authenticated')
+), own AS (
+    SELECT n.oid, n.nspname AS name, n.nspacl, n.nspowner FROM pg_catalog.pg_namespace n
+    WHERE n.nspname IN ('punchcard', 'punchcard_api')
+)
+SELECT format('schema %s: %s may %s', o.name, e.name, a.privilege_type)
+FROM own o, aclexplode(coalesce(o.nspacl, acldefault('n', o.nspowner))) a JOIN everybody e ON e.oid = a.grantee
+WHERE NOT (o.name = 'punchcard_api' AND e.name = 'authenticated' AND a.privilege_type = 'USAGE')
+UNION ALL
+SELECT format('%s.%s: %s may %s', o.name, c.relname, e.name, a.privilege_type)
+FROM own o
+JOIN pg_catalog.pg_class c ON c.relnamespace = o.oid
+JOIN LATERAL aclexplode(c.relacl) a ON true
+JOIN everybody e ON e.oid = a.grantee
+WHERE NOT (o.name = 'punchcard_api' AND e.name = 'authenticated' AND a.privilege_type = 'SELECT')
+UNION ALL
+SELECT format('%s.%s.%s: %s may %s', o.name, c.relname, t.attname, e.name, a.privilege_type)
+FROM own o
+JOIN pg_catalog.pg_class c ON c.relnamespace = o.oid
+JOIN pg_catalog.pg_attribute t ON t.attrelid = c.oid AND t.attacl IS NOT NULL
+JOIN LATERAL aclexplode(t.attacl) a ON true
+JOIN everybody e ON e.oid = a.grantee
+WHERE NOT (e.name = 'authenticated' AND a.privilege_type = 'SELECT'
+           AND c.relname IN ('jobs', 'queue', 'outcomes', 'accounts'))
+UNION ALL
+SELECT format('%s: %s may EXECUTE', p.oid::regprocedure, e.name)
+FROM own o
+JOIN pg_catalog.pg_proc p ON p.pronamespace = o.oid
+JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a ON true
+JOIN everybody e ON e.oid = a.grantee
+UNION ALL
+SELECT format('punchcard.%s: row security is not enabled and forced', c.relname)
+FROM pg_catalog.pg_class c
+WHERE c.relnamespace = to_regnamespace('punchcard') AND c.relkind IN ('r', 'p')
+  AND NOT (c.relrowsecurity AND c.relforcerowsecurity)
+UNION ALL
+SELECT format('%s.%s: the policy %s lets %s pass', p.schemaname, p.tablename, p.policyname, p.roles)
+FROM pg_catalog.pg_policies p
+WHERE p.schemaname = 'punchcard' AND p.roles && ARRAY['public', 'anon', 'authenticated']::name[]
+  AND (p.cmd <> 'SELECT' OR coalesce(p.qual, 'true') = 'true' OR p.roles && ARRAY['public', 'anon']::name[])
+UNION ALL
+SELECT format('%s.%s: the view has its owner''s rights: no security_invoker', o.name, c.relname)
+FROM own o
+JOIN pg_catalog.pg_class c ON c.relnamespace = o.oid AND c.relkind = 'v'
+WHERE NOT coalesce(c.reloptions, '{}') && ARRAY['security_invoker=on', 'security_invoker=true']
+UNION ALL
+SELECT format('%s: SECURITY DEFINER without search_path = ''''', p.oid::regprocedure)
+FROM own o
+JOIN pg_catalog.pg_proc p ON p.pronamespace = o.oid AND p.prosecdef
+WHERE NOT 'search_path=""' = ANY (coalesce(p.proconfig, '{}'))
+UNION ALL
+SELECT format('%s: SECURITY DEFINER, calls Punchcard, and %s may EXECUTE it', p.oid::regprocedure, e.name)
+FROM pg_catalog.pg_proc p
+JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a ON true
+JOIN everybody e ON e.oid = a.grantee
+WHERE p.prosecdef AND p.prosrc ~* '\mpunchcard\.' AND p.pronamespace NOT IN (SELECT o.oid FROM own o)
+UNION ALL
+SELECT format('role %s: may %s', r.rolname, more.what)
+FROM pg_catalog.pg_roles r, LATERAL (VALUES
+    (r.rolsuper, 'do everything: a superuser'),
+    (r.rolbypassrls, 'pass by row security'),
+    (r.rolcreaterole, 'make roles'),
+    (r.rolcreatedb, 'make databases'),
+    (has_schema_privilege(r.oid, to_regnamespace('punchcard'), 'CREATE'), 'create in the schema punchcard'),
+    (EXISTS (SELECT FROM pg_catalog.pg_class c WHERE c.relnamespace = to_regnamespace('punchcard')
+               AND pg_has_role(r.oid, c.relowner, 'USAGE')), 'act as the owner')) AS more (seen, what)
+WHERE r.rolname = 'punchcard_app' AND more.seen
+UNION ALL
+SELECT format('role %s: has no statement_timeout', r.rolname)
+FROM pg_catalog.pg_roles r
+WHERE r.rolname = 'punchcard_app' AND r.rolcanlogin AND NOT EXISTS (
+    SELECT FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) c
+    WHERE s.setrole = r.oid AND c LIKE 'statement_timeout=%')
+UNION ALL
+SELECT format('the Data API exposes the schema punchcard (%s)', c)
+FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) c
+WHERE c ~ '^pgrst\.db_schemas=' AND c ~ '[=, ]punchcard *(,|$)'
+ORDER BY 1
