@@ -8,6 +8,9 @@ use crate::{
     wake,
 };
 
+/// Statements go through a connection one behind the other without waiting: more than a few only burden the pooler.
+const MOST_CONNECTIONS: usize = 4;
+
 /// A setting that is missing or makes no sense: one line that says which and what to do.
 #[derive(thiserror::Error)]
 #[error("{name}: {problem}")]
@@ -34,6 +37,9 @@ pub struct Config {
     pub auth: AuthConfig,
     /// How the worker runs jobs.
     pub worker: WorkerConfig,
+    /// Connections of this environment at once: 1, but on Lambda Managed Instances, which say by
+    /// `AWS_LAMBDA_MAX_CONCURRENCY` how many requests come at once, as many as those, up to 4.
+    pub connections: usize,
     /// Whether the poller may be asked for a diagnosis, and what it then says of the deployment.
     pub doctor: Option<Deployment>,
     /// `WAKE_QUEUE_URL`: the SQS queue of wake-ups; needs a build with the feature `sqs`.
@@ -116,6 +122,7 @@ impl Config {
                 most_helpers: number("MOST_HELPERS", 20, 0..=1000)?,
                 allow_private_targets: switch("ALLOW_PRIVATE_TARGETS")?,
             },
+            connections: number("AWS_LAMBDA_MAX_CONCURRENCY", 1, 1..=10_000)?.min(MOST_CONNECTIONS),
             doctor: doctor()?,
             wake_queue_url,
         })

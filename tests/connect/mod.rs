@@ -1,5 +1,6 @@
 //! Getting in: TLS, passwords, and a process that was frozen.
 
+mod concurrency;
 mod doctor;
 mod password;
 mod thaw;

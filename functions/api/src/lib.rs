@@ -34,7 +34,7 @@ impl App {
     pub fn new(config: Config) -> Self {
         let secrets = Arc::new(SecretStore::new(config.secrets));
         Self {
-            db: Db::new(Arc::clone(&secrets)),
+            db: Db::with_connections(Arc::clone(&secrets), config.connections),
             auth: Authenticator::new(config.auth, secrets),
             wake: Wake::new(config.wake_queue_url),
         }

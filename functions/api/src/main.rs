@@ -1,18 +1,20 @@
 //! The Lambda `api`: one HTTP request for each event of the API Gateway (HTTP API, payload 2.0).
 
 use api::App;
-use lambda_http::{
-    Error,
-    lambda_runtime::{LambdaEvent, run},
-    service_fn,
-};
+// One request at a time or, on Lambda Managed Instances, several at once.
+#[cfg(not(feature = "concurrency-tokio"))]
+use lambda_http::lambda_runtime::run;
+#[cfg(feature = "concurrency-tokio")]
+use lambda_http::lambda_runtime::run_concurrent as run;
+use lambda_http::{Error, lambda_runtime::LambdaEvent, service_fn};
 use serde_json::Value;
 use shared::{config::Config, telemetry};
 
-#[tokio::main(flavor = "current_thread")]
+#[cfg_attr(feature = "concurrency-tokio", tokio::main)]
+#[cfg_attr(not(feature = "concurrency-tokio"), tokio::main(flavor = "current_thread"))]
 async fn main() -> Result<(), Error> {
     let config = Config::from_env()?;
     telemetry::init(&config.log);
-    let app = &App::new(config);
-    run(service_fn(|event: LambdaEvent<Value>| app.handle(event))).await
+    let app: &'static App = Box::leak(Box::new(App::new(config)));
+    run(service_fn(move |event: LambdaEvent<Value>| app.handle(event))).await
 }

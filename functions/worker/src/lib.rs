@@ -24,6 +24,13 @@ use shared::{
     wake::Wake,
 };
 
+/// Serves events as Lambda sends them, one at a time.
+#[cfg(not(feature = "concurrency-tokio"))]
+pub use lambda_runtime::run;
+/// Serves events as Lambda sends them: one at a time or, on Lambda Managed Instances, several at once.
+#[cfg(feature = "concurrency-tokio")]
+pub use lambda_runtime::run_concurrent as run;
+
 pub use executor::Tally;
 use jobs::Handler;
 pub use sqs::{Answer, NotABatch};
@@ -79,7 +86,7 @@ impl Worker {
         }
         let secrets = Arc::new(SecretStore::new(config.secrets));
         Self {
-            db: Db::new(Arc::clone(&secrets)),
+            db: Db::with_connections(Arc::clone(&secrets), config.connections),
             handlers: handlers.into(),
             secrets,
             wake: Wake::new(config.wake_queue_url),

@@ -153,10 +153,11 @@ async fn stub_roles(url: &str) -> Result<()> {
 fn check() -> Result<()> {
     run(cargo(&["fmt", "--all", "--check"]))?;
     run(cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    let with_sqs = ["--features", stack::WITH_SQS];
-    let mut clippy = cargo(&["clippy", "-p", "shared", "-p", "api", "-p", "worker", "--all-targets"]);
-    clippy.args(with_sqs).args(["--", "-D", "warnings"]);
-    run(clippy)?;
+    for features in [stack::WITH_SQS, "api/concurrency-tokio,worker/concurrency-tokio"] {
+        let mut clippy = cargo(&["clippy", "-p", "shared", "-p", "api", "-p", "worker", "--all-targets"]);
+        clippy.args(["--features", features, "--", "-D", "warnings"]);
+        run(clippy)?;
+    }
     let mut sam = Command::new(step("sam", tools::sam)?);
     sam.args(["validate", "--lint", "-t", "template.yaml"]);
     run(offline(sam))?;

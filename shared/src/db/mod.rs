@@ -16,7 +16,7 @@ pub mod tokens;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -75,13 +75,21 @@ pub enum DbError {
 }
 
 /// The one connection of an execution environment, opened when first needed and replaced after any doubt. Statements
-/// sent at the same time go through it one behind the other, without waiting for each other's answers.
+/// sent at the same time go through it one behind the other, without waiting for each other's answers. Where an
+/// environment serves several requests at once there are a few, each in a slot of its own.
 #[derive(Debug)]
 pub struct Db {
     secrets: Arc<SecretStore>,
-    connection: Mutex<Option<Arc<Connection>>>,
+    slots: Box<[Slot]>,
     /// When, and why, the server last refused to let us in.
     denied: std::sync::Mutex<Option<(Instant, String)>>,
+}
+
+#[derive(Debug, Default)]
+struct Slot {
+    connection: Mutex<Option<Arc<Connection>>>,
+    /// Statements that wait for an answer.
+    waiting: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -112,7 +120,14 @@ impl Db {
     /// A database that nobody has connected to yet.
     #[must_use]
     pub fn new(secrets: Arc<SecretStore>) -> Self {
-        Self { secrets, connection: Mutex::new(None), denied: std::sync::Mutex::default() }
+        Self::with_connections(secrets, 1)
+    }
+
+    /// The same, by up to so many connections at once: for an environment that serves several requests.
+    #[must_use]
+    pub fn with_connections(secrets: Arc<SecretStore>, connections: usize) -> Self {
+        let slots = (0..connections.max(1)).map(|_| Slot::default()).collect();
+        Self { secrets, slots, denied: std::sync::Mutex::default() }
     }
 
     /// Sends one statement and answers its rows: one round trip. A connection that turns out to be dead is replaced
@@ -124,10 +139,12 @@ impl Db {
         again: Again,
         deadline: Deadline,
     ) -> Result<Vec<Row>, DbError> {
+        let slot = self.slot();
+        let _waiting = Waiting::on(slot);
         // Once a first try may have been executed, no later failure to connect makes that undone.
         let mut unknown = None;
         for last in [false, true] {
-            let connection = match self.connection(deadline).await {
+            let connection = match self.connection(slot, deadline).await {
                 Ok(connection) => connection,
                 Err(error) => return Err(unknown.unwrap_or(error)),
             };
@@ -142,7 +159,7 @@ impl Db {
                     if matches!(error, DbError::Refused { .. } | DbError::Broken(_)) {
                         connection.has_answered();
                     } else {
-                        self.give_up(&connection).await;
+                        slot.give_up(&connection).await;
                     }
                     let retry = match error {
                         DbError::Unavailable(_) => true,
@@ -159,7 +176,7 @@ impl Db {
                 }
                 // The server goes on with a statement whose future was dropped: the connection goes with it.
                 Err(_) => {
-                    self.give_up(&connection).await;
+                    slot.give_up(&connection).await;
                     return Err(DbError::Unknown("no answer in time".into()));
                 }
             }
@@ -167,20 +184,21 @@ impl Db {
         Err(DbError::Unavailable("the connection was lost twice".into()))
     }
 
-    /// The connection, if it still answers; else a new one.
-    async fn connection(&self, deadline: Deadline) -> Result<Arc<Connection>, DbError> {
-        let mut slot = self.connection.lock().await;
-        let connection = match slot.take() {
+    /// The first slot where the fewest statements wait.
+    fn slot(&self) -> &Slot {
+        let fewest = self.slots.iter().min_by_key(|slot| slot.waiting.load(Ordering::Relaxed));
+        fewest.unwrap_or(&self.slots[0])
+    }
+
+    /// The slot's connection, if it still answers; else a new one.
+    async fn connection(&self, slot: &Slot, deadline: Deadline) -> Result<Arc<Connection>, DbError> {
+        let mut current = slot.connection.lock().await;
+        let connection = match current.take() {
             Some(connection) if connection.is_alive(deadline).await => connection,
             _ => Arc::new(self.connect(deadline).await?),
         };
-        *slot = Some(Arc::clone(&connection));
+        *current = Some(Arc::clone(&connection));
         Ok(connection)
-    }
-
-    /// The next statement gets another connection; this one closes once nobody waits for it.
-    async fn give_up(&self, connection: &Arc<Connection>) {
-        self.connection.lock().await.take_if(|current| Arc::ptr_eq(current, connection));
     }
 
     /// A new connection. A refused password is tried again once if the secret has been rotated meanwhile; else not for a
@@ -204,6 +222,29 @@ impl Db {
             *lock(&self.denied) = Some((Instant::now(), why.clone()));
         }
         Ok(Connection { client: opened?, opened: Instant::now(), used: AtomicU64::new(0) })
+    }
+}
+
+impl Slot {
+    /// The next statement gets another connection; this one closes once nobody waits for it.
+    async fn give_up(&self, connection: &Arc<Connection>) {
+        self.connection.lock().await.take_if(|current| Arc::ptr_eq(current, connection));
+    }
+}
+
+/// Counted for as long as it lives.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn on(slot: &'a Slot) -> Self {
+        slot.waiting.fetch_add(1, Ordering::Relaxed);
+        Self(&slot.waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
