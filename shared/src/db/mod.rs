@@ -16,7 +16,7 @@ pub mod tokens;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -46,6 +46,8 @@ const DENIED_FOR: Duration = Duration::from_secs(60);
 const TRUSTED_FOR: Duration = Duration::from_secs(10);
 /// How long that question may take.
 const CHECK_BUDGET: Duration = Duration::from_secs(1);
+/// A connection that answers nothing for this long is held up by its first statement.
+const STALLED_AFTER: Duration = Duration::from_millis(50);
 
 /// Why a statement has no answer. Each variant is a decision of its own.
 #[derive(Debug, thiserror::Error)]
@@ -88,8 +90,8 @@ pub struct Db {
 #[derive(Debug, Default)]
 struct Slot {
     connection: Mutex<Option<Arc<Connection>>>,
-    /// Statements that wait for an answer.
-    waiting: AtomicUsize,
+    /// Statements that wait for an answer, and since when nothing has been answered.
+    waiting: std::sync::Mutex<(usize, Option<Instant>)>,
 }
 
 #[derive(Debug)]
@@ -184,9 +186,13 @@ impl Db {
         Err(DbError::Unavailable("the connection was lost twice".into()))
     }
 
-    /// The first slot where the fewest statements wait.
+    /// The first slot where the fewest statements wait, rather than one whose first waits for long: the others are
+    /// behind it.
     fn slot(&self) -> &Slot {
-        let fewest = self.slots.iter().min_by_key(|slot| slot.waiting.load(Ordering::Relaxed));
+        let fewest = self.slots.iter().min_by_key(|slot| {
+            let (waiting, since) = *lock(&slot.waiting);
+            (waiting > 0 && since.is_some_and(|since| since.elapsed() > STALLED_AFTER), waiting)
+        });
         fewest.unwrap_or(&self.slots[0])
     }
 
@@ -233,18 +239,23 @@ impl Slot {
 }
 
 /// Counted for as long as it lives.
-struct Waiting<'a>(&'a AtomicUsize);
+struct Waiting<'a>(&'a Slot);
 
 impl<'a> Waiting<'a> {
     fn on(slot: &'a Slot) -> Self {
-        slot.waiting.fetch_add(1, Ordering::Relaxed);
-        Self(&slot.waiting)
+        let mut waiting = lock(&slot.waiting);
+        if waiting.0 == 0 {
+            waiting.1 = Some(Instant::now());
+        }
+        waiting.0 += 1;
+        Self(slot)
     }
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
+        let mut waiting = lock(&self.0.waiting);
+        *waiting = (waiting.0.saturating_sub(1), Some(Instant::now()));
     }
 }
 
