@@ -290,12 +290,15 @@ async fn a_pooler_that_is_paused_or_full_or_does_not_know_one_is_diagnosed_until
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_are_diagnosed_and_the_fix_makes_the_next_run_pass() {
     let authority = Authority::new("ours");
+    let day = Duration::from_secs(24 * 3_600);
+    let now = time::OffsetDateTime::now_utc();
     for (name, until, code) in [
-        ("127.0.0.1", 2099, "unknown_authority"),
-        ("127.0.0.1", 2020, "certificate_expired"),
-        ("db.example.com", 2099, "wrong_host_name"),
+        ("127.0.0.1", now + 400 * day, "unknown_authority"),
+        ("127.0.0.1", now + 20 * day, "certificate_expires_soon"),
+        ("127.0.0.1", now - day, "certificate_expired"),
+        ("db.example.com", now + 400 * day, "wrong_host_name"),
     ] {
-        let (certificate, key) = authority.issue(name, until);
+        let (certificate, key) = authority.issue_until(name, until);
         let tls = Some((certificate.as_str(), key.as_str()));
         let postgres = Postgres::start_embedded(Options { tls, ..Options::default() }).expect("a server");
         shared::db::migrate::apply(&postgres.url("postgres")).await.expect("migrations");
@@ -306,7 +309,16 @@ async fn certificates_are_diagnosed_and_the_fix_makes_the_next_run_pass() {
         if code == "unknown_authority" {
             let said = ask(&url, &[]).await;
             assert_eq!((said.code.as_str(), said.exit), (code, 13), "{}", said.all);
-            assert_eq!(ask(&url, &[("PG_CA_PEM", &path)]).await.exit, 0);
+            let trusted = ask(&url, &[("PG_CA_PEM", &path)]).await;
+            assert_eq!(trusted.exit, 0, "{}", trusted.all);
+            assert!(
+                trusted.all.to_string().contains("certificate of CN=ours, for 399 days"),
+                "{}",
+                trusted.all
+            );
+        } else if code == "certificate_expires_soon" {
+            let said = ask(&url, &[("PG_CA_PEM", &path)]).await;
+            assert!(said.exit == 0 && said.all.to_string().contains(code), "{}", said.all);
         } else {
             let said = ask(&url, &[("PG_CA_PEM", &path)]).await;
             assert_eq!((said.code.as_str(), said.exit), (code, 13), "{}", said.all);

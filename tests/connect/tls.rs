@@ -27,9 +27,13 @@ impl Authority {
 
     /// A certificate for `name` and its key, valid until the first of January of that year.
     pub(super) fn issue(&self, name: &str, until: i32) -> (String, String) {
+        self.issue_until(name, date_time_ymd(until, 1, 1))
+    }
+
+    pub(super) fn issue_until(&self, name: &str, until: time::OffsetDateTime) -> (String, String) {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-        params.not_after = date_time_ymd(until, 1, 1);
+        params.not_after = until;
         (params.signed_by(&key, &self.0).unwrap().pem(), key.serialize_pem())
     }
 }
