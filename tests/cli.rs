@@ -2,6 +2,7 @@
 
 use std::process::Output;
 
+use local::postgres::{Options, Postgres};
 use uuid::Uuid;
 
 use crate::support::{Bench, OWNER, as_role, binary};
@@ -95,4 +96,31 @@ async fn kinds_become_what_the_file_says() {
     std::fs::remove_file(file).unwrap();
     let secret = said(&punchcard(&bench, &["kinds", "secret", "new"]));
     assert_eq!(secret.trim(), worker::jobs::http_target::kind_secret("master", "new", 1));
+}
+
+/// On a server of its own: roles and their passwords are the whole server's.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_two_roles_are_made_log_in_and_are_all_that_migrating_and_running_need() {
+    let postgres = Postgres::start_embedded(Options::default()).expect("a server");
+    let run = |url: &str, args: &[&str]| {
+        let mut command = std::process::Command::new(binary("punchcard"));
+        command.args(args).env("DATABASE_URL", url).env_remove("PGPASSWORD").output().expect("it runs")
+    };
+    let admin = postgres.url("postgres");
+    let urls = |text: &str| -> Vec<String> {
+        text.split_whitespace().filter(|word| word.starts_with("postgres://")).map(str::to_owned).collect()
+    };
+    let made = urls(&said(&run(&admin, &["roles"])));
+    let [migrator, app] = made.as_slice() else { panic!("{made:?}") };
+    assert!(said(&run(migrator, &["migrate"])).contains("7 migrations applied"), "no Supabase, no superuser");
+    assert!(said(&run(app, &["doctor", "--grants"])).contains("nobody has more than is meant"));
+    assert!(refused(&run(app, &["migrate"])).contains("permission denied"));
+
+    let again = said(&run(&admin, &["roles"]));
+    assert!(urls(&again).is_empty() && again.matches("kept as it is").count() == 2, "{again}");
+    let rotated = urls(&said(&run(&admin, &["roles", "--rotate", "punchcard_app"])));
+    assert_eq!(rotated.len(), 1);
+    assert_eq!(run(app, &["doctor"]).status.code(), Some(15), "the old password");
+    assert!(run(&rotated[0], &["doctor"]).status.success());
+    assert!(run(migrator, &["migrate"]).status.success());
 }

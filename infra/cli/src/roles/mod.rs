@@ -59,3 +59,26 @@ fn url_of(url: &str, role: &str, password: &str) -> Result<String, Failure> {
     let database = string.config.get_dbname().unwrap_or(admin);
     Ok(format!("postgres://{user}:{password}@{}:{}/{database}", string.host(), string.port()))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_url_is_the_administrators_as_another_role() {
+        let of = |url| url_of(url, "punchcard_app", "pw").unwrap();
+        assert_eq!(
+            of("postgres://postgres:x@db.abc.supabase.co/postgres"),
+            "postgres://punchcard_app:pw@db.abc.supabase.co:5432/postgres"
+        );
+        assert_eq!(
+            of("postgres://postgres.abc:x@aws-0-eu-central-1.pooler.supabase.com:5432/postgres"),
+            "postgres://punchcard_app.abc:pw@aws-0-eu-central-1.pooler.supabase.com:5432/postgres"
+        );
+        assert_eq!(
+            of("host=10.0.0.1 user=first.last password=x dbname=d"),
+            "postgres://punchcard_app:pw@10.0.0.1:5432/d"
+        );
+    }
+}
