@@ -3,5 +3,6 @@
 mod engine;
 mod grants;
 mod ledger;
+mod migrate;
 mod plans;
 mod statements;

@@ -1,4 +1,4 @@
-//! PgBouncer in transaction mode before a server: the strict case every statement must survive.
+//! PgBouncer before a server: in transaction mode, the strict case every statement must survive, or in session mode.
 
 use std::path::{Path, PathBuf};
 
@@ -8,8 +8,29 @@ use crate::postgres::Postgres;
 use crate::process::{self, Folder, Server, command};
 use crate::{Result, tools};
 
+/// How long a client keeps a connection of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolMode {
+    /// For a transaction.
+    Transaction,
+    /// As long as it is there.
+    Session,
+}
+
+impl PoolMode {
+    /// As PgBouncer calls it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Transaction => "transaction",
+            Self::Session => "session",
+        }
+    }
+}
+
 /// A running pooler, stopped on drop.
 pub struct PgBouncer {
+    /// How it serves.
+    pub mode: PoolMode,
     _server: Server,
     _folder: Folder,
     port: u16,
@@ -18,19 +39,25 @@ pub struct PgBouncer {
 
 impl PgBouncer {
     /// Starts it before the server; installs it where it is missing.
-    pub async fn start(postgres: &Postgres) -> Result<Self> {
+    pub async fn start(postgres: &Postgres, mode: PoolMode) -> Result<Self> {
         let Program { file, libraries } = installed().map_or_else(install, Ok)?;
         let verifier = verifier(postgres).await?;
         let user = postgres.server_user();
         let port = process::free_port()?;
         let folder = process::folder("pc-pb-", user)?;
+        // In session mode each client takes one of the pool, and keeps it.
+        let pool = match mode {
+            PoolMode::Transaction => 20,
+            PoolMode::Session => 120,
+        };
         let (host, upstream) = (postgres.host(), postgres.port());
         let (users, ini) = (folder.0.join("users.txt"), folder.0.join("pgbouncer.ini"));
         process::write_private(&users, &format!("\"postgres\" \"{verifier}\"\n"), user)?;
         let settings = format!(
             "[databases]\n* = host={host} port={upstream}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-             unix_socket_dir =\npool_mode = transaction\nauth_type = scram-sha-256\nauth_file = {}\n\
-             default_pool_size = 20\nmax_client_conn = 1000\nmax_db_connections = 0\nserver_idle_timeout = 2\n",
+             unix_socket_dir =\npool_mode = {}\nauth_type = scram-sha-256\nauth_file = {}\n\
+             default_pool_size = {pool}\nmax_client_conn = 1000\nmax_db_connections = 0\nserver_idle_timeout = 2\n",
+            mode.word(),
             users.display()
         );
         process::write_private(&ini, &settings, user)?;
@@ -41,7 +68,7 @@ impl PgBouncer {
         }
         let mut server = Server::spawn(pgbouncer, folder.0.join("log"))?;
         server.wait_for_port(port)?;
-        Ok(Self { _server: server, _folder: folder, port, password: postgres.password().to_owned() })
+        Ok(Self { mode, _server: server, _folder: folder, port, password: postgres.password().to_owned() })
     }
 
     /// The superuser's URL of a database, through the pooler.
