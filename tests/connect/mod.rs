@@ -1,5 +1,6 @@
-//! Getting in: TLS, passwords, and a process that was frozen.
+//! Getting in: TLS, passwords, peers that are silent, and a process that was frozen.
 
+mod bad_peers;
 mod concurrency;
 mod doctor;
 mod password;

@@ -4,5 +4,6 @@ mod credit_source;
 mod engine;
 mod grants;
 mod ledger;
+mod migrate;
 mod plans;
 mod statements;

@@ -1,4 +1,4 @@
-//! A wire between a function and PostgreSQL that counts the statements on it, and can be slow or cut.
+//! A wire between a function and PostgreSQL that counts the statements on it, and can be slow, silent or cut.
 
 use std::{
     sync::{
@@ -14,6 +14,7 @@ use tokio::{
         TcpListener, TcpStream,
         tcp::{OwnedReadHalf, OwnedWriteHalf},
     },
+    sync::watch,
 };
 
 /// What befalls the answer to a statement.
@@ -27,13 +28,39 @@ pub enum Fault {
     Cut,
 }
 
+/// How the whole wire behaves from now on. What is swallowed never arrives, and its connection stays dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// As it should.
+    Through,
+    /// Connections are taken, and whatever is sent is swallowed, also on those that are open.
+    BlackHole,
+    /// The peer of every open connection is gone without a word; new ones get through.
+    HalfOpen,
+    /// Requests arrive, and answers are swallowed.
+    Mute,
+    /// Nothing moves; all of it arrives once this is over.
+    Jam,
+    /// Answers come byte by byte, with this pause before each.
+    Drip(Duration),
+    /// The server asks for the password, and never says what it thinks of it.
+    NoLogin,
+}
+
 /// Forwards to the server of a URL. Counts what is executed, and what is prepared under a name.
 pub struct Wire {
     pub url: String,
-    executed: Arc<AtomicUsize>,
-    named: Arc<AtomicUsize>,
-    rows: Arc<AtomicUsize>,
-    fault: Arc<Mutex<Planned>>,
+    state: Arc<State>,
+}
+
+/// What all connections of a wire have in common.
+struct State {
+    executed: AtomicUsize,
+    named: AtomicUsize,
+    rows: AtomicUsize,
+    fault: Mutex<Planned>,
+    /// The mode, and how many there were before it.
+    mode: watch::Sender<(Mode, usize)>,
 }
 
 /// The fault that the next statement of that name arms, and the one that awaits its answer.
@@ -49,27 +76,28 @@ impl Wire {
         let (server, database) = rest.split_once('/').expect("host/database");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("{before}@{}/{database}", listener.local_addr().expect("an address"));
-        let wire = Self {
-            url,
-            executed: Arc::default(),
-            named: Arc::default(),
-            rows: Arc::default(),
-            fault: Arc::default(),
-        };
+        let state = Arc::new(State {
+            executed: AtomicUsize::default(),
+            named: AtomicUsize::default(),
+            rows: AtomicUsize::default(),
+            fault: Mutex::default(),
+            mode: watch::Sender::new((Mode::Through, 0)),
+        });
+        let wire = Self { url, state: Arc::clone(&state) };
         let server = server.to_owned();
-        let (executed, named) = (Arc::clone(&wire.executed), Arc::clone(&wire.named));
-        let (rows, fault) = (Arc::clone(&wire.rows), Arc::clone(&wire.fault));
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
+                // Single bytes go out at once.
+                client.set_nodelay(true).expect("a TCP socket");
                 let upstream = TcpStream::connect(&server).await.expect("PostgreSQL");
                 let (from_client, to_client) = client.into_split();
                 let (from_server, to_server) = upstream.into_split();
-                let (executed, named) = (Arc::clone(&executed), Arc::clone(&named));
-                let (rows, fault) = (Arc::clone(&rows), Arc::clone(&fault));
+                let state = Arc::clone(&state);
+                let born = state.mode.borrow().1;
                 tokio::spawn(async move {
                     tokio::select! {
-                        _ = answer(from_server, to_client, &rows, &fault) => {}
-                        _ = count(from_client, to_server, &executed, &named, &fault) => {}
+                        _ = answer(from_server, to_client, &state, born) => {}
+                        _ = count(from_client, to_server, &state, born) => {}
                     }
                 });
             }
@@ -79,31 +107,69 @@ impl Wire {
 
     /// Statements executed since the last call.
     pub fn executed(&self) -> usize {
-        self.executed.swap(0, Ordering::SeqCst)
+        self.state.executed.swap(0, Ordering::SeqCst)
     }
 
     /// Bytes of the rows answered since the last call.
     pub fn rows(&self) -> usize {
-        self.rows.swap(0, Ordering::SeqCst)
+        self.state.rows.swap(0, Ordering::SeqCst)
     }
 
     /// Statements prepared under a name, ever.
     pub fn named(&self) -> usize {
-        self.named.load(Ordering::SeqCst)
+        self.state.named.load(Ordering::SeqCst)
     }
 
     /// Plans what befalls the answer to the next statement with this header, such as `-- claim`.
     pub fn fault(&self, on: &'static str, fault: Fault) {
-        self.fault.lock().unwrap().on = Some((on, fault));
+        self.state.fault.lock().unwrap().on = Some((on, fault));
     }
+
+    /// Changes how the wire behaves, for open connections and new ones.
+    pub fn set(&self, mode: Mode) {
+        self.state.mode.send_modify(|(current, count)| (*current, *count) = (mode, *count + 1));
+    }
+}
+
+impl State {
+    /// The mode, once something moves.
+    async fn mode(&self) -> (Mode, usize) {
+        let mut mode = self.mode.subscribe();
+        *mode.wait_for(|(mode, _)| *mode != Mode::Jam).await.expect("the wire is there")
+    }
+
+    /// Whether a request gets through on a connection from the time of that many modes.
+    async fn carries_request(&self, born: usize) -> bool {
+        match self.mode().await {
+            (Mode::BlackHole, _) => false,
+            (Mode::HalfOpen, since) => born >= since,
+            _ => true,
+        }
+    }
+
+    /// Whether an answer does.
+    async fn carries_answer(&self, born: usize, kind: u8, message: &[u8]) -> bool {
+        let challenge = [0, 0, 0, 10];
+        match self.mode().await {
+            (Mode::BlackHole | Mode::Mute, _) => false,
+            (Mode::HalfOpen, since) => born >= since,
+            (Mode::NoLogin, _) => kind != b'R' || message.starts_with(&challenge),
+            _ => true,
+        }
+    }
+}
+
+/// Takes what comes until the sender is gone.
+async fn swallow(from: &mut OwnedReadHalf) -> std::io::Result<()> {
+    tokio::io::copy(from, &mut tokio::io::sink()).await.map(drop)
 }
 
 /// Backend messages: a type byte and a length that counts itself. An end of either direction ends both.
 async fn answer(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    rows: &AtomicUsize,
-    fault: &Mutex<Planned>,
+    state: &State,
+    born: usize,
 ) -> std::io::Result<()> {
     loop {
         let kind = from.read_u8().await?;
@@ -111,9 +177,9 @@ async fn answer(
         let mut message = vec![0; length as usize - 4];
         from.read_exact(&mut message).await?;
         if kind == b'D' {
-            rows.fetch_add(message.len(), Ordering::SeqCst);
+            state.rows.fetch_add(message.len(), Ordering::SeqCst);
         }
-        let armed = fault.lock().unwrap().armed.take();
+        let armed = state.fault.lock().unwrap().armed.take();
         match armed {
             Some(Fault::Late(delay)) => tokio::time::sleep(delay).await,
             Some(Fault::Cut) => return Ok(()),
@@ -125,9 +191,17 @@ async fn answer(
             }
             None => {}
         }
-        to.write_u8(kind).await?;
-        to.write_u32(length).await?;
-        to.write_all(&message).await?;
+        if !state.carries_answer(born, kind, &message).await {
+            return swallow(&mut from).await;
+        }
+        message.splice(..0, [&[kind], length.to_be_bytes().as_slice()].concat());
+        let mut rest = message.as_slice();
+        while let ((Mode::Drip(pause), _), [byte, more @ ..]) = (state.mode().await, rest) {
+            tokio::time::sleep(pause).await;
+            to.write_u8(*byte).await?;
+            rest = more;
+        }
+        to.write_all(rest).await?;
     }
 }
 
@@ -135,13 +209,15 @@ async fn answer(
 async fn count(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
-    executed: &AtomicUsize,
-    named: &AtomicUsize,
-    fault: &Mutex<Planned>,
+    state: &State,
+    born: usize,
 ) -> std::io::Result<()> {
     let length = from.read_u32().await?;
     let mut startup = vec![0; length as usize - 4];
     from.read_exact(&mut startup).await?;
+    if !state.carries_request(born).await {
+        return swallow(&mut from).await;
+    }
     to.write_u32(length).await?;
     to.write_all(&startup).await?;
     loop {
@@ -150,15 +226,18 @@ async fn count(
         let mut body = vec![0; length as usize - 4];
         from.read_exact(&mut body).await?;
         match kind {
-            b'E' | b'Q' => executed.fetch_add(1, Ordering::SeqCst),
-            b'P' if body.first() != Some(&0) => named.fetch_add(1, Ordering::SeqCst),
+            b'E' | b'Q' => state.executed.fetch_add(1, Ordering::SeqCst),
+            b'P' if body.first() != Some(&0) => state.named.fetch_add(1, Ordering::SeqCst),
             _ => 0,
         };
         if kind == b'P' {
-            let mut fault = fault.lock().unwrap();
+            let mut fault = state.fault.lock().unwrap();
             if let Some((_, due)) = fault.on.take_if(|(on, _)| String::from_utf8_lossy(&body).contains(*on)) {
                 fault.armed = Some(due);
             }
+        }
+        if !state.carries_request(born).await {
+            return swallow(&mut from).await;
         }
         to.write_u8(kind).await?;
         to.write_u32(length).await?;

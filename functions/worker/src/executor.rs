@@ -18,6 +18,8 @@ use crate::{MARGIN, jobs::Kinds};
 
 /// How long an outcome waits for company before it is settled.
 const SETTLE_AFTER: Duration = Duration::from_millis(50);
+/// What the margin of the invocation has left when outcomes are no longer recorded.
+const TO_ANSWER: Duration = Duration::from_millis(500);
 /// How many outcomes one statement settles at most.
 const SETTLE_LIMIT: usize = 500;
 
@@ -133,8 +135,9 @@ impl<'a> Executor<'a> {
         let mut limit = SETTLE_LIMIT;
         while !self.settled.is_empty() {
             let batch = self.next_batch(limit);
-            // Part of the margin is for this.
-            let until = Deadline::after(deadline.left() + MARGIN / 2);
+            // Part of the margin is for this: one part for all that comes late, or a silent database would use up the
+            // invocation outcome by outcome.
+            let until = deadline.later(MARGIN - TO_ANSWER);
             match self.settle(&batch, until).await {
                 Ok(ids) => self.count(&batch, &ids.into_iter().collect()),
                 // One outcome that the database refuses must not take the others with it.

@@ -4,6 +4,7 @@ pub mod lambda;
 pub mod pgbouncer;
 pub mod postgres;
 mod process;
+pub mod programs;
 pub mod pump;
 pub mod scripted;
 pub mod sqs;

@@ -1,15 +1,34 @@
-//! PgBouncer in transaction mode before a server: the strict case every statement must survive.
+//! PgBouncer before a server: in transaction mode, the strict case every statement must survive, or in session mode.
 
 use std::path::{Path, PathBuf};
-
-use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 use crate::postgres::Postgres;
 use crate::process::{self, Folder, Server, command};
 use crate::{Result, tools};
 
+/// How long a client keeps a connection of the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PoolMode {
+    /// For a transaction.
+    Transaction,
+    /// As long as it is there.
+    Session,
+}
+
+impl PoolMode {
+    /// As PgBouncer calls it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Transaction => "transaction",
+            Self::Session => "session",
+        }
+    }
+}
+
 /// A running pooler, stopped on drop.
 pub struct PgBouncer {
+    /// How it serves.
+    pub mode: PoolMode,
     _server: Server,
     _folder: Folder,
     port: u16,
@@ -18,21 +37,28 @@ pub struct PgBouncer {
 
 impl PgBouncer {
     /// Starts it before the server; installs it where it is missing.
-    pub async fn start(postgres: &Postgres) -> Result<Self> {
+    pub fn start(postgres: &Postgres, mode: PoolMode) -> Result<Self> {
         let Program { file, libraries } = installed().map_or_else(install, Ok)?;
-        let verifier = verifier(postgres).await?;
         let user = postgres.server_user();
         let port = process::free_port()?;
         let folder = process::folder("pc-pb-", user)?;
+        // In session mode each client takes one of the pool, and keeps it.
+        let pool = match mode {
+            PoolMode::Transaction => 20,
+            PoolMode::Session => 120,
+        };
         let (host, upstream) = (postgres.host(), postgres.port());
         let (users, ini) = (folder.0.join("users.txt"), folder.0.join("pgbouncer.ini"));
-        process::write_private(&users, &format!("\"postgres\" \"{verifier}\"\n"), user)?;
+        // The superuser's password, by which the pooler looks up the verifiers of all other roles.
+        let password = postgres.password().replace('"', "\"\"");
+        process::write_private(&users, &format!("\"postgres\" \"{password}\"\n"), user)?;
         let settings = format!(
             "[databases]\n* = host={host} port={upstream}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
-             unix_socket_dir =\npool_mode = transaction\nauth_type = scram-sha-256\nauth_file = {}\n\
+             unix_socket_dir =\npool_mode = {}\nauth_type = scram-sha-256\nauth_file = {}\n\
              auth_user = postgres\nadmin_users = postgres\n\
              auth_query = SELECT rolname, rolpassword FROM pg_catalog.pg_authid WHERE rolname = $1\n\
-             default_pool_size = 20\nmax_client_conn = 1000\nmax_db_connections = 0\nserver_idle_timeout = 2\n",
+             default_pool_size = {pool}\nmax_client_conn = 1000\nmax_db_connections = 0\nserver_idle_timeout = 2\n",
+            mode.word(),
             users.display()
         );
         process::write_private(&ini, &settings, user)?;
@@ -43,24 +69,13 @@ impl PgBouncer {
         }
         let mut server = Server::spawn(pgbouncer, folder.0.join("log"))?;
         server.wait_for_port(port)?;
-        Ok(Self { _server: server, _folder: folder, port, password: postgres.password().to_owned() })
+        Ok(Self { mode, _server: server, _folder: folder, port, password: postgres.password().to_owned() })
     }
 
     /// The superuser's URL of a database, through the pooler.
     pub fn url(&self, database: &str) -> String {
         format!("postgres://postgres:{}@127.0.0.1:{}/{database}", self.password, self.port)
     }
-}
-
-async fn verifier(postgres: &Postgres) -> Result<String> {
-    let (client, connection) = tokio_postgres::connect(&postgres.url("postgres"), NoTls).await?;
-    tokio::spawn(connection);
-    let rows = client.simple_query("SELECT rolpassword FROM pg_authid WHERE rolname = 'postgres'").await?;
-    let found = rows.iter().find_map(|row| match row {
-        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
-        _ => None,
-    });
-    found.ok_or_else(|| "the role postgres has no password: PgBouncer needs one".into())
 }
 
 /// The pooler's program, and the folder of the libraries that came with it if it is unpacked, not installed.

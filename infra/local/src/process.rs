@@ -68,7 +68,18 @@ pub(crate) fn write_private(path: &Path, text: &str, user: Option<User>) -> Resu
 
 fn own(path: &Path, user: Option<User>) -> Result<()> {
     if let Some(user) = user {
-        std::os::unix::fs::chown(path, Some(user.uid), Some(user.gid))?;
+        std::os::unix::fs::lchown(path, Some(user.uid), Some(user.gid))?;
+    }
+    Ok(())
+}
+
+/// Gives a folder, and all that is in it, to the server's user.
+pub(crate) fn own_all(path: &Path, user: Option<User>) -> Result<()> {
+    own(path, user)?;
+    if path.symlink_metadata()?.is_dir() {
+        for entry in std::fs::read_dir(path)? {
+            own_all(&entry?.path(), user)?;
+        }
     }
     Ok(())
 }

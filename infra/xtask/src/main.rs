@@ -10,8 +10,9 @@ use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 use local::Result;
-use local::pgbouncer::PgBouncer;
+use local::pgbouncer::{PgBouncer, PoolMode};
 use local::postgres::{Options, Postgres};
+use local::programs::{NEWEST, PROGRAMS};
 use local::sqs::Emulator;
 use local::tools;
 
@@ -24,9 +25,10 @@ enum Xtask {
 
 #[derive(Subcommand)]
 enum Task {
-    /// All tests: units, then integration directly and through PgBouncer.
+    /// All tests: units, then integration directly and through PgBouncer (transaction mode); then what is about the
+    /// database and its connections also in session mode and on the newest PostgreSQL.
     Test {
-        /// Leave out the pass through PgBouncer.
+        /// Only the first pass of the integration tests.
         #[arg(long)]
         direct_only: bool,
         /// Passed on to the integration tests.
@@ -99,18 +101,57 @@ async fn test(direct_only: bool, filter: &[String]) -> Result<()> {
     let url = postgres.url("postgres");
     stub_roles(&url).await?;
     run(cargo(&["test", "--workspace", "--exclude", "tests"]))?;
-    println!("\n== direct ==");
-    run(integration(&url, &emulator, filter))?;
-    if !direct_only {
-        let spinner = progress("PgBouncer");
-        let pooler = PgBouncer::start(&postgres).await?;
-        spinner.finish_and_clear();
-        println!("\n== through PgBouncer (transaction mode) ==");
-        let mut pass = integration(&url, &emulator, filter);
-        pass.env("PUNCHCARD_TEST_POOLER_URL", pooler.url("postgres"));
-        run(pass)?;
+    let pass = |name: &str, url: &str, filter: &[String]| {
+        println!("\n== {name} ==");
+        integration(url, &emulator, filter)
+    };
+    run(pass("direct", &url, filter))?;
+    if direct_only {
+        return Ok(());
+    }
+    let pooler = step("PgBouncer", || PgBouncer::start(&postgres, PoolMode::Transaction))?;
+    run(through(&pooler, pass("through PgBouncer (transaction mode)", &url, filter)))?;
+    drop(pooler);
+    let Some(filter) = about_connections(filter) else { return Ok(()) };
+    let pooler = step("PgBouncer", || PgBouncer::start(&postgres, PoolMode::Session))?;
+    run(through(&pooler, pass("through PgBouncer (session mode): db and connect", &url, &filter)))?;
+    drop(pooler);
+    match postgres.major() {
+        0 => println!(
+            "\nPostgreSQL {NEWEST} is left out: PUNCHCARD_TEST_DATABASE_URL names the server to test."
+        ),
+        NEWEST.. => println!("\nAll of it ran on PostgreSQL {}, the newest here.", postgres.major()),
+        _ => {
+            drop(postgres);
+            let newest = step("PostgreSQL", || Postgres::start_newest(Options::default()))?;
+            let url = newest.url("postgres");
+            stub_roles(&url).await?;
+            let name = format!("on PostgreSQL {}: db and connect", newest.major());
+            let mut pass = pass(&name, &url, &filter);
+            pass.env(PROGRAMS, newest.bin_dir());
+            run(pass)?;
+        }
     }
     Ok(())
+}
+
+/// The pass, with the functions behind the pooler.
+fn through(pooler: &PgBouncer, mut pass: Command) -> Command {
+    pass.env("PUNCHCARD_TEST_POOLER_URL", pooler.url("postgres"));
+    pass.env("PUNCHCARD_TEST_POOL_MODE", pooler.mode.word());
+    pass
+}
+
+/// Of the tests asked for, those of the modules `db` and `connect`; none if all are others.
+fn about_connections(filter: &[String]) -> Option<Vec<String>> {
+    let modules = ["db::", "connect::"];
+    let (options, names): (Vec<String>, Vec<String>) =
+        filter.iter().cloned().partition(|word| word.starts_with('-'));
+    let names = match names.is_empty() {
+        true => modules.map(str::to_owned).to_vec(),
+        false => names.into_iter().filter(|name| modules.iter().any(|it| name.starts_with(it))).collect(),
+    };
+    (!names.is_empty()).then(|| [options, names].concat())
 }
 
 /// A build of the functions with the feature `sqs`, kept beside the one without it.

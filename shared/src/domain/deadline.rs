@@ -37,6 +37,12 @@ impl Deadline {
         Self(self.0.min(Instant::now() + budget))
     }
 
+    /// The deadline that lies `by` after this one.
+    #[must_use]
+    pub fn later(&self, by: Duration) -> Self {
+        Self(self.0 + by)
+    }
+
     /// The instant itself, for `tokio::time::timeout_at`.
     #[must_use]
     pub fn instant(&self) -> Instant {
@@ -53,6 +59,14 @@ mod tests {
         let of_1970 = SystemTime::UNIX_EPOCH + Duration::from_secs(600);
         let deadline = Deadline::of_invocation(of_1970, Duration::from_secs(1), Duration::from_secs(50));
         assert!(deadline.left() > Duration::from_secs(49));
+    }
+
+    #[test]
+    fn a_later_deadline_does_not_move_when_the_first_has_passed() {
+        let second = Duration::from_secs(1);
+        let passed = Deadline(Instant::now() - second);
+        assert_eq!(passed.later(second * 3).0, passed.0 + second * 3);
+        assert!(passed.later(second / 2).left().is_zero());
     }
 
     #[test]

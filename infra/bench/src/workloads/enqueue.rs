@@ -1,7 +1,7 @@
 //! Buying jobs: one by one, of many accounts and of one, through a pooler, and a thousand at once.
 
 use local::Result;
-use local::pgbouncer::PgBouncer;
+use local::pgbouncer::{PgBouncer, PoolMode};
 use shared::db::jobs::ENQUEUE;
 
 use crate::compare::{Bench, Run};
@@ -38,7 +38,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<()> {
     }
 
     let load = (16, ACCOUNTS, seconds);
-    let pooler = PgBouncer::start(&bench.server.postgres).await?;
+    let pooler = PgBouncer::start(&bench.server.postgres, PoolMode::Transaction)?;
     let contenders = vec![
         ("ours, pooled".into(), contender(bench, "ours", ours(), load, Setting::Pooled(&pooler))),
         ("ours, direct".into(), contender(bench, "ours", ours(), load, Setting::Plain)),
