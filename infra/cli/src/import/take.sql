@@ -1,0 +1,10 @@
+-- take: a batch of what bears our mark still: $2 rows after number $1. What an old worker has written over is its own.
+-- Accounts in their order, as `settle` locks them. Answers how many were queued.
+SELECT count(*) FILTER (WHERE pg_temp.punchcard_take_job(t.job))
+FROM (
+    SELECT r AS job
+    FROM punchcard_survey s JOIN punchcard_rows r ON r.id = s.id
+    WHERE s.step = 'take' AND s.n > $1 AND s.n <= $1 + $2 AND r.state = 'taken' AND r.reason IS NULL AND NOT r.present
+    ORDER BY r.account_id, s.n
+    FOR UPDATE OF r SKIP LOCKED
+) t
