@@ -81,7 +81,7 @@ pub(crate) async fn import(url: &str, options: &Options) -> Result<(), Failure> 
         if !error.code().is_some_and(|code| of_word.contains(code)) {
             return failure(error);
         }
-        let (column, word, why) = (mapping.status_column(), &words.taken, reason(&error));
+        let (column, word, why) = (mapping.status_column(), &words.taken, why(&error));
         format!(
             "{table}: the column {column} does not take the word {word}, and nothing has changed: choose one that it \
              takes with --taken-status, or let it take this one ({why})"
@@ -212,7 +212,12 @@ async fn rows(client: &Client, sql: &str) -> Result<Vec<Row>, Failure> {
 }
 
 fn failure(error: Error) -> Failure {
-    reason(&error).into()
+    why(&error).into()
+}
+
+/// The server's word without its details, which show what stands in a row.
+fn why(error: &Error) -> String {
+    error.as_db_error().map_or_else(|| reason(error), |db| db.message().to_owned())
 }
 
 fn say(line: &str) {

@@ -1,5 +1,5 @@
 -- table: the table that `--from` names, as it is quoted; whether it is one; whether Punchcard's are here.
-SELECT format('%I.%I', n.nspname, c.relname), c.relkind IN ('r', 'p') AND n.nspname <> 'punchcard',
+SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), c.relkind IN ('r', 'p') AND n.nspname <> 'punchcard',
        to_regclass('punchcard.outcomes') IS NOT NULL
 FROM (SELECT to_regclass($1) AS oid) named
 LEFT JOIN pg_class c ON c.oid = named.oid
