@@ -1,13 +1,13 @@
 -- copy: a batch of final jobs, as history: $2 rows after number $1. Their credits were settled where they were bought,
--- so their price is 0. Answers how many are new.
+-- so their price is 0. Answers how many are new. An array of ids, not a join: only these rows are to be looked into.
 WITH next AS MATERIALIZED (
     SELECT r.*
-    FROM punchcard_survey s JOIN punchcard_rows r ON r.id = s.id
-    WHERE s.step = 'copy' AND s.n > $1 AND s.n <= $1 + $2
+    FROM punchcard_rows r
+    WHERE r.id = ANY (ARRAY(SELECT s.id FROM punchcard_survey s WHERE s.step = 'copy' AND s.n > $1 AND s.n <= $1 + $2))
       AND r.state IN ('succeeded', 'failed', 'canceled') AND r.reason IS NULL AND NOT r.present
 ), bought AS (
-    INSERT INTO punchcard.jobs (account_id, id, kind, price, priority, max_attempts, scheduled_at, expires_at, created_at,
-                                idempotency_key, request_hash, input)
+    INSERT INTO punchcard.jobs (account_id, id, kind, price, priority, max_attempts, scheduled_at, expires_at,
+                                created_at, idempotency_key, request_hash, input)
     SELECT n.account_id, n.job_id, n.kind, 0, n.priority, 1, n.created_at, n.finished_at, n.created_at, n.key,
            CASE WHEN n.key IS NOT NULL
                 THEN punchcard.request_hash(n.key, concat_ws(E'\n', n.kind, n.priority), n.input) END,

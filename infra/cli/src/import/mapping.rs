@@ -70,7 +70,7 @@ impl Column {
 }
 
 /// What stands for a field whose column there is none of.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Constants<'a> {
     pub(crate) kind: Option<&'a str>,
     pub(crate) price: Option<u64>,
@@ -281,14 +281,14 @@ mod tests {
         columns.iter().map(column).collect()
     }
 
+    const NONE: &Constants<'_> = &Constants { kind: None, price: None };
     const PRISMA: &[(&str, &str)] =
         &[("id", "U"), ("userId", "U"), ("type", "S"), ("status", "E"), ("payload", "U"), ("createdAt", "N")];
 
     #[test]
     fn usual_names_are_guessed_where_the_type_fits() {
         let columns = columns(PRISMA);
-        let mapping =
-            Mapping::new("public.jobs", &columns, Some("input=payload"), &Constants::default()).unwrap();
+        let mapping = Mapping::new("public.jobs", &columns, Some("input=payload"), NONE).unwrap();
         assert_eq!(
             mapping.lines(),
             ["mapped: input=payload", "guessed: account=userId,id=id,status=status,kind=type"]
@@ -308,7 +308,7 @@ mod tests {
     fn names_are_quoted_and_not_filled_in_again() {
         let columns = columns(&[("{table}\"; --", "S"), ("id", "N"), ("status", "S"), ("kind", "S")]);
         let said = Some("account={table}\"; --");
-        let mapping = Mapping::new("public.jobs", &columns, said, &Constants::default()).unwrap();
+        let mapping = Mapping::new("public.jobs", &columns, said, NONE).unwrap();
         let words = Words::new(None, "punchcard").unwrap();
         assert_eq!(mapping.fill("{account}", &words), "o.\"{table}\"\"; --\"");
     }
@@ -324,7 +324,7 @@ mod tests {
             ("account=", "no column is mapped to account"),
             ("kind=", "or --kind KIND"),
         ] {
-            let error = Mapping::new("public.jobs", &columns, Some(said), &Constants::default()).unwrap_err();
+            let error = Mapping::new("public.jobs", &columns, Some(said), NONE).unwrap_err();
             assert!(error.contains(why), "{error}");
         }
     }

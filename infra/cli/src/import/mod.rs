@@ -1,5 +1,5 @@
-//! `punchcard import`: takes over the table of a hand-rolled queue while its old worker still runs. Final jobs are copied
-//! as history; queued ones are marked in the old table, and taken once no old worker can have them in hand any more.
+//! `punchcard import`: takes over the table of a hand-rolled queue while its old worker still runs. Final jobs are
+//! copied as history; queued ones are marked in the old table, and taken once no old worker has them in hand any more.
 //! The marks are the only memory: a run that was killed is resumed by running it again.
 
 mod mapping;

@@ -22,7 +22,8 @@ SELECT r.*, r.owner IS NOT NULL AND r.owner = r.account_id AS present,
                     WHEN r.run_at > now() + interval '30 days' THEN 'it waits for more than 30 days'
                     WHEN NOT isfinite(r.created_at) THEN 'its times are out of order' END
            WHEN r.started < r.created OR r.finished < r.started OR r.finished < r.created
-               OR r.created_at < timestamptz 'epoch' OR greatest(r.created, r.started, r.finished) > now() + interval '1 day'
+               OR r.created_at < timestamptz 'epoch'
+               OR greatest(r.created, r.started, r.finished) > now() + interval '1 day'
                THEN 'its times are out of order'
            ELSE pg_temp.punchcard_flaw('output', r.output)
        END AS reason

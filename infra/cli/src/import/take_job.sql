@@ -14,8 +14,8 @@ BEGIN
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    INSERT INTO punchcard.jobs (account_id, id, kind, price, priority, max_attempts, scheduled_at, expires_at, created_at,
-                                idempotency_key, request_hash, input)
+    INSERT INTO punchcard.jobs (account_id, id, kind, price, priority, max_attempts, scheduled_at, expires_at,
+                                created_at, idempotency_key, request_hash, input)
     VALUES (p_row.account_id, p_row.job_id, p_row.kind, p_row.price, p_row.priority, offer.max_attempts, due,
             due + make_interval(secs => offer.life_seconds), p_row.created_at, p_row.key,
             CASE WHEN p_row.key IS NOT NULL
@@ -26,7 +26,8 @@ BEGIN
         RETURN false;
     END IF;
     IF p_row.price > 0 THEN
-        movement := punchcard.grant_credits(p_row.account_id, p_row.price, 'import:' || p_row.job_id, 'paid before the import');
+        movement := punchcard.grant_credits(p_row.account_id, p_row.price, 'import:' || p_row.job_id,
+                                            'paid before the import');
         IF movement.replayed THEN
             RAISE EXCEPTION 'the key import:% was used for another grant', p_row.job_id;
         END IF;
