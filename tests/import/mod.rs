@@ -53,12 +53,8 @@ fn command(bench: &Bench, args: &[&str]) -> tokio::process::Command {
 
 async fn run(bench: &Bench, args: &[&str]) -> Output {
     let output = command(bench, args).output().await.unwrap();
-    // Its session, and the temporary objects with it, may outlive it for a moment.
-    while bench
-        .count("SELECT count(*) FROM pg_class WHERE relname LIKE 'punchcard_%' AND relpersistence = 't'")
-        .await
-        > 0
-    {
+    // Its session, and the temporary objects with it, may outlive it for a moment; functions are the first of them.
+    while bench.count("SELECT count(*) FROM pg_proc WHERE proname LIKE 'punchcard_%'").await > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     output
