@@ -9,6 +9,7 @@ mod cli;
 mod connect;
 mod db;
 mod events;
+mod import;
 mod secrets;
 mod support;
 mod worker;

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
 mod credits;
+mod import;
 mod roles;
 
 use std::{
@@ -96,6 +97,9 @@ enum Command {
         #[arg(long)]
         allow_private_targets: bool,
     },
+    /// Take over the jobs table of a hand-rolled queue while its old worker still runs. Connect directly, not through a
+    /// pooler; run it again to go on, and as long as the old worker finishes jobs.
+    Import(import::Options),
     /// Grant and show credits; audit all of them.
     #[command(subcommand)]
     Credits(credits::Credits),
@@ -206,6 +210,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
             let allow = if allow_private_targets { Allow::Anything } else { Allow::PublicHttps };
             apply(&db()?, &file, dry_run, allow).await
         }
+        Command::Import(options) => import::import(&url()?, &options).await,
         Command::Credits(command) => credits::run(&db()?, command).await,
         Command::Jobs(command) => jobs(&db()?, command).await,
         Command::Tokens(command) => tokens(&db()?, command).await,

@@ -1,0 +1,43 @@
+-- take_job: queues one job that was paid for in the old system: its price comes in as a grant and is held in the
+-- transaction that queues it. False if it cannot be bought any more: then nothing is done, and its mark stays.
+-- Grant and hold are entered one behind the other: an entry says what the balance is after it.
+CREATE FUNCTION pg_temp.punchcard_take_job(p_row punchcard_rows) RETURNS boolean
+    LANGUAGE plpgsql AS $$
+DECLARE
+    offer punchcard.kinds;
+    due timestamptz := greatest(p_row.run_at, now());
+    movement record;
+    balance record;
+    share smallint := 0;
+BEGIN
+    SELECT * INTO offer FROM punchcard.kinds k WHERE k.name = p_row.kind AND k.retired_at IS NULL;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    INSERT INTO punchcard.jobs (account_id, id, kind, price, priority, max_attempts, scheduled_at, expires_at,
+                                created_at, idempotency_key, request_hash, input)
+    VALUES (p_row.account_id, p_row.job_id, p_row.kind, p_row.price, p_row.priority, offer.max_attempts, due,
+            due + make_interval(secs => offer.life_seconds), p_row.created_at, p_row.key,
+            CASE WHEN p_row.key IS NOT NULL
+                 THEN punchcard.request_hash(p_row.key, concat_ws(E'\n', p_row.kind, p_row.priority), p_row.input) END,
+            p_row.input)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    IF p_row.price > 0 THEN
+        movement := punchcard.grant_credits(p_row.account_id, p_row.price, 'import:' || p_row.job_id,
+                                            'paid before the import');
+        IF movement.replayed THEN
+            RAISE EXCEPTION 'the key import:% was used for another grant', p_row.job_id;
+        END IF;
+        balance := punchcard.hold_credits(p_row.account_id, p_row.price);
+        share := balance.share;
+        INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
+        VALUES (p_row.account_id, 'hold', p_row.price, share, balance.available, balance.held, p_row.job_id);
+    END IF;
+    INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, priority, max_attempts, run_at, expires_at)
+    VALUES (p_row.job_id, p_row.account_id, share, p_row.kind, p_row.price, p_row.priority, offer.max_attempts, due,
+            due + make_interval(secs => offer.life_seconds));
+    RETURN true;
+END $$
