@@ -15,9 +15,6 @@ CREATE FUNCTION realtime.topic() RETURNS text LANGUAGE sql STABLE AS $$ SELECT c
 CREATE FUNCTION realtime.send(payload jsonb, event text, topic text, private boolean DEFAULT true) RETURNS void
     LANGUAGE plpgsql AS $$
 BEGIN
-    IF current_setting('realtime.broken', true) = 'on' THEN
-        RAISE EXCEPTION 'realtime is away';
-    END IF;
     INSERT INTO realtime.messages (payload, event, topic, private) VALUES ($1, $2, $3, $4);
 END $$;
 GRANT USAGE ON SCHEMA realtime TO anon, authenticated, service_role, punchcard_migrator;
