@@ -14,7 +14,7 @@ BEGIN
     FOR who IN
         SELECT 'PUBLIC' UNION ALL
         SELECT quote_ident(r.rolname) FROM pg_catalog.pg_roles r
-        WHERE r.rolname IN ('anon', 'authenticated', 'service_role')
+        WHERE r.rolname IN ('anon', 'authenticated', 'service_role', 'punchcard_app')
     LOOP
         EXECUTE format('REVOKE ALL ON SCHEMA punchcard FROM %s', who);
         FOREACH what IN ARRAY ARRAY['TABLES', 'SEQUENCES', 'FUNCTIONS'] LOOP

@@ -445,10 +445,6 @@ BEGIN
     )
     SELECT e.job_id, e.status FROM ended e
     UNION ALL SELECT a.job_id, 'queued' FROM again a;
-    -- What was released goes back to the team's own credits, if that is where it came from.
-    IF EXISTS (SELECT FROM punchcard.credit_source) THEN
-        PERFORM punchcard.return_credits(p_job_ids);
-    END IF;
 END $$;
 
 -- Takes back up to p_limit jobs that have lapsed. Past its life a job fails; a job whose lease expired is queued again
@@ -481,10 +477,6 @@ BEGIN
     SELECT s.job_id, s.status
     FROM verdict v, punchcard.settle(v.ids, v.tokens, v.verdicts, v.delays, v.outputs, v.errors, true) s
     WHERE v.ids IS NOT NULL;
-    -- Refunds that the credit source did not take are tried again.
-    IF EXISTS (SELECT FROM punchcard.credit_source) THEN
-        PERFORM punchcard.return_credits(NULL);
-    END IF;
 END $$;
 
 SELECT punchcard.revoke_defaults();

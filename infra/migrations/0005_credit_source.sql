@@ -1,7 +1,6 @@
--- Credits that the team keeps in a table of its own (ADR 10). A purchase draws what it lacks from there, a refund goes
--- back there; both in the statement that holds or releases, so that Punchcard's own books stay as they are: credits
--- come in by a grant and leave by an adjustment. What cannot be returned at once waits in `available`, where the next
--- purchase finds it first and each tick tries again.
+-- Credits that the team keeps in a table of its own (ADR 10). A purchase draws what it lacks from there, in the statement
+-- that holds it; what is released is `available` at once, where the next purchase finds it first, and each tick returns
+-- what is left. Punchcard's own books stay as they are: credits come in by a grant and leave by an adjustment.
 
 CREATE TABLE punchcard.credit_source (
     only_one        boolean PRIMARY KEY DEFAULT true CHECK (only_one),
@@ -14,6 +13,14 @@ CREATE TABLE punchcard.credit_source (
     search_path     text NOT NULL,      -- what the team's function expects
     set_at          timestamptz NOT NULL DEFAULT now()
 );
+
+-- The caller is told no SQL: the operator finds in the log what the team's table or function said.
+CREATE FUNCTION punchcard.source_failed(p_account_id uuid, p_state text, p_message text) RETURNS void
+    LANGUAGE plpgsql SET search_path = '' AS $$
+BEGIN
+    RAISE LOG 'punchcard: the credit source failed for %: % %', p_account_id, p_state, p_message;
+    RAISE EXCEPTION 'credit_source_failed' USING ERRCODE = 'PT503', DETAIL = 'The credits could not be moved.';
+END $$;
 
 -- An account's balance at the source, its row locked if p_lock; NULL if it has none.
 CREATE FUNCTION punchcard.source_balance(p_account_id uuid, p_lock boolean) RETURNS numeric
@@ -28,6 +35,10 @@ BEGIN
             INTO balance USING p_account_id;
     END IF;
     RETURN balance;
+EXCEPTION WHEN deadlock_detected OR lock_not_available OR serialization_failure THEN
+    RAISE;
+WHEN OTHERS THEN
+    PERFORM punchcard.source_failed(p_account_id, SQLSTATE, SQLERRM);
 END $$;
 
 -- Moves credits at the source, and looks whether they moved: an existing function may clamp, report an error as a row,
@@ -36,24 +47,22 @@ CREATE FUNCTION punchcard.move_at_source(p_account_id uuid, p_amount bigint) RET
     LANGUAGE plpgsql SET search_path = '' AS $$
 DECLARE
     source punchcard.credit_source;
-    before numeric := punchcard.source_balance(p_account_id, true);
+    before numeric;
     moved numeric;
 BEGIN
     SELECT * INTO STRICT source FROM punchcard.credit_source;
+    before := punchcard.source_balance(p_account_id, true);
     PERFORM set_config('search_path', source.search_path, true);
     EXECUTE source.move_balance USING p_account_id, p_amount;
     PERFORM set_config('search_path', '', true);
     moved := punchcard.source_balance(p_account_id, true) - before;
     IF moved IS DISTINCT FROM p_amount THEN
-        RAISE EXCEPTION 'credit_source_failed' USING ERRCODE = 'PT503',
-            DETAIL = format('The credits were to move by %s and moved by %s.', p_amount, coalesce(moved::text, 'nothing'));
+        RAISE EXCEPTION 'they were to move by %, and moved by %', p_amount, coalesce(moved::text, 'nothing');
     END IF;
 EXCEPTION WHEN deadlock_detected OR lock_not_available OR serialization_failure OR SQLSTATE 'PT503' THEN
     RAISE;
 WHEN OTHERS THEN
-    -- The caller is told no SQL; the operator finds it in the log.
-    RAISE LOG 'punchcard: credits of % did not move at their source: % %', p_account_id, SQLSTATE, SQLERRM;
-    RAISE EXCEPTION 'credit_source_failed' USING ERRCODE = 'PT503', DETAIL = 'The credits could not be moved.';
+    PERFORM punchcard.source_failed(p_account_id, SQLSTATE, SQLERRM);
 END $$;
 
 -- Makes p_amount available, drawn from the source as far as it is missing. Answers what there is in all; moves nothing if
@@ -81,21 +90,25 @@ BEGIN
     RETURN total + there;
 END $$;
 
--- Returns what is available to the source: of the accounts of jobs that ended without success, or (NULL) of up to 100
--- accounts where something waits. What the source does not take now goes on waiting, and holds nothing else up.
-CREATE FUNCTION punchcard.return_credits(p_job_ids uuid[]) RETURNS void
-    LANGUAGE plpgsql SET search_path = '' AS $$
+-- Returns what is available to the source, for up to 50 accounts that it knows; answers how many were returned. What it
+-- does not take now goes on waiting: a tick calls this in a statement of its own, and holds nothing up by it.
+CREATE FUNCTION punchcard.return_credits() RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '250ms' AS $$
 DECLARE
+    began timestamptz := clock_timestamp();
+    returned bigint := 0;
     account uuid;
     total bigint;
 BEGIN
     FOR account IN
-        (SELECT DISTINCT o.account_id FROM punchcard.outcomes o
-         WHERE o.job_id = ANY (p_job_ids) AND o.status <> 'succeeded')
-        UNION ALL
-        (SELECT DISTINCT a.id FROM punchcard.accounts a WHERE p_job_ids IS NULL AND a.available > 0 LIMIT 100)
-        ORDER BY 1
+        -- Any of them, so that accounts that stay behind keep no other waiting; in order, so that none deadlock.
+        SELECT r.id FROM (
+            SELECT w.id FROM (SELECT DISTINCT a.id FROM punchcard.accounts a WHERE a.available > 0) w
+            WHERE punchcard.source_balance(w.id, false) IS NOT NULL
+            ORDER BY random() LIMIT 50) r
+        ORDER BY r.id
     LOOP
+        EXIT WHEN clock_timestamp() > began + interval '5 seconds';
         BEGIN
             PERFORM FROM punchcard.accounts a WHERE a.id = account ORDER BY a.share FOR NO KEY UPDATE;
             SELECT sum(a.available) INTO total FROM punchcard.accounts a WHERE a.id = account;
@@ -103,23 +116,60 @@ BEGIN
                 PERFORM punchcard.move_credits('adjust', account, -total, 'returned:' || punchcard.uuid_v7(), NULL,
                                                'returned to the credit source');
                 PERFORM punchcard.move_at_source(account, total);
+                returned := returned + 1;
             END IF;
         EXCEPTION WHEN OTHERS THEN
             RAISE LOG 'punchcard: % credits of % wait to be returned: % %', total, account, SQLSTATE, SQLERRM;
         END;
     END LOOP;
+    RETURN returned;
 END $$;
 
--- What an account has, at the source too.
+-- What an account has, at the source too, if that answers.
 CREATE FUNCTION punchcard.balance(p_account_id uuid) RETURNS TABLE (available bigint, held bigint)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
-    there bigint := floor(punchcard.source_balance(p_account_id, false));
+    there bigint;
 BEGIN
+    BEGIN
+        there := floor(punchcard.source_balance(p_account_id, false));
+    EXCEPTION WHEN SQLSTATE 'PT503' THEN
+        NULL;
+    END;
     RETURN QUERY
     SELECT coalesce(sum(b.available), 0)::bigint + coalesce(there, 0), coalesce(sum(b.held), 0)::bigint
     FROM punchcard.balances b WHERE b.account_id = p_account_id
     HAVING count(*) > 0 OR there IS NOT NULL;
+END $$;
+
+-- For the doctor: whether the source can be read, and what waits; no row without a source.
+CREATE FUNCTION punchcard.source_health() RETURNS TABLE (ok boolean, finding text)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+DECLARE
+    source punchcard.credit_source;
+    waiting bigint;
+BEGIN
+    SELECT * INTO source FROM punchcard.credit_source;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    SELECT coalesce(sum(a.available), 0)::bigint INTO waiting FROM punchcard.accounts a;
+    finding := format('credits come from %s; %s wait to be returned', source.balances, waiting);
+    ok := true;
+    BEGIN
+        PERFORM punchcard.source_balance('00000000-0000-0000-0000-000000000000', false);
+        IF source.mover IS NOT NULL
+            AND (CASE WHEN source.mover LIKE '%(%' THEN to_regprocedure(source.mover)::oid
+                 ELSE to_regproc(source.mover)::oid END) IS NULL
+        THEN
+            RAISE EXCEPTION USING ERRCODE = 'PT503';
+        END IF;
+    EXCEPTION WHEN SQLSTATE 'PT503' THEN
+        ok := false;
+        finding := format('the credit source %s is broken: its table or function is gone, or not ours to use; %s credits wait',
+                        source.balances, waiting);
+    END;
+    RETURN NEXT;
 END $$;
 
 -- How to call the team's function that moves credits: its first argument that can be an account is the account, its
@@ -128,8 +178,11 @@ CREATE FUNCTION punchcard.call_of_mover(p_function text, p_constants jsonb) RETU
     LANGUAGE plpgsql SET search_path = '' AS $$
 DECLARE
     mover pg_catalog.pg_proc;
+    names text[];
+    unknown text;
     argument record;
-    arguments text := '';
+    arguments text[] := '{}';
+    value text;
     account boolean := false;
     amount boolean := false;
 BEGIN
@@ -139,41 +192,51 @@ BEGIN
         RAISE EXCEPTION 'invalid_credit_source' USING ERRCODE = 'PT422', DETAIL = format(
             'There is no function %s, or more than one: name its schema, and the types of its arguments.', p_function);
     END IF;
+    -- Of its input arguments: a function may have OUT ones between them.
+    SELECT array_agg(a.name ORDER BY a.n) INTO names
+    FROM unnest(mover.proargnames, mover.proargmodes) WITH ORDINALITY AS a (name, mode, n)
+    WHERE coalesce(a.mode, 'i') IN ('i', 'b', 'v');
+    SELECT k INTO unknown FROM jsonb_object_keys(p_constants) k WHERE k <> ALL (coalesce(names, '{}'));
+    IF FOUND THEN
+        RAISE EXCEPTION 'invalid_credit_source' USING ERRCODE = 'PT422', DETAIL = format(
+            'The function %s has no argument %s.', p_function, unknown);
+    END IF;
     FOR argument IN
-        SELECT t.n, format_type(t.oid, NULL) AS type, nullif(mover.proargnames[t.n], '') AS name,
+        SELECT format_type(t.oid, NULL) AS type, nullif(names[t.n], '') AS name,
                t.n > mover.pronargs - mover.pronargdefaults AS has_default
         FROM unnest(mover.proargtypes::oid[]) WITH ORDINALITY AS t (oid, n) ORDER BY t.n
     LOOP
-        arguments := arguments || CASE WHEN argument.n > 1 THEN ', ' ELSE '' END;
         IF p_constants ? argument.name THEN
-            arguments := arguments || format('%L::%s', p_constants ->> argument.name, argument.type);
+            value := format('%L::%s', p_constants ->> argument.name, argument.type);
         ELSIF NOT account AND argument.type IN ('uuid', 'text', 'character varying') THEN
             account := true;
-            arguments := arguments || format('$1::%s', argument.type);
+            value := '$1::' || argument.type;
         ELSIF NOT amount AND argument.type IN ('smallint', 'integer', 'bigint', 'numeric') THEN
             amount := true;
-            arguments := arguments || format('$2::%s', argument.type);
-        ELSIF argument.has_default THEN
-            arguments := rtrim(arguments, ', ');
-            EXIT;
+            value := '$2::' || argument.type;
+        ELSIF argument.has_default AND argument.name IS NOT NULL THEN
+            CONTINUE;
         ELSE
             RAISE EXCEPTION 'invalid_credit_source' USING ERRCODE = 'PT422', DETAIL = format(
                 'The function %s wants %s, a %s: give it a constant.', p_function,
                 coalesce(argument.name, 'a further argument'), argument.type);
         END IF;
+        arguments := arguments || CASE WHEN argument.name IS NULL THEN value
+                                       ELSE format('%I => %s', argument.name, value) END;
     END LOOP;
-    RETURN format('SELECT %s(%s)', mover.oid::regproc, arguments);
+    RETURN format('SELECT %s(%s)', mover.oid::regproc, array_to_string(arguments, ', '));
 END $$;
 
 -- Takes the team's credits as the source of all: p_function moves them, or else we update p_table. It is tried on one
 -- account and rolled back, by what it does, not by what it answers; what does not do as it must is refused.
+-- So is a change while credits are in Punchcard's own accounts, unless p_force: they would move there too.
 -- Answers what is worth a warning.
 CREATE FUNCTION punchcard.use_credit_source(
     p_table text, p_account_column text, p_balance_column text, p_function text DEFAULT NULL,
-    p_constants jsonb DEFAULT '{}', p_search_path text DEFAULT 'public') RETURNS SETOF text
+    p_constants jsonb DEFAULT '{}', p_search_path text DEFAULT 'public', p_force boolean DEFAULT false) RETURNS SETOF text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
-    balances oid := to_regclass(p_table);
+    team_table oid := to_regclass(p_table);
     account_type text;
     source punchcard.credit_source;
     account uuid;
@@ -181,10 +244,10 @@ DECLARE
     after numeric;
 BEGIN
     SELECT format_type(a.atttypid, NULL) INTO account_type FROM pg_catalog.pg_attribute a
-    WHERE a.attrelid = balances AND a.attname = p_account_column
+    WHERE a.attrelid = team_table AND a.attname = p_account_column
       AND a.atttypid IN ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype);
     IF account_type IS NULL OR NOT EXISTS (
-        SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = balances AND a.attname = p_balance_column
+        SELECT FROM pg_catalog.pg_attribute a WHERE a.attrelid = team_table AND a.attname = p_balance_column
           AND a.atttypid IN ('integer'::regtype, 'bigint'::regtype, 'numeric'::regtype))
     THEN
         RAISE EXCEPTION 'invalid_credit_source' USING ERRCODE = 'PT422', DETAIL = format(
@@ -193,16 +256,24 @@ BEGIN
     END IF;
     IF NOT EXISTS (
         SELECT FROM pg_catalog.pg_index i
-        JOIN pg_catalog.pg_attribute a ON a.attrelid = balances AND a.attname = p_account_column
-        WHERE i.indrelid = balances AND i.indisunique AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
+        JOIN pg_catalog.pg_attribute a ON a.attrelid = team_table AND a.attname = p_account_column
+        WHERE i.indrelid = team_table AND i.indisunique AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum
           AND i.indpred IS NULL)
     THEN
         RAISE EXCEPTION 'invalid_credit_source' USING ERRCODE = 'PT422', DETAIL = format(
             'An account may have two rows in %s: add a unique index on %s.', p_table, p_account_column);
     END IF;
 
+    SELECT coalesce(sum(a.available + a.held), 0) INTO before FROM punchcard.accounts a;
+    IF before > 0 AND NOT p_force
+        AND NOT EXISTS (SELECT FROM punchcard.credit_source c WHERE c.balances = team_table::regclass::text)
+    THEN
+        RAISE EXCEPTION 'invalid_credit_source' USING ERRCODE = 'PT422', DETAIL = format(
+            'Punchcard''s own accounts have %s credits, which would go to %s as they come free: adjust them away first, or force it.',
+            before, p_table);
+    END IF;
     source.only_one := true;
-    source.balances := balances::regclass::text;
+    source.balances := team_table::regclass::text;
     source.account_column := p_account_column;
     source.balance_column := p_balance_column;
     source.mover := p_function;

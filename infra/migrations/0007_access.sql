@@ -53,12 +53,14 @@ BEGIN
     GRANT USAGE ON SCHEMA punchcard TO punchcard_app;
     GRANT SELECT ON punchcard.accounts, punchcard.balances, punchcard.ledger, punchcard.entries, punchcard.kinds,
         punchcard.jobs, punchcard.queue, punchcard.outcomes, punchcard.jobs_now, punchcard.service_tokens,
-        punchcard.migrations TO punchcard_app;
+        punchcard.credit_source, punchcard.migrations TO punchcard_app;
     GRANT EXECUTE ON FUNCTION
         punchcard.enqueue(uuid, text, json, text, integer, timestamptz),
         punchcard.enqueue_batch(uuid, json, text),
         punchcard.grant_credits(uuid, bigint, text, text),
         punchcard.balance(uuid),
+        punchcard.return_credits(),
+        punchcard.source_health(),
         punchcard.claim(bigint, text[], boolean, integer, double precision, smallint[], bigint[], uuid[], uuid[], boolean),
         punchcard.settle(uuid[], bigint[], text[], double precision[], text[], text[], boolean),
         punchcard.rescue(bigint)

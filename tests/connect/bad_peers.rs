@@ -125,7 +125,17 @@ async fn peer(bench: &Bench, service: &str, case: (Before, Mode, Then)) {
 
     let pids: Vec<_> = apis.iter().map(Function::pids).collect();
     wire.set(Mode::Through);
-    let again = join_all(apis.iter().zip(&requests).map(|(api, request)| api.invoke(request))).await;
+    let again = join_all(apis.iter().zip(&requests).map(|(api, request)| async move {
+        let mut answer = api.invoke(request).await;
+        // A machine that is busy with all the other cases may need a second for a connection.
+        for _ in 0..2 {
+            if answer.as_ref().is_ok_and(|answer| answer["statusCode"] == 503) {
+                answer = api.invoke(request).await;
+            }
+        }
+        answer
+    }))
+    .await;
     for (answer, request) in again.iter().zip(&requests) {
         let status = answer.as_ref().unwrap()["statusCode"].as_u64().unwrap();
         assert!((200..300).contains(&status), "{case:?} {}, after: {answer:?}", request["rawPath"]);

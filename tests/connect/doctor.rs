@@ -8,10 +8,16 @@ use local::{
     postgres::{Options, Postgres},
 };
 use serde_json::{Value, json};
-use tokio::{io::AsyncReadExt, net::TcpListener};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
 
 use super::{password::refusing, tls::Authority};
-use crate::support::{APP, Bench, OWNER, as_role, binary, connect, environment};
+use crate::support::{
+    APP, Bench, OWNER, as_role, binary, connect, environment,
+    wire::{Mode, Wire},
+};
 
 struct Said {
     exit: i32,
@@ -173,8 +179,7 @@ async fn what_no_server_says_is_diagnosed_too() {
     tokio::spawn(async move {
         while let Ok((mut client, _)) = web.accept().await {
             let _ = client.read(&mut [0; 1024]).await;
-            let _ =
-                tokio::io::AsyncWriteExt::write_all(&mut client, b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
+            let _ = client.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").await;
         }
     });
     let free = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
@@ -261,6 +266,17 @@ async fn a_pooler_that_is_paused_or_full_or_does_not_know_one_is_diagnosed_until
     let sound = ask(&url, &[]).await;
     assert!(sound.exit == 0 && sound.all.to_string().contains("a transaction pooler"), "{}", sound.all);
 
+    // From 1.21 on it can keep named statements, unless it is told not to.
+    let old = console.simple_query("SET max_prepared_statements = 0").await.is_err();
+    let named = ask(&url, &[]).await.all.to_string();
+    assert!(named.contains("statements with a name do not survive"), "{old} {named}");
+    let of_session = PgBouncer::start(&postgres, PoolMode::Session).expect("a pooler");
+    let named = ask(&of_session.url("postgres"), &[]).await.all.to_string();
+    assert!(
+        named.contains("statements with a name work"),
+        "session mode is the fix of whoever needs them: {named}"
+    );
+
     told("PAUSE").await;
     let paused = ask(&url, &[]).await;
     assert!(paused.code == "silence" && paused.fix.contains("RESUME"), "{}", paused.all);
@@ -272,13 +288,6 @@ async fn a_pooler_that_is_paused_or_full_or_does_not_know_one_is_diagnosed_until
     told("SET max_client_conn = 100").await;
     assert_eq!(ask(&url, &[]).await.exit, 0);
 
-    let unknown = ask(
-        &url.replace("postgres:", "postgres.abcdefgh:").replacen("postgres.abcdefgh:", "postgres:", 1),
-        &[],
-    )
-    .await;
-    assert_eq!((unknown.code.as_str(), unknown.exit), ("wrong_password", 15), "{}", unknown.all);
-
     drop(postgres);
     let down = ask(&url, &[]).await;
     assert!(
@@ -286,6 +295,51 @@ async fn a_pooler_that_is_paused_or_full_or_does_not_know_one_is_diagnosed_until
         "{}",
         down.all
     );
+}
+
+/// Supavisor's way with users: the project's ref is behind the last dot, and the server never sees it.
+async fn shared_pooler(server: String) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let server = server.clone();
+            tokio::spawn(async move {
+                let length = client.read_u32().await?;
+                let mut startup = vec![0; length as usize - 4];
+                client.read_exact(&mut startup).await?;
+                let text = String::from_utf8_lossy(&startup).into_owned();
+                let user = text.split('\0').skip_while(|word| *word != "user").nth(1).unwrap_or_default();
+                let Some((role, _)) = user.rsplit_once('.') else {
+                    let fields = "SFATAL\0VFATAL\0CXX000\0M(ENOIDENTIFIER) no tenant identifier provided\0\0";
+                    client.write_u8(b'E').await?;
+                    client.write_u32(4 + u32::try_from(fields.len()).unwrap()).await?;
+                    return client.write_all(fields.as_bytes()).await;
+                };
+                let startup = text.replacen(user, role, 1).into_bytes();
+                let mut upstream = tokio::net::TcpStream::connect(server).await?;
+                upstream.write_u32(4 + u32::try_from(startup.len()).unwrap()).await?;
+                upstream.write_all(&startup).await?;
+                tokio::io::copy_bidirectional(&mut client, &mut upstream).await.map(drop)
+            });
+        }
+    });
+    port
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_user_without_the_projects_ref_is_diagnosed_until_it_has_one() {
+    let bench = Bench::new().await;
+    let direct = as_role(&bench.direct_url, APP);
+    let (_, host) = direct.split_once('@').unwrap();
+    let (server, database) = host.split_once('/').unwrap();
+    let port = shared_pooler(server.to_owned()).await;
+    let url =
+        |user: &str| format!("postgres://{user}:{}@127.0.0.1:{port}/{database}", crate::support::PASSWORD);
+    let without = ask(&url(APP), &[]).await;
+    assert_eq!(without.code, "user_without_ref", "{}", without.all);
+    let with = ask(&url(&format!("{APP}.abcdefghijklmnop")), &[]).await;
+    assert_eq!(with.exit, 0, "{}", with.all);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -297,7 +351,7 @@ async fn certificates_are_diagnosed_and_the_fix_makes_the_next_run_pass() {
         ("127.0.0.1", now + 400 * day, "unknown_authority"),
         ("127.0.0.1", now + 20 * day, "certificate_expires_soon"),
         ("127.0.0.1", now - day, "certificate_expired"),
-        ("db.example.com", now + 400 * day, "wrong_host_name"),
+        ("localhost", now + 400 * day, "wrong_host_name"),
     ] {
         let (certificate, key) = authority.issue_until(name, until);
         let tls = Some((certificate.as_str(), key.as_str()));
@@ -317,6 +371,11 @@ async fn certificates_are_diagnosed_and_the_fix_makes_the_next_run_pass() {
                 "{}",
                 trusted.all
             );
+            // The operator's other commands trust what the doctor trusts.
+            let mut audit = tokio::process::Command::new(binary("punchcard"));
+            let audit = audit.args(["--database-url", &url, "credits", "audit"]).env("PG_CA_PEM", &path);
+            let output = audit.output().await.unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         } else if code == "certificate_expires_soon" {
             let said = ask(&url, &[("PG_CA_PEM", &path)]).await;
             assert!(said.exit == 0 && said.all.to_string().contains(code), "{}", said.all);
@@ -324,17 +383,25 @@ async fn certificates_are_diagnosed_and_the_fix_makes_the_next_run_pass() {
             let said = ask(&url, &[("PG_CA_PEM", &path)]).await;
             assert_eq!((said.code.as_str(), said.exit), (code, 13), "{}", said.all);
         }
+        if code == "wrong_host_name" {
+            let named = ask(&url.replace("127.0.0.1", "localhost"), &[("PG_CA_PEM", &path)]).await;
+            assert_eq!(named.exit, 0, "by its name: {}", named.all);
+        }
         std::fs::remove_file(file).unwrap();
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_black_hole_ends_within_its_budget() {
-    let hole = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("postgres://u:p@127.0.0.1:{}/d", hole.local_addr().unwrap().port());
+async fn a_black_hole_ends_within_its_budget_and_is_told_until_it_is_gone() {
+    let bench = Bench::new().await;
+    let wire = Wire::to(&bench.url).await;
+    wire.set(Mode::BlackHole);
     let begin = std::time::Instant::now();
-    assert_eq!(ask(&url, &[]).await.code, "silence");
+    assert_eq!(ask(&wire.url, &[]).await.code, "silence");
     assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+    wire.set(Mode::Through);
+    let said = ask(&wire.url, &[]).await;
+    assert_eq!(said.exit, 0, "{}", said.all);
 }
 
 /// What somebody did by hand, what the audit says of it, and what undoes it.
@@ -380,10 +447,17 @@ const OPENED: &[(&str, &str, &str)] = &[
         "open_function",
         "REVOKE EXECUTE ON FUNCTION public.top_up FROM PUBLIC, anon, authenticated",
     ),
+    ("GRANT UPDATE ON punchcard.accounts TO punchcard_app", "open_grant", "SELECT punchcard.grant_access()"),
+    ("GRANT SELECT ON punchcard.accounts TO service_role", "open_grant", "SELECT punchcard.grant_access()"),
+    (
+        "GRANT EXECUTE ON FUNCTION punchcard.increment_user_credits TO punchcard_app",
+        "open_grant",
+        "SELECT punchcard.grant_access()",
+    ),
     (
         "GRANT CREATE ON SCHEMA punchcard TO punchcard_app",
         "too_mighty_role",
-        "REVOKE CREATE ON SCHEMA punchcard FROM punchcard_app",
+        "SELECT punchcard.grant_access()",
     ),
 ];
 
@@ -439,6 +513,23 @@ async fn broken_shapes_of_the_teams_own_credits_are_named() {
         .await;
     let mended = ask(&as_role(&bench.direct_url, APP), &[]).await.all.to_string();
     assert!(!mended.contains("broken_credit_shape"), "{mended}");
+
+    // The one that credits are drawn from is looked at itself.
+    bench
+        .sql(&format!(
+            "GRANT SELECT, UPDATE ON public.user_credits TO {OWNER}; INSERT INTO public.user_credits VALUES (gen_random_uuid(), 5);
+             SELECT punchcard.use_credit_source('public.user_credits', 'user_id', 'credits')"
+        ))
+        .await;
+    let sound = ask(&as_role(&bench.direct_url, APP), &[]).await;
+    assert!(
+        sound.exit == 0 && sound.all.to_string().contains("credits come from public.user_credits"),
+        "{}",
+        sound.all
+    );
+    bench.sql("REVOKE ALL ON public.user_credits FROM punchcard_migrator").await;
+    let broken = ask(&as_role(&bench.direct_url, APP), &[]).await;
+    assert_eq!((broken.code.as_str(), broken.exit), ("credit_source_failed", 20), "{}", broken.all);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,14 +36,16 @@ const USE_FUNCTION: &str = "SELECT * FROM punchcard.use_credit_source('public.us
 const USE_TABLE: &str =
     "SELECT * FROM punchcard.use_credit_source('public.user_credits', 'user_id', 'credits')";
 
-/// A team's own table, with two accounts of 25.
+/// A team's own table, which is not ours, with two accounts of 25.
 async fn team(bench: &Bench, check: &str) -> (Uuid, Uuid) {
     let (one, two) = (Uuid::new_v4(), Uuid::new_v4());
     bench
         .sql(&format!(
             "CREATE TABLE public.user_credits (user_id uuid PRIMARY KEY, credits integer NOT NULL {check});
-             ALTER TABLE public.user_credits OWNER TO {OWNER};
-             INSERT INTO public.user_credits VALUES ('{one}', 25), ('{two}', 25)"
+             INSERT INTO public.user_credits VALUES ('{one}', 25), ('{two}', 25);
+             ALTER TABLE public.user_credits ENABLE ROW LEVEL SECURITY;
+             GRANT SELECT, UPDATE ON public.user_credits TO {OWNER};
+             CREATE POLICY punchcard ON public.user_credits TO {OWNER} USING (true) WITH CHECK (true)"
         ))
         .await;
     (one, two)
@@ -157,14 +159,13 @@ async fn a_source_is_judged_by_its_effect() {
     let with_constant = USE_FUNCTION.replace("credits')", "credits', '{\"p_type\":\"job\"}')");
     assert!(take(&bench, &with_constant).await.is_ok());
     replace(SOUND).await;
-    bench.sql("REVOKE ALL ON public.user_credits FROM punchcard_migrator; ALTER TABLE public.user_credits OWNER TO postgres").await;
+    bench.sql("REVOKE ALL ON public.user_credits FROM punchcard_migrator").await;
     let denied = take(&bench, USE_FUNCTION).await.unwrap_err();
     assert!(denied.contains("permission denied"), "{denied}");
-    bench
-        .sql(&format!(
-            "ALTER TABLE public.user_credits OWNER TO {OWNER}; GRANT ALL ON public.user_credits TO {OWNER}"
-        ))
-        .await;
+    bench.sql("GRANT SELECT, UPDATE ON public.user_credits TO punchcard_migrator").await;
+    bench.sql("DROP POLICY punchcard ON public.user_credits").await;
+    assert!(take(&bench, USE_FUNCTION).await.unwrap_err().contains("shows no account"), "row security");
+    bench.sql("CREATE POLICY punchcard ON public.user_credits TO punchcard_migrator USING (true)").await;
     for (sql, says) in [
         (
             "SELECT * FROM punchcard.use_credit_source('public.nope', 'user_id', 'credits')",
@@ -200,4 +201,119 @@ async fn a_source_is_judged_by_its_effect() {
         command.args(["credits", "source", "drop"]).env("DATABASE_URL", &owner).output().await.unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     assert_eq!(bench.post(one, json!({"kind": "qr.svg"}), None).await.status, 402);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_locked_row_of_the_teams_holds_no_outcome_up_and_is_returned_later() {
+    let bench = Bench::new().await;
+    let (one, two) = team(&bench, "CHECK (credits >= 0)").await;
+    take(&bench, USE_TABLE).await.unwrap();
+    bench.enqueue(one, "echo.http", 1).await;
+    bench.enqueue(two, "qr.svg", 1).await;
+    bench.sql("UPDATE punchcard.queue SET max_attempts = 1").await;
+    let team = connect(&bench.direct_url).await;
+    team.batch_execute("BEGIN; SELECT FROM public.user_credits FOR UPDATE").await.unwrap();
+    let begin = std::time::Instant::now();
+    bench.poller().invoke(&json!({})).await.expect("a tick");
+    assert!(begin.elapsed() < std::time::Duration::from_secs(10), "{:?}", begin.elapsed());
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.outcomes").await, 2);
+    assert_eq!(bench.balance(one).await, (10, 0), "released, and waiting");
+    team.batch_execute("ROLLBACK").await.unwrap();
+    let summary = bench.poller().invoke(&json!({})).await.expect("a tick");
+    assert_eq!(summary["credits_returned"], 1, "{summary}");
+    assert_eq!((credits(&bench, one).await, bench.balance(one).await), (25, (0, 0)));
+    bench.assert_audit_is_clean().await;
+}
+
+/// Buyers draw and ticks return at once, on spread accounts too: nothing is lost, made, or deadlocked.
+#[tokio::test(flavor = "multi_thread")]
+async fn buyers_and_returns_race_and_the_books_add_up() {
+    let bench = Bench::new().await;
+    let (one, two) = team(&bench, "CHECK (credits >= 0)").await;
+    take(&bench, USE_TABLE).await.unwrap();
+    bench.enqueue(one, "qr.svg", 1).await;
+    bench.sql(&format!("SELECT punchcard.spread_account('{one}', 4)")).await;
+    let url = as_role(&bench.direct_url, crate::support::APP);
+    let buyers = (0..8).map(|n| {
+        let (url, account) = (url.clone(), if n % 2 == 0 { one } else { two });
+        async move {
+            let client = connect(&url).await;
+            for _ in 0..40 {
+                let bought = client
+                    .batch_execute(&format!("SELECT punchcard.enqueue('{account}', 'qr.svg', '{{}}')"))
+                    .await;
+                if let Err(error) = bought {
+                    assert_eq!(error.code().map(|code| code.code()), Some("PT402"), "{error:?}");
+                }
+            }
+        }
+    });
+    let returns = (0..3).map(|_| async {
+        let client = connect(&url).await;
+        for _ in 0..40 {
+            // The jobs end without success, and what is released goes home.
+            client
+                .batch_execute(
+                    "SELECT punchcard.settle(array_agg(job_id), array_agg(lease_token), array_agg('fail'::text), array_agg(0::float8),
+                         array_agg(NULL::text), array_agg('{\"code\":\"t\",\"message\":\"t\",\"attempt\":1}'::text))
+                     FROM punchcard.claim(5, '{qr.svg}', true, 60, 60)",
+                )
+                .await
+                .unwrap();
+            client.batch_execute("SELECT punchcard.return_credits()").await.unwrap();
+        }
+    });
+    tokio::join!(futures_util::future::join_all(buyers), futures_util::future::join_all(returns));
+    bench.sql("UPDATE punchcard.queue SET expires_at = now() - interval '1 second'").await;
+    for _ in 0..3 {
+        bench.poller().invoke(&json!({})).await.expect("a tick");
+    }
+    assert_eq!((credits(&bench, one).await, credits(&bench, two).await), (25, 25), "all of it came home");
+    assert_eq!((bench.balance(one).await, bench.balance(two).await), ((0, 0), (0, 0)));
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(bench.count(deadlocks).await, 0);
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn taking_a_source_never_moves_what_is_punchcards_own_unasked() {
+    let bench = Bench::new().await;
+    let (one, _) = team(&bench, "CHECK (credits >= 0)").await;
+    bench.sql(&format!("SELECT punchcard.grant_credits('{one}', 7, 'start')")).await;
+    let refused = take(&bench, USE_TABLE).await.unwrap_err();
+    assert!(refused.contains("have 7 credits"), "{refused}");
+    bench.sql(&format!("SELECT punchcard.increment_user_credits('{one}', -7, 'away')")).await;
+    take(&bench, USE_TABLE).await.unwrap();
+    bench.enqueue(one, "qr.svg", 1).await;
+    take(&bench, USE_TABLE).await.expect("the same one again");
+    bench.sql("CREATE TABLE public.other (user_id uuid PRIMARY KEY, credits int); GRANT SELECT, UPDATE ON public.other TO punchcard_migrator").await;
+    let refused = take(&bench, &USE_TABLE.replace("user_credits", "other")).await.unwrap_err();
+    assert!(refused.contains("have 1 credits"), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn arguments_are_bound_by_name() {
+    let bench = Bench::new().await;
+    let (one, _) = team(&bench, "CHECK (credits >= 0)").await;
+    bench
+        .sql(
+            "CREATE TABLE public.log (reason text, kind text); GRANT INSERT ON public.log TO punchcard_migrator;
+             CREATE FUNCTION public.move(OUT left_over integer, p_user_id uuid, p_amount integer, p_reason text DEFAULT 'none',
+                                         p_kind text DEFAULT 'none') LANGUAGE plpgsql AS $$
+             BEGIN
+                 UPDATE user_credits SET credits = credits + p_amount WHERE user_id = p_user_id RETURNING credits INTO left_over;
+                 INSERT INTO log VALUES (p_reason, p_kind);
+             END $$",
+        )
+        .await;
+    let with = |constants: &str| {
+        format!(
+            "SELECT * FROM punchcard.use_credit_source('public.user_credits', 'user_id', 'credits', 'public.move', '{constants}')"
+        )
+    };
+    assert!(take(&bench, &with(r#"{"p_knid":"job"}"#)).await.unwrap_err().contains("no argument p_knid"));
+    take(&bench, &with(r#"{"p_kind":"job"}"#)).await.unwrap();
+    bench.enqueue(one, "qr.svg", 1).await;
+    let logged = "SELECT count(*) FROM public.log WHERE reason = 'none' AND kind = 'job'";
+    assert_eq!((bench.count(logged).await, credits(&bench, one).await), (1, 24));
 }

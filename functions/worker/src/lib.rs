@@ -61,6 +61,9 @@ pub struct Summary {
     pub claimed: usize,
     /// Workers called for help.
     pub called: usize,
+    /// Accounts whose refunds were returned to the credit source.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub credits_returned: i64,
     /// What became of the jobs.
     #[serde(flatten)]
     pub settled: Tally,
@@ -75,6 +78,11 @@ pub enum Unexamined {
     /// The connection string is not known.
     #[error("{0}")]
     Secret(#[from] SecretError),
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)] // serde's
+fn is_zero(count: &i64) -> bool {
+    *count == 0
 }
 
 impl Worker {
@@ -119,7 +127,7 @@ impl Worker {
         let deployment = self.doctor.as_ref().ok_or(Unexamined::NotAllowed)?;
         let deadline = Deadline::of_invocation(deadline, MARGIN, UNKNOWN_DEADLINE);
         let secrets = self.secrets.get(deadline).await?;
-        let report = Box::pin(doctor::examine(&secrets, deployment, true)).await;
+        let report = Box::pin(doctor::examine(&secrets, deployment, true, deadline)).await;
         tracing::info!(exit_code = report.exit_code(), "examined");
         Ok(report)
     }

@@ -15,14 +15,22 @@ const RESCUE_LIMIT: usize = 1_000;
 
 pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, DbError> {
     let mut summary = Summary::default();
-    rescue(worker, deadline, &mut summary).await?;
+    let has_source = rescue(worker, deadline, &mut summary).await?;
     drain::run(worker, Trigger::Tick, deadline, &mut summary).await?;
+    if has_source {
+        // The next tick tries again: what waits is the account's all the while.
+        match worker.db.return_credits(deadline).await {
+            Ok(accounts) => summary.credits_returned = accounts,
+            Err(error) => tracing::error!(error = %error, "credits wait to be returned to their source"),
+        }
+    }
     Ok(summary)
 }
 
-async fn rescue(worker: &Worker, deadline: Deadline, summary: &mut Summary) -> Result<(), DbError> {
+/// Answers whether credits come from a source of the team's own.
+async fn rescue(worker: &Worker, deadline: Deadline, summary: &mut Summary) -> Result<bool, DbError> {
     loop {
-        let jobs = worker.db.rescue(RESCUE_LIMIT as i64, deadline).await?;
+        let (jobs, has_source) = worker.db.rescue(RESCUE_LIMIT as i64, deadline).await?;
         for job in &jobs {
             match job.status {
                 Status::Queued => summary.rescued += 1,
@@ -32,7 +40,7 @@ async fn rescue(worker: &Worker, deadline: Deadline, summary: &mut Summary) -> R
             tracing::warn!(job.id = %job.job_id, status = %job.status, "lapsed job taken back");
         }
         if jobs.len() < RESCUE_LIMIT {
-            return Ok(());
+            return Ok(has_source);
         }
     }
 }

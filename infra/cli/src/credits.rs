@@ -53,6 +53,9 @@ pub(crate) enum Source {
         /// The value of a further argument of the function; repeatable.
         #[arg(long = "set", value_name = "NAME=VALUE")]
         constants: Vec<String>,
+        /// Even if Punchcard's own accounts have credits: they go to the table as they come free.
+        #[arg(long)]
+        force: bool,
     },
     /// Show it, and how many credits wait to be returned there.
     Show,
@@ -98,7 +101,7 @@ pub(crate) async fn run(db: &Db, command: Credits) -> Result<(), Failure> {
 
 async fn source(db: &Db, command: Source) -> Result<(), Failure> {
     match command {
-        Source::Use { table, account, balance, function, constants } => {
+        Source::Use { table, account, balance, function, constants, force } => {
             let mut values = serde_json::Map::new();
             for constant in &constants {
                 let (name, value) = constant.split_once('=').ok_or("--set wants NAME=VALUE")?;
@@ -106,15 +109,15 @@ async fn source(db: &Db, command: Source) -> Result<(), Failure> {
             }
             let source = CreditSource { table, account_column: account, balance_column: balance, function };
             let constants = serde_json::Value::Object(values).to_string();
-            let warnings = db.use_credit_source(&source, &constants, soon()).await?;
+            let warnings = db.use_credit_source(&source, &constants, force, soon()).await?;
             warnings.iter().for_each(|warning| println!("warning: {warning}"));
             println!("credits are drawn from {}", source.table);
             Ok(())
         }
         Source::Show => match db.credit_source(soon()).await? {
-            Some((source, waiting)) => {
+            Some((source, waiting, held)) => {
                 show(&source)?;
-                println!("{waiting} credits wait to be returned");
+                println!("{waiting} credits wait to be returned, {held} are held for jobs");
                 Ok(())
             }
             None => {
@@ -123,7 +126,14 @@ async fn source(db: &Db, command: Source) -> Result<(), Failure> {
             }
         },
         Source::Drop => {
+            let known = db.credit_source(soon()).await?;
             db.drop_credit_source(soon()).await?;
+            if let Some((source, waiting, held)) = known.filter(|(_, waiting, held)| waiting + held > 0) {
+                println!(
+                    "{waiting} available and {held} held credits were drawn from {} and stay in Punchcard's accounts",
+                    source.table
+                );
+            }
             println!("credits come from grants");
             Ok(())
         }

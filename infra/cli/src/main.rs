@@ -38,8 +38,14 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 #[command(name = "punchcard", version)]
 struct Cli {
     /// Where the database is.
-    #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, global = true)]
     database_url: Option<String>,
+    /// The password, if the URL has none.
+    #[arg(long, env = "PGPASSWORD", hide_env_values = true, global = true)]
+    password: Option<String>,
+    /// More certification authorities: paths of PEM files, separated by colons.
+    #[arg(long, env = "PG_CA_PEM", global = true)]
+    ca: Option<String>,
     #[command(subcommand)]
     command: Command,
 }
@@ -51,12 +57,6 @@ enum Command {
         /// As JSON.
         #[arg(long)]
         json: bool,
-        /// The password, if the URL has none.
-        #[arg(long, env = "PGPASSWORD", hide_env_values = true)]
-        password: Option<String>,
-        /// More certification authorities: paths of PEM files, separated by colons.
-        #[arg(long, env = "PG_CA_PEM")]
-        ca: Option<String>,
         /// Also look who may what in the schema, and in the functions that call it.
         #[arg(long)]
         grants: bool,
@@ -173,17 +173,24 @@ async fn main() -> ExitCode {
 }
 
 async fn run(cli: Cli) -> Result<ExitCode, Failure> {
-    let url = || cli.database_url.clone().ok_or("set DATABASE_URL or --database-url");
+    let secrets = || -> Result<Secrets, Failure> {
+        Ok(Secrets {
+            database_url: cli.database_url.clone().ok_or("set DATABASE_URL or --database-url")?,
+            pg_password: cli.password.clone(),
+            pg_ca_pem: cli.ca.clone(),
+            ..Secrets::default()
+        })
+    };
     let db = || -> Result<Db, Failure> {
-        let source = SecretSource { database_url: Some(url()?), ..SecretSource::default() };
+        let Secrets { database_url, pg_password, pg_ca_pem, .. } = secrets()?;
+        let database_url = Some(database_url);
+        let source = SecretSource { database_url, pg_password, pg_ca_pem, ..SecretSource::default() };
         Ok(Db::new(Arc::new(SecretStore::new(source))))
     };
     match cli.command {
-        Command::Doctor { json, password, ca, grants, connections, max_clients, pinned } => {
-            let secrets =
-                Secrets { database_url: url()?, pg_password: password, pg_ca_pem: ca, ..Secrets::default() };
+        Command::Doctor { json, grants, connections, max_clients, pinned } => {
             let deployment = Deployment { clients: connections, max_clients, pinned };
-            let report = doctor::examine(&secrets, &deployment, grants).await;
+            let report = doctor::examine(&secrets()?, &deployment, grants, in_two_minutes()).await;
             match json {
                 true => show(&report)?,
                 false => report.lines().iter().for_each(|line| println!("{line}")),
@@ -195,13 +202,13 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
             Ok(())
         }
         Command::Migrate { .. } => {
-            let applied = migrate::apply(&url()?).await?;
+            let applied = migrate::apply_as(&secrets()?).await?;
             applied.iter().for_each(|name| println!("applied {name}"));
             println!("{} migrations applied", applied.len());
             Ok(())
         }
         Command::Roles { rotate } => {
-            let lines = roles::create(&url()?, rotate.as_deref()).await?;
+            let lines = roles::create(&secrets()?, rotate.as_deref()).await?;
             lines.iter().for_each(|line| println!("{line}"));
             eprintln!("The functions connect through the pooler: give their URL its host and port.");
             Ok(())
@@ -210,7 +217,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
             let allow = if allow_private_targets { Allow::Anything } else { Allow::PublicHttps };
             apply(&db()?, &file, dry_run, allow).await
         }
-        Command::Import(options) => import::import(&url()?, &options).await,
+        Command::Import(options) => import::import(&secrets()?, &options).await,
         Command::Credits(command) => credits::run(&db()?, command).await,
         Command::Jobs(command) => jobs(&db()?, command).await,
         Command::Tokens(command) => tokens(&db()?, command).await,
@@ -229,6 +236,10 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         }
     }?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn in_two_minutes() -> Deadline {
+    Deadline::after(Duration::from_secs(120))
 }
 
 fn soon() -> Deadline {

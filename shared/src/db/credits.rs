@@ -14,6 +14,7 @@ pub(crate) const AUDIT: &str = include_str!("credits/audit.sql");
 pub(crate) const SPREAD: &str = include_str!("credits/spread.sql");
 pub(crate) const USE_SOURCE: &str = include_str!("credits/use_source.sql");
 pub(crate) const SOURCE: &str = include_str!("credits/source.sql");
+pub(crate) const RETURN: &str = include_str!("credits/return.sql");
 pub(crate) const DROP_SOURCE: &str = include_str!("credits/drop_source.sql");
 
 /// What an account has.
@@ -178,7 +179,8 @@ impl Db {
     }
 
     /// Takes the team's credits as the source of all, after a trial that is rolled back; `constants` are a JSON object of
-    /// further arguments of the function. Answers what is worth a warning.
+    /// further arguments of the function. Refused while Punchcard's own accounts have credits, unless by `force`. Answers what
+    /// is worth a warning.
     ///
     /// # Errors
     /// [`DbError::Refused`] with `invalid_credit_source` (422) says what does not do as it must.
@@ -186,6 +188,7 @@ impl Db {
         &self,
         source: &CreditSource,
         constants: &str,
+        force: bool,
         deadline: Deadline,
     ) -> Result<Vec<String>, DbError> {
         let params = [
@@ -194,16 +197,29 @@ impl Db {
             (&source.balance_column as _, Type::TEXT),
             (&source.function as _, Type::TEXT),
             (&constants as _, Type::TEXT),
+            (&force as _, Type::BOOL),
         ];
         let rows = self.rows(USE_SOURCE, &params, Again::Safe, deadline).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Where credits come from, if not from grants, and how many wait to be returned there.
+    /// Returns what is available to the credit source; answers of how many accounts.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer: then some may have been returned, none twice.
+    pub async fn return_credits(&self, deadline: Deadline) -> Result<i64, DbError> {
+        let rows = self.rows(RETURN, &[], Again::Safe, deadline).await?;
+        Ok(rows.first().map_or(0, |row| row.get(0)))
+    }
+
+    /// Where credits come from, if not from grants; how many wait to be returned there, and how many are held.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer.
-    pub async fn credit_source(&self, deadline: Deadline) -> Result<Option<(CreditSource, i64)>, DbError> {
+    pub async fn credit_source(
+        &self,
+        deadline: Deadline,
+    ) -> Result<Option<(CreditSource, i64, i64)>, DbError> {
         let rows = self.rows(SOURCE, &[], Again::Safe, deadline).await?;
         Ok(rows.first().map(|row| {
             let source = CreditSource {
@@ -212,7 +228,7 @@ impl Db {
                 balance_column: row.get(2),
                 function: row.get(3),
             };
-            (source, row.get(4))
+            (source, row.get(4), row.get(5))
         }))
     }
 

@@ -64,8 +64,16 @@ pub fn as_one_file(after: Option<&str>) -> Result<String, String> {
 /// [`DbError`] names the migration that failed; then nothing was applied.
 #[cfg(feature = "migrate")]
 pub async fn apply(url: &str) -> Result<Vec<String>, DbError> {
-    let secrets = Secrets { database_url: url.to_owned(), ..Secrets::default() };
-    let mut client = open(&secrets).await?;
+    apply_as(&Secrets { database_url: url.to_owned(), ..Secrets::default() }).await
+}
+
+/// The same, with a password beside the URL and certification authorities of one's own.
+///
+/// # Errors
+/// As [`apply`].
+#[cfg(feature = "migrate")]
+pub async fn apply_as(secrets: &Secrets) -> Result<Vec<String>, DbError> {
+    let mut client = open(secrets).await?;
     let broken = |error: tokio_postgres::Error| DbError::Broken(reason(&error));
     let transaction = client.transaction().await.map_err(broken)?;
     transaction

@@ -16,7 +16,7 @@ pub mod tokens;
 use std::{
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -85,6 +85,8 @@ pub struct Db {
     slots: Box<[Slot]>,
     /// When, and why, the server last refused to let us in.
     denied: std::sync::Mutex<Option<(Instant, String)>>,
+    /// One connection is opened at a time: a password that is refused is not sent by each slot.
+    connecting: Mutex<()>,
 }
 
 #[derive(Debug, Default)]
@@ -100,6 +102,8 @@ struct Connection {
     opened: Instant,
     /// When the last answer came, in milliseconds after `opened`.
     used: AtomicU64,
+    /// A statement on it had no answer, or lost it: no other goes out on it.
+    doubted: AtomicBool,
 }
 
 /// Whether a statement may be sent again when its outcome is unknown.
@@ -129,7 +133,7 @@ impl Db {
     #[must_use]
     pub fn with_connections(secrets: Arc<SecretStore>, connections: usize) -> Self {
         let slots = (0..connections.max(1)).map(|_| Slot::default()).collect();
-        Self { secrets, slots, denied: std::sync::Mutex::default() }
+        Self { secrets, slots, denied: std::sync::Mutex::default(), connecting: Mutex::default() }
     }
 
     /// Sends one statement and answers its rows: one round trip. A connection that turns out to be dead is replaced
@@ -161,7 +165,7 @@ impl Db {
                     if matches!(error, DbError::Refused { .. } | DbError::Broken(_)) {
                         connection.has_answered();
                     } else {
-                        slot.give_up(&connection).await;
+                        slot.give_up(&connection);
                     }
                     let retry = match error {
                         DbError::Unavailable(_) => true,
@@ -178,7 +182,7 @@ impl Db {
                 }
                 // The server goes on with a statement whose future was dropped: the connection goes with it.
                 Err(_) => {
-                    slot.give_up(&connection).await;
+                    slot.give_up(&connection);
                     return Err(DbError::Unknown("no answer in time".into()));
                 }
             }
@@ -198,7 +202,8 @@ impl Db {
 
     /// The slot's connection, if it still answers; else a new one.
     async fn connection(&self, slot: &Slot, deadline: Deadline) -> Result<Arc<Connection>, DbError> {
-        let mut current = slot.connection.lock().await;
+        let busy = |_| DbError::Unavailable("another request is connecting".into());
+        let mut current = timeout_at(deadline.instant(), slot.connection.lock()).await.map_err(busy)?;
         let connection = match current.take() {
             Some(connection) if connection.is_alive(deadline).await => connection,
             _ => Arc::new(self.connect(deadline).await?),
@@ -210,6 +215,8 @@ impl Db {
     /// A new connection. A refused password is tried again once if the secret has been rotated meanwhile; else not for a
     /// minute, since poolers lock an address out after a few.
     async fn connect(&self, deadline: Deadline) -> Result<Connection, DbError> {
+        let busy = |_| DbError::Unavailable("another request is connecting".into());
+        let _alone = timeout_at(deadline.instant(), self.connecting.lock()).await.map_err(busy)?;
         if let Some((since, why)) = lock(&self.denied).as_ref()
             && since.elapsed() < DENIED_FOR
         {
@@ -227,14 +234,23 @@ impl Db {
         if let Err(DbError::Denied(why)) = &opened {
             *lock(&self.denied) = Some((Instant::now(), why.clone()));
         }
-        Ok(Connection { client: opened?, opened: Instant::now(), used: AtomicU64::new(0) })
+        Ok(Connection {
+            client: opened?,
+            opened: Instant::now(),
+            used: AtomicU64::new(0),
+            doubted: AtomicBool::new(false),
+        })
     }
 }
 
 impl Slot {
     /// The next statement gets another connection; this one closes once nobody waits for it.
-    async fn give_up(&self, connection: &Arc<Connection>) {
-        self.connection.lock().await.take_if(|current| Arc::ptr_eq(current, connection));
+    fn give_up(&self, connection: &Arc<Connection>) {
+        connection.doubted.store(true, Ordering::Relaxed);
+        // Whoever has the lock may be connecting: that is not waited for.
+        if let Ok(mut current) = self.connection.try_lock() {
+            current.take_if(|current| Arc::ptr_eq(current, connection));
+        }
     }
 }
 
@@ -278,6 +294,9 @@ impl Connection {
     /// Whether the connection still answers. Asked only after a pause: `is_closed` alone does not know about a
     /// connection that died while the process was frozen.
     async fn is_alive(&self, deadline: Deadline) -> bool {
+        if self.doubted.load(Ordering::Relaxed) {
+            return false;
+        }
         let unused =
             self.opened.elapsed().saturating_sub(Duration::from_millis(self.used.load(Ordering::Relaxed)));
         if unused > TRUSTED_FOR {
@@ -348,6 +367,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("credits/use_source", credits::USE_SOURCE),
     ("credits/source", credits::SOURCE),
     ("credits/drop_source", credits::DROP_SOURCE),
+    ("credits/return", credits::RETURN),
     ("tokens/valid", tokens::VALID),
     ("tokens/create", tokens::CREATE),
     ("tokens/list", tokens::LIST),

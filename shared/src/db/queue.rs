@@ -123,13 +123,22 @@ impl Db {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Takes back at most `limit` lapsed jobs: their lease, or their life, has expired.
+    /// Takes back at most `limit` lapsed jobs: their lease, or their life, has expired. Also answers whether credits come
+    /// from a source, to which refunds are to be returned.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer. Rescuing twice is safe.
-    pub async fn rescue(&self, limit: i64, deadline: Deadline) -> Result<Vec<Rescued>, DbError> {
+    pub async fn rescue(&self, limit: i64, deadline: Deadline) -> Result<(Vec<Rescued>, bool), DbError> {
         let rows = self.rows(RESCUE, &[(&limit, Type::INT8)], Again::Safe, deadline).await?;
-        rows.iter().map(|row| Ok(Rescued { job_id: row.get(0), status: status(row.get(1))? })).collect()
+        let mut has_source = false;
+        let mut rescued = Vec::with_capacity(rows.len());
+        for row in &rows {
+            match row.get::<_, Option<Uuid>>(0) {
+                Some(job_id) => rescued.push(Rescued { job_id, status: status(row.get(1))? }),
+                None => has_source = true,
+            }
+        }
+        Ok((rescued, has_source))
     }
 
     /// How much there is to do for workers that SQS wakes, of kinds whose time limit fits into `budget`; counts `limit` due

@@ -27,6 +27,7 @@ const HEADROOM: f64 = 1.2;
 const SESSION: &str = include_str!("session.sql");
 const SCHEMA: &str = include_str!("schema.sql");
 const PRIVILEGES: &str = include_str!("privileges.sql");
+const SOURCE: &str = include_str!("source.sql");
 const CREDIT_FUNCTIONS: &str = include_str!("credit_functions.sql");
 const GRANTS: &str = include_str!("grants.sql");
 const NAMED: &str = include_str!("named.sql");
@@ -184,8 +185,15 @@ pub(super) async fn schema(report: &mut Report, client: &Client) -> Result<(), F
     Ok(())
 }
 
-/// Functions and tables of the team's that move credits, in shapes that are known to break.
-pub(super) async fn credit_functions(report: &mut Report, client: &Client) -> Result<(), Failed> {
+/// The credit source, if there is one; and functions and tables of the team's that move credits, in shapes that are known
+/// to break.
+pub(super) async fn credits(report: &mut Report, client: &Client) -> Result<(), Failed> {
+    for row in rows(Stage::Credits, client, SOURCE).await? {
+        match (row.get(0), row.get::<_, String>(1)) {
+            (true, found) => report.pass(Stage::Credits, found),
+            (false, found) => report.fail(seen(Stage::Credits, found)),
+        }
+    }
     for found in texts(Stage::Credits, client, CREDIT_FUNCTIONS).await? {
         report.warn(Stage::Credits, found);
     }
@@ -205,7 +213,7 @@ pub(super) async fn grants(report: &mut Report, client: &Client) -> Result<(), F
 }
 
 /// Whether what is deployed fits: each function's environment is a client of the pooler.
-pub(super) fn deployment(report: &mut Report, deployment: &Deployment, of_database: i32) {
+pub(super) fn deployment(report: &mut Report, deployment: &Deployment, pooled: bool, of_database: i32) {
     if let Some(pinned) = deployment.pinned.filter(|pinned| *pinned > 0) {
         report.fail(seen(Stage::Session, format!("{pinned} connections of RDS Proxy are pinned")));
     } else if report.endpoint == "RDS Proxy" && deployment.pinned.is_none() {
@@ -213,14 +221,19 @@ pub(super) fn deployment(report: &mut Report, deployment: &Deployment, of_databa
         report.pass(Stage::Session, format!("not known from here: the metric {metric}; --pinned tells it"));
     }
     let Some(clients) = deployment.clients else { return };
-    let limit = match (deployment.max_clients, report.endpoint.contains("transaction mode")) {
-        (Some(limit), _) => limit,
+    if clients == u32::MAX {
+        report.warn(Stage::Pool, "too many, perhaps: a function has no reserved concurrency");
+        return;
+    }
+    let limit = match (deployment.max_clients, pooled) {
+        (Some(limit), true) => limit,
         (None, true) => {
             report
                 .pass(Stage::Pool, "how many clients the pooler takes is not known: --max-clients tells it");
             return;
         }
-        (None, false) => of_database.unsigned_abs(),
+        // Each is a connection of the database, whatever the pooler before it takes.
+        (limit, false) => limit.unwrap_or(u32::MAX).min(of_database.unsigned_abs()),
     };
     let found = format!("{clients} connections at once, of at most {limit}");
     match f64::from(clients) * HEADROOM > f64::from(limit) {

@@ -1,37 +1,52 @@
 -- grants: who has more than is meant; no row when all is well. The rules are Supabase's advisors' (0011 search_path, 0013
 -- row security, 0024 policies that are always true, 0028 and 0029 SECURITY DEFINER for everybody), for our schemas.
-WITH everybody AS (
+WITH who AS (
     SELECT 0::oid AS oid, 'PUBLIC' AS name
-    UNION ALL SELECT r.oid, r.rolname FROM pg_catalog.pg_roles r WHERE r.rolname IN ('anon', 'authenticated')
+    UNION ALL SELECT r.oid, r.rolname FROM pg_catalog.pg_roles r
+    WHERE r.rolname IN ('anon', 'authenticated', 'service_role', 'punchcard_app')
+), everybody AS (
+    SELECT w.* FROM who w WHERE w.name IN ('PUBLIC', 'anon', 'authenticated')
 ), own AS (
     SELECT n.oid, n.nspname AS name, n.nspacl, n.nspowner FROM pg_catalog.pg_namespace n
     WHERE n.nspname IN ('punchcard', 'punchcard_api')
 )
-SELECT format('schema %s: %s may %s', o.name, e.name, a.privilege_type)
-FROM own o, aclexplode(coalesce(o.nspacl, acldefault('n', o.nspowner))) a JOIN everybody e ON e.oid = a.grantee
-WHERE NOT (o.name = 'punchcard_api' AND e.name = 'authenticated' AND a.privilege_type = 'USAGE')
+SELECT format('schema %s: %s may %s', o.name, w.name, a.privilege_type)
+FROM own o, aclexplode(coalesce(o.nspacl, acldefault('n', o.nspowner))) a JOIN who w ON w.oid = a.grantee
+WHERE NOT (a.privilege_type = 'USAGE' AND (o.name, w.name) IN
+           (('punchcard_api', 'authenticated'), ('punchcard', 'service_role'), ('punchcard', 'punchcard_app')))
 UNION ALL
-SELECT format('%s.%s: %s may %s', o.name, c.relname, e.name, a.privilege_type)
+SELECT format('%s.%s: %s may %s', o.name, c.relname, w.name, a.privilege_type)
 FROM own o
 JOIN pg_catalog.pg_class c ON c.relnamespace = o.oid
 JOIN LATERAL aclexplode(c.relacl) a ON true
-JOIN everybody e ON e.oid = a.grantee
-WHERE NOT (o.name = 'punchcard_api' AND e.name = 'authenticated' AND a.privilege_type = 'SELECT')
+JOIN who w ON w.oid = a.grantee
+WHERE NOT (a.privilege_type = 'SELECT' AND (o.name, w.name) IN
+           (('punchcard_api', 'authenticated'), ('punchcard', 'punchcard_app')))
 UNION ALL
-SELECT format('%s.%s.%s: %s may %s', o.name, c.relname, t.attname, e.name, a.privilege_type)
+SELECT format('%s.%s.%s: %s may %s', o.name, c.relname, t.attname, w.name, a.privilege_type)
 FROM own o
 JOIN pg_catalog.pg_class c ON c.relnamespace = o.oid
 JOIN pg_catalog.pg_attribute t ON t.attrelid = c.oid AND t.attacl IS NOT NULL
 JOIN LATERAL aclexplode(t.attacl) a ON true
-JOIN everybody e ON e.oid = a.grantee
-WHERE NOT (e.name = 'authenticated' AND a.privilege_type = 'SELECT'
+JOIN who w ON w.oid = a.grantee
+WHERE NOT (w.name = 'authenticated' AND a.privilege_type = 'SELECT'
            AND c.relname IN ('jobs', 'queue', 'outcomes', 'accounts'))
 UNION ALL
-SELECT format('%s: %s may EXECUTE', p.oid::regprocedure, e.name)
+SELECT format('%s: %s may EXECUTE', p.oid::regprocedure, w.name)
 FROM own o
 JOIN pg_catalog.pg_proc p ON p.pronamespace = o.oid
 JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a ON true
-JOIN everybody e ON e.oid = a.grantee
+JOIN who w ON w.oid = a.grantee
+WHERE NOT (w.name = 'punchcard_app' AND p.proname IN
+           ('enqueue', 'enqueue_batch', 'grant_credits', 'balance', 'claim', 'settle', 'rescue', 'return_credits',
+            'source_health'))
+  AND NOT (w.name = 'service_role' AND p.proname IN
+           ('enqueue', 'enqueue_batch', 'grant_credits', 'increment_user_credits'))
+UNION ALL
+SELECT format('the role %s: is a member of %s', r.rolname, m.rolname)
+FROM pg_catalog.pg_roles r, pg_catalog.pg_roles m
+WHERE r.rolname IN ('anon', 'authenticated', 'service_role') AND m.rolname = 'punchcard_app'
+  AND pg_has_role(r.oid, m.oid, 'MEMBER') AND NOT r.rolsuper
 UNION ALL
 SELECT format('punchcard.%s: row security is not enabled and forced', c.relname)
 FROM pg_catalog.pg_class c
@@ -59,7 +74,7 @@ JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a ON tr
 JOIN everybody e ON e.oid = a.grantee
 WHERE p.prosecdef AND p.prosrc ~* '\mpunchcard\.' AND p.pronamespace NOT IN (SELECT o.oid FROM own o)
 UNION ALL
-SELECT format('role %s: may %s', r.rolname, more.what)
+SELECT format('the role %s: may %s', r.rolname, more.what)
 FROM pg_catalog.pg_roles r, LATERAL (VALUES
     (r.rolsuper, 'do everything: a superuser'),
     (r.rolbypassrls, 'pass by row security'),
@@ -70,7 +85,7 @@ FROM pg_catalog.pg_roles r, LATERAL (VALUES
                AND pg_has_role(r.oid, c.relowner, 'USAGE')), 'act as the owner')) AS more (seen, what)
 WHERE r.rolname = 'punchcard_app' AND more.seen
 UNION ALL
-SELECT format('role %s: has no statement_timeout', r.rolname)
+SELECT format('the role %s: has no statement_timeout', r.rolname)
 FROM pg_catalog.pg_roles r
 WHERE r.rolname = 'punchcard_app' AND r.rolcanlogin AND NOT EXISTS (
     SELECT FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) c

@@ -13,7 +13,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use tokio::time::timeout;
+use rustls::ClientConfig;
+use tokio::time::{timeout, timeout_at};
 use tokio_postgres::Client;
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
         connection_string::ConnectionString,
         diagnosis::Stage,
     },
+    domain::Deadline,
     secrets::Secrets,
 };
 
@@ -45,19 +47,21 @@ pub struct Deployment {
     pub pinned: Option<u32>,
 }
 
-/// A sum such as `100+2+20`, as a template can write it.
+/// A sum such as `100+2+20`, as a template can write it. A 0 in it reserves nothing, and so bounds nothing: then the sum
+/// is [`u32::MAX`].
 ///
 /// # Errors
 /// One line, if it is none.
 pub fn sum(text: &str) -> Result<u32, String> {
     let parts = text.split('+').map(|part| part.trim().parse::<u32>());
+    let parts = parts.map(|part| part.map(|part| if part == 0 { u32::MAX } else { part }));
     let sum = parts.reduce(|sum, part| Ok(sum?.saturating_add(part?)));
     sum.and_then(Result::ok).ok_or_else(|| format!("{text} is no sum of whole numbers, such as 100+2+20"))
 }
 
-/// Walks as far as the way goes; `grants` also looks who may what.
-pub async fn examine(secrets: &Secrets, deployment: &Deployment, grants: bool) -> Report {
-    examine_in(&System, secrets, deployment, grants).await
+/// Walks as far as the way goes, and time; `grants` also looks who may what.
+pub async fn examine(secrets: &Secrets, deployment: &Deployment, grants: bool, deadline: Deadline) -> Report {
+    examine_in(&System, secrets, deployment, grants, deadline).await
 }
 
 async fn examine_in(
@@ -65,9 +69,12 @@ async fn examine_in(
     secrets: &Secrets,
     deployment: &Deployment,
     grants: bool,
+    deadline: Deadline,
 ) -> Report {
     let mut report = Report { endpoint: "unknown", steps: Vec::new() };
-    if let Err(failed) = walk(&mut report, network, secrets, deployment, grants).await {
+    let walk = walk(&mut report, network, secrets, deployment, grants);
+    let ended = timeout_at(deadline.instant(), walk).await;
+    if let Err(failed) = ended.unwrap_or_else(|_| Err(report.out_of_time())) {
         report.fail(failed);
     }
     report
@@ -92,7 +99,9 @@ async fn walk(
         let (address, took) = reach(network, &addresses).await?;
         report.pass(Stage::Tcp, format!("{address} answers after {} ms", took.as_millis()));
         if string.is_encrypted() {
-            encryption(report, &string, secrets, address).await?;
+            let tls = connect::tls(&string, secrets.pg_ca_pem.as_deref());
+            let tls = tls.map_err(|error| seen(Stage::Url, error.to_string()))?;
+            encryption(report, &string, tls, address).await?;
         }
     }
     if !string.is_encrypted() {
@@ -108,8 +117,8 @@ async fn walk(
     let of_database = checks::session(report, &client).await?;
     checks::statements(report, secrets, &other, pooled).await?;
     checks::schema(report, &client).await?;
-    checks::credit_functions(report, &client).await?;
-    checks::deployment(report, deployment, of_database);
+    checks::credits(report, &client).await?;
+    checks::deployment(report, deployment, pooled, of_database);
     if grants {
         checks::grants(report, &client).await?;
     }
@@ -150,44 +159,44 @@ fn describe(string: &ConnectionString) -> String {
 
 async fn resolve(network: &impl Network, string: &ConnectionString) -> Result<Vec<SocketAddr>, Failed> {
     let host = string.host();
-    // A resolver that asks for IPv4 alone finds nothing of a direct host of Supabase, though it is there.
-    let hint = if endpoint(&host, string.port()) == "Supabase, direct" {
-        " (direct hosts of Supabase have only IPv6)"
-    } else {
-        ""
-    };
     let addresses = timeout(BUDGET, network.resolve(&host, string.port())).await;
-    let addresses = addresses
-        .map_err(|_| seen(Stage::Dns, format!("{host}: no answer in time")))?
-        .map_err(|error| seen(Stage::Dns, format!("{host}: {error}{hint}")))?;
-    match addresses.is_empty() {
-        true => Err(seen(Stage::Dns, format!("{host} has no address{hint}"))),
-        false => Ok(addresses),
-    }
+    let addresses = addresses.map_err(|_| seen(Stage::Dns, format!("{host}: no answer in time")))?;
+    let why = match addresses {
+        Ok(addresses) if !addresses.is_empty() => return Ok(addresses),
+        Ok(_) => "No address".into(),
+        Err(error) => error.to_string(),
+    };
+    // The name is there, but has nothing for a resolver that asks for IPv4 alone.
+    let hint = match endpoint(&host, string.port()) {
+        "Supabase, direct" if why.contains("No address") => " (direct hosts of Supabase have only IPv6)",
+        _ => "",
+    };
+    Err(seen(Stage::Dns, format!("{host}: {why}{hint}")))
 }
 
 async fn reach(network: &impl Network, addresses: &[SocketAddr]) -> Result<(SocketAddr, Duration), Failed> {
-    let mut last = String::new();
+    let mut errors = Vec::new();
     for address in addresses {
         let begin = Instant::now();
         match timeout(BUDGET, network.reach(*address)).await {
             Ok(Ok(())) => return Ok((*address, begin.elapsed())),
-            Ok(Err(error)) => last = format!("{address}: {error}"),
-            Err(_) => last = format!("{address}: no answer in time"),
+            Ok(Err(error)) => errors.push(format!("{address}: {error}")),
+            Err(_) => errors.push(format!("{address}: no answer in time")),
         }
     }
     let only_ipv6 =
         addresses.iter().all(|address| matches!(address.ip(), IpAddr::V6(ip) if !ip.is_loopback()));
-    Err(seen(Stage::Tcp, if only_ipv6 { format!("{last} (unreachable; it has IPv6 only)") } else { last }))
+    let hint = if only_ipv6 { " (it has only IPv6)" } else { "" };
+    Err(seen(Stage::Tcp, format!("{}{hint}", errors.join("; "))))
 }
 
 async fn encryption(
     report: &mut Report,
     string: &ConnectionString,
-    secrets: &Secrets,
+    tls: ClientConfig,
     address: SocketAddr,
 ) -> Result<(), Failed> {
-    let shown = timeout(BUDGET, network::certificate(string, secrets.pg_ca_pem.as_deref(), address)).await;
+    let shown = timeout(BUDGET, network::certificate(&string.host(), tls, address)).await;
     let shown = shown.map_err(|_| seen(Stage::Startup, "no answer in time"))?;
     match shown.map_err(|error| seen(Stage::Tls, error.to_string()))? {
         Some(certificate) => {

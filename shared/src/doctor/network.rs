@@ -7,15 +7,13 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, pki_types::ServerName};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
 };
 use tokio_rustls::TlsConnector;
 use x509_cert::{Certificate as X509, der::Decode};
-
-use crate::db::{connect, connection_string::ConnectionString};
 
 /// What an SSLRequest is (PostgreSQL's protocol, "SSL Session Encryption").
 const SSL_REQUEST: [u8; 8] = [0, 0, 0, 8, 0x04, 0xd2, 0x16, 0x2f];
@@ -51,11 +49,10 @@ pub(super) struct Certificate {
 /// Agrees on TLS as the driver does, and reads the certificate that was verified. `None` where the server's answer is
 /// for the driver to read, or the certificate cannot be.
 pub(super) async fn certificate(
-    string: &ConnectionString,
-    more: Option<&str>,
+    host: &str,
+    tls: ClientConfig,
     address: SocketAddr,
 ) -> io::Result<Option<Certificate>> {
-    let tls = connect::tls(string, more).map_err(io::Error::other)?;
     let mut stream = TcpStream::connect(address).await?;
     stream.write_all(&SSL_REQUEST).await?;
     match stream.read_u8().await? {
@@ -63,7 +60,7 @@ pub(super) async fn certificate(
         b'N' => return Err(io::Error::other("server does not support TLS")),
         _ => return Ok(None),
     }
-    let name = ServerName::try_from(string.host()).map_err(io::Error::other)?;
+    let name = ServerName::try_from(host.to_owned()).map_err(io::Error::other)?;
     let stream = TlsConnector::from(Arc::new(tls)).connect(name, stream).await?;
     let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     Ok(shown.and_then(|der| X509::from_der(der).ok()).map(|x509| {

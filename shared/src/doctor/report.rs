@@ -71,6 +71,11 @@ impl Report {
         self.steps.push(Step { stage, ok: true, found, diagnosis });
     }
 
+    /// That there was no time for more, at the stage that was come to.
+    pub(super) fn out_of_time(&self) -> Failed {
+        seen(self.steps.last().map_or(Stage::Url, |step| step.stage), "no answer before the time was up")
+    }
+
     pub(super) fn fail(&mut self, (stage, found, diagnosis): Failed) {
         self.steps.push(Step { stage, ok: false, found, diagnosis });
     }

@@ -34,7 +34,9 @@ const NODATA: &str = "failed to lookup address information: No address associate
 async fn names_and_routes_are_diagnosed() {
     let v6: &[&str] = &["2600:1f18::1"];
     let v4: &[&str] = &["3.65.151.229"];
+    const BOTH: &[&str] = &["3.65.151.229", "2600:1f18::1"];
     let cases = [
+        (4, DIRECT, Err(NXDOMAIN), None, "unknown_host", Stage::Dns),
         (4, "postgres://u:p@db.example.org/d", Err(NXDOMAIN), None, "unknown_host", Stage::Dns),
         (4, DIRECT, Err(NODATA), None, "ipv6_only", Stage::Dns),
         (4, DIRECT, Ok(&[] as &[&str]), None, "ipv6_only", Stage::Dns),
@@ -43,11 +45,20 @@ async fn names_and_routes_are_diagnosed() {
         (5, DIRECT, Ok(v6), None, "ipv6_only", Stage::Tcp),
         (6, DIRECT, Ok(v4), Some(io::ErrorKind::ConnectionRefused), "connection_refused", Stage::Tcp),
         (7, "postgres://u:p@db.example.org/d", Ok(v4), None, "no_route", Stage::Tcp),
+        (
+            7,
+            "postgres://u:p@db.example.org/d",
+            Ok(BOTH),
+            Some(io::ErrorKind::NetworkUnreachable),
+            "no_route",
+            Stage::Tcp,
+        ),
     ];
     for (row, url, addresses, route, code, stage) in cases {
         let secrets = Secrets { database_url: url.to_owned(), ..Secrets::default() };
+        let later = Deadline::after(Duration::from_secs(60));
         let network = Made { addresses, route };
-        let report = examine_in(&network, &secrets, &Deployment::default(), false).await;
+        let report = examine_in(&network, &secrets, &Deployment::default(), false, later).await;
         let last = report.steps.last().expect("a step");
         let diagnosis = last.diagnosis.expect("a diagnosis");
         assert_eq!((diagnosis.code, last.stage), (code, stage), "row {row}: {last:?}");
@@ -57,7 +68,7 @@ async fn names_and_routes_are_diagnosed() {
 
 fn examined(endpoint: &'static str, deployment: Deployment) -> Report {
     let mut report = Report { endpoint, steps: Vec::new() };
-    checks::deployment(&mut report, &deployment, 57);
+    checks::deployment(&mut report, &deployment, endpoint.contains("transaction mode"), 57);
     report
 }
 
@@ -79,6 +90,21 @@ fn what_is_deployed_must_fit_with_a_fifth_to_spare() {
     assert_eq!((fits(transaction, 166, Some(200)), fits(transaction, 167, Some(200))), (0, 16));
     assert_eq!(fits(transaction, 5_000, None), 0, "not known, and said");
     assert_eq!((fits("Supabase, direct", 47, None), fits("Supabase, direct", 48, None)), (0, 16));
+    assert_eq!(fits("Supabase, direct", 102, Some(200)), 16, "no pooler makes more of its connections");
+    assert_eq!((sum("100+2+20"), sum("0+2")), (Ok(122), Ok(u32::MAX)));
+    assert!(sum("100+x").is_err() && sum("").is_err());
+    let unbounded = examined(transaction, Deployment { clients: Some(u32::MAX), ..Deployment::default() });
+    assert!(unbounded.exit_code() == 0 && unbounded.steps[0].diagnosis.is_some(), "{unbounded:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_diagnosis_ends_with_the_invocation() {
+    let secrets = Secrets { database_url: DIRECT.to_owned(), ..Secrets::default() };
+    let network = Made { addresses: Ok(&["3.65.151.229"; 9]), route: None };
+    let soon = Deadline::after(Duration::from_secs(12));
+    let report = examine_in(&network, &secrets, &Deployment::default(), false, soon).await;
+    assert!(report.steps.last().is_some_and(|step| step.found.contains("time was up")), "{report:?}");
+    assert_ne!(report.exit_code(), 0);
 }
 
 #[test]

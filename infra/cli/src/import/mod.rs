@@ -61,10 +61,9 @@ pub(crate) struct Options {
 }
 
 /// Imports what can be, and says what it did.
-pub(crate) async fn import(url: &str, options: &Options) -> Result<(), Failure> {
+pub(crate) async fn import(secrets: &Secrets, options: &Options) -> Result<(), Failure> {
     let words = Words::new(options.status.as_deref(), &options.taken_status)?;
-    let secrets = Secrets { database_url: url.to_owned(), ..Secrets::default() };
-    let mut client = connect::client(&secrets).await?;
+    let mut client = connect::client(secrets).await?;
     rows(&client, include_str!("session.sql")).await?;
     lock(&client).await?;
 

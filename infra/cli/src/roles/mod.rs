@@ -25,8 +25,8 @@ const ROLES: [(&str, &str); 2] =
 ///
 /// # Errors
 /// What the server says, in one line.
-pub(crate) async fn create(url: &str, rotate: Option<&str>) -> Result<Vec<String>, Failure> {
-    let client = connect::client(&Secrets { database_url: url.to_owned(), ..Secrets::default() }).await?;
+pub(crate) async fn create(secrets: &Secrets, rotate: Option<&str>) -> Result<Vec<String>, Failure> {
+    let client = connect::client(secrets).await?;
     client.batch_execute(CREATE).await.map_err(|error| reason(&error))?;
     let known = client.query_typed(KNOWN, &[]).await.map_err(|error| reason(&error))?;
     let known: Vec<String> = known.iter().map(|row| row.get(0)).collect();
@@ -38,7 +38,7 @@ pub(crate) async fn create(url: &str, rotate: Option<&str>) -> Result<Vec<String
         }
         let password = crate::random_hex()?;
         let_in(&client, role, &password).await?;
-        lines.push(format!("{role}, {purpose}: {}", url_of(url, role, &password)?));
+        lines.push(format!("{role}, {purpose}: {}", url_of(&secrets.database_url, role, &password)?));
     }
     Ok(lines)
 }

@@ -1,4 +1,5 @@
--- source: where credits come from, if not from grants, and how many wait to be returned there.
-SELECT s.balances, s.account_column, s.balance_column, s.mover,
-       (SELECT coalesce(sum(a.available), 0)::bigint FROM punchcard.accounts a) AS waiting
-FROM punchcard.credit_source s
+-- source: where credits come from, if not from grants; how many wait to be returned there, and how many are held.
+SELECT s.balances, s.account_column, s.balance_column, s.mover, coalesce(sum(a.available), 0)::bigint,
+       coalesce(sum(a.held), 0)::bigint
+FROM punchcard.credit_source s LEFT JOIN punchcard.accounts a ON true
+GROUP BY s.balances, s.account_column, s.balance_column, s.mover
