@@ -16,9 +16,9 @@ use crate::support::{
     wire::{Mode, Wire},
 };
 
-/// The time-out of the API here, and of the workers.
+/// The time-out of the API here, and of the workers: they take on jobs of 5 s, also on a busy machine.
 const API_TIMEOUT: Duration = Duration::from_secs(6);
-const WORKER_TIMEOUT: Duration = Duration::from_secs(8);
+const WORKER_TIMEOUT: Duration = Duration::from_secs(12);
 /// A pause with which nothing comes through in time, and one with which everything does.
 const TOO_SLOW: Mode = Mode::Drip(Duration::from_millis(100));
 const SLOW: Mode = Mode::Drip(Duration::from_millis(1));
@@ -81,7 +81,10 @@ async fn every_route_answers_within_its_budget_and_recovers() {
     assert_eq!(requests(Uuid::nil(), Uuid::nil(), "").len(), routes, "each route stands in this test");
     let bench = Bench::new().await;
     let service = bench.service_token("granter", &["grant"]).await;
-    join_all(CASES.iter().map(|case| peer(&bench, &service, *case))).await;
+    // Not all at once: each has eight environments, and budgets of a few seconds.
+    for cases in CASES.chunks(6) {
+        join_all(cases.iter().map(|case| peer(&bench, &service, *case))).await;
+    }
     bench.assert_audit_is_clean().await;
 }
 
@@ -98,7 +101,9 @@ async fn peer(bench: &Bench, service: &str, case: (Before, Mode, Then)) {
     let apis: Vec<Function> = requests.iter().map(|_| function()).collect();
     if before != Before::Nothing {
         let health = join_all(apis.iter().map(|api| api.invoke(&requests[0]))).await;
-        assert!(health.into_iter().all(|answer| answer.unwrap()["statusCode"] == 200));
+        for (answer, api) in health.into_iter().zip(&apis) {
+            assert_eq!(answer.unwrap()["statusCode"], 200, "{case:?}, before: {}", api.logs().await);
+        }
     }
     if before == Before::Idle {
         tokio::time::sleep(Duration::from_millis(10_500)).await;
@@ -237,11 +242,12 @@ async fn jobs_in_flight_when_the_peer_falls_silent_are_neither_lost_nor_charged_
         worker.invoke(event).await.unwrap();
         bench.enqueue(account, "lasting", JOBS).await;
         let running = worker.start_invoke(event);
-        let begin = Instant::now();
-        while target.requests().len() < JOBS {
-            assert!(begin.elapsed() < WORKER_TIMEOUT, "{case:?}: {} jobs began", target.requests().len());
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        let all_in_flight = async {
+            while target.requests().len() < JOBS {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::time::timeout(WORKER_TIMEOUT, all_in_flight).await.expect("all are in flight");
         wire.set(mode);
         ended(&case, running.wait().await);
         wire.set(Mode::Through);

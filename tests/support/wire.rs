@@ -218,8 +218,8 @@ async fn count(
     if !state.carries_request(born).await {
         return swallow(&mut from).await;
     }
-    to.write_u32(length).await?;
-    to.write_all(&startup).await?;
+    // In one piece: PgBouncer takes no start-up packet in parts.
+    to.write_all(&[&length.to_be_bytes()[..], &startup].concat()).await?;
     loop {
         let kind = from.read_u8().await?;
         let length = from.read_u32().await?;
