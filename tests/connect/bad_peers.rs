@@ -46,6 +46,7 @@ const CASES: &[(Before, Mode, Then)] = &[
     (Before::JustUsed, Mode::BlackHole, Then::Unavailable),
     (Before::JustUsed, Mode::Mute, Then::Unavailable),
     (Before::JustUsed, Mode::HalfOpen, Then::Unavailable),
+    (Before::JustUsed, Mode::HalfSent, Then::Unavailable),
     (Before::JustUsed, Mode::Jam, Then::Unavailable),
     (Before::JustUsed, TOO_SLOW, Then::Unavailable),
     (Before::JustUsed, SLOW, Then::Done),
@@ -207,7 +208,7 @@ async fn a_tick_and_a_batch_end_within_their_budget_and_recover() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn jobs_in_flight_when_the_peer_falls_silent_are_neither_lost_nor_charged_twice() {
-    let modes = [Mode::BlackHole, Mode::HalfOpen, Mode::Mute, Mode::Jam, TOO_SLOW, SLOW];
+    let modes = [Mode::BlackHole, Mode::HalfOpen, Mode::Mute, Mode::HalfSent, Mode::Jam, TOO_SLOW, SLOW];
     join_all(modes.into_iter().flat_map(|mode| [(mode, 0), (mode, 1)]).map(|case| async move {
         const JOBS: usize = 20;
         let (mode, which) = case;

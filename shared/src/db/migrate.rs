@@ -65,7 +65,7 @@ pub fn as_one_file(after: Option<&str>) -> Result<String, String> {
 #[cfg(feature = "migrate")]
 pub async fn apply(url: &str) -> Result<Vec<String>, DbError> {
     let secrets = Secrets { database_url: url.to_owned(), ..Secrets::default() };
-    let mut client = open(&secrets).await?;
+    let (mut client, _socket) = open(&secrets).await?;
     let broken = |error: tokio_postgres::Error| DbError::Broken(reason(&error));
     let transaction = client.transaction().await.map_err(broken)?;
     transaction
