@@ -221,7 +221,7 @@ async fn count(
     if !state.carries_request(born, 0).await {
         return swallow(&mut from).await;
     }
-    // In one piece: PgBouncer takes it for broken otherwise.
+    // Each in one piece: until a client is let in, PgBouncer takes it for broken otherwise.
     to.write_all(&[length.to_be_bytes().as_slice(), &startup].concat()).await?;
     loop {
         let kind = from.read_u8().await?;
@@ -242,8 +242,6 @@ async fn count(
         if !state.carries_request(born, kind).await {
             return swallow(&mut from).await;
         }
-        to.write_u8(kind).await?;
-        to.write_u32(length).await?;
-        to.write_all(&body).await?;
+        to.write_all(&[&[kind], length.to_be_bytes().as_slice(), &body].concat()).await?;
     }
 }
