@@ -39,6 +39,8 @@ pub enum Mode {
     HalfOpen,
     /// Requests arrive, and answers are swallowed.
     Mute,
+    /// Statements arrive without their end: they are done, and neither committed nor answered.
+    HalfSent,
     /// Nothing moves; all of it arrives once this is over.
     Jam,
     /// Answers come byte by byte, with this pause before each.
@@ -139,9 +141,10 @@ impl State {
     }
 
     /// Whether a request gets through on a connection from the time of that many modes.
-    async fn carries_request(&self, born: usize) -> bool {
+    async fn carries_request(&self, born: usize, kind: u8) -> bool {
         match self.mode().await {
             (Mode::BlackHole, _) => false,
+            (Mode::HalfSent, _) => kind != b'S',
             (Mode::HalfOpen, since) => born >= since,
             _ => true,
         }
@@ -215,11 +218,11 @@ async fn count(
     let length = from.read_u32().await?;
     let mut startup = vec![0; length as usize - 4];
     from.read_exact(&mut startup).await?;
-    if !state.carries_request(born).await {
+    if !state.carries_request(born, 0).await {
         return swallow(&mut from).await;
     }
-    // In one piece: PgBouncer takes no start-up packet in parts.
-    to.write_all(&[&length.to_be_bytes()[..], &startup].concat()).await?;
+    // Each in one piece: until a client is let in, PgBouncer takes it for broken otherwise.
+    to.write_all(&[length.to_be_bytes().as_slice(), &startup].concat()).await?;
     loop {
         let kind = from.read_u8().await?;
         let length = from.read_u32().await?;
@@ -236,11 +239,9 @@ async fn count(
                 fault.armed = Some(due);
             }
         }
-        if !state.carries_request(born).await {
+        if !state.carries_request(born, kind).await {
             return swallow(&mut from).await;
         }
-        to.write_u8(kind).await?;
-        to.write_u32(length).await?;
-        to.write_all(&body).await?;
+        to.write_all(&[&[kind], length.to_be_bytes().as_slice(), &body].concat()).await?;
     }
 }

@@ -4,6 +4,7 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, pem::PemObject},
 };
+use tokio::task::JoinHandle;
 use tokio_postgres::{Client, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -21,12 +22,24 @@ pub enum ConnectError {
     Driver(tokio_postgres::Error),
 }
 
+/// The socket behind a client, closed on drop. The driver would keep it until what was sent is answered: where no answer
+/// comes, a statement that arrived in part would hold its locks for as long.
+#[derive(Debug)]
+pub(crate) struct Socket(JoinHandle<()>);
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
 /// Connects as the secrets say.
 ///
 /// # Errors
 /// [`DbError::Denied`] when the server refuses user or password, and would again; else [`DbError::Unavailable`].
-pub(crate) async fn open(secrets: &Secrets) -> Result<Client, DbError> {
-    client(secrets).await.map_err(|error| match &error {
+pub(crate) async fn open(secrets: &Secrets) -> Result<(Client, Socket), DbError> {
+    let opened = start(secrets).await.map(|(client, task)| (client, Socket(task)));
+    opened.map_err(|error| match &error {
         ConnectError::Driver(driver) if is_denied(driver) => DbError::Denied(error.to_string()),
         ConnectError::Driver(_) | ConnectError::Unusable(_) => DbError::Unavailable(error.to_string()),
     })
@@ -37,17 +50,21 @@ pub(crate) async fn open(secrets: &Secrets) -> Result<Client, DbError> {
 /// # Errors
 /// [`ConnectError`].
 pub async fn client(secrets: &Secrets) -> Result<Client, ConnectError> {
+    start(secrets).await.map(|(client, _)| client)
+}
+
+async fn start(secrets: &Secrets) -> Result<(Client, JoinHandle<()>), ConnectError> {
     let password = secrets.pg_password.as_deref();
     let string = ConnectionString::parse(&secrets.database_url, password)
         .map_err(|error| ConnectError::Unusable(format!("DATABASE_URL: {error}")))?;
     let tls = MakeRustlsConnect::new(tls(&string, secrets.pg_ca_pem.as_deref())?);
     let (client, connection) = string.config.connect(tls).await.map_err(ConnectError::Driver)?;
-    tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         if let Err(error) = connection.await {
             tracing::debug!(error = %error, "database connection ended");
         }
     });
-    Ok(client)
+    Ok((client, task))
 }
 
 /// What poolers lock an address out for, if it is tried again and again: a wrong password (PostgreSQL and PgBouncer), an

@@ -73,7 +73,7 @@ pub async fn apply(url: &str) -> Result<Vec<String>, DbError> {
 /// As [`apply`].
 #[cfg(feature = "migrate")]
 pub async fn apply_as(secrets: &Secrets) -> Result<Vec<String>, DbError> {
-    let mut client = open(secrets).await?;
+    let (mut client, _socket) = open(secrets).await?;
     let broken = |error: tokio_postgres::Error| DbError::Broken(reason(&error));
     let transaction = client.transaction().await.map_err(broken)?;
     transaction

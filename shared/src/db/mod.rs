@@ -28,7 +28,7 @@ use tokio_postgres::{
     types::{ToSql, Type},
 };
 
-use connect::reason;
+use connect::{Socket, reason};
 
 use crate::{
     domain::Deadline,
@@ -99,6 +99,7 @@ struct Slot {
 #[derive(Debug)]
 struct Connection {
     client: Client,
+    _socket: Socket,
     opened: Instant,
     /// When the last answer came, in milliseconds after `opened`.
     used: AtomicU64,
@@ -234,8 +235,10 @@ impl Db {
         if let Err(DbError::Denied(why)) = &opened {
             *lock(&self.denied) = Some((Instant::now(), why.clone()));
         }
+        let (client, socket) = opened?;
         Ok(Connection {
-            client: opened?,
+            client,
+            _socket: socket,
             opened: Instant::now(),
             used: AtomicU64::new(0),
             doubted: AtomicBool::new(false),
@@ -275,7 +278,7 @@ impl Drop for Waiting<'_> {
     }
 }
 
-async fn open_within(secrets: &Secrets, deadline: Deadline) -> Result<Client, DbError> {
+async fn open_within(secrets: &Secrets, deadline: Deadline) -> Result<(Client, Socket), DbError> {
     let opened = timeout_at(deadline.instant(), connect::open(secrets)).await;
     opened.unwrap_or_else(|_| Err(DbError::Unavailable("connecting took too long".into())))
 }
