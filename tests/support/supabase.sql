@@ -6,6 +6,7 @@ $$;
 GRANT USAGE ON SCHEMA auth TO anon, authenticated, service_role, punchcard_migrator;
 GRANT USAGE ON SCHEMA public TO anon, authenticated, service_role;
 
+-- Whose it is: the owner of our schema stands here for `postgres`, who installs there and may send and make policies.
 CREATE SCHEMA realtime;
 CREATE TABLE realtime.messages (
     topic text NOT NULL, event text, payload jsonb, private boolean, id bigint GENERATED ALWAYS AS IDENTITY);
