@@ -4,7 +4,7 @@ CREATE SCHEMA IF NOT EXISTS punchcard;
 REVOKE ALL ON SCHEMA punchcard FROM PUBLIC;
 
 -- Takes back what is everybody's once it is created: functions by PostgreSQL's default, and by name what default
--- privileges give (Supabase's). Each migration ends with it; 0007_access then grants what is meant, by name.
+-- privileges give (Supabase's). Each migration ends with it; 0008_access then grants what is meant, by name.
 CREATE FUNCTION punchcard.revoke_defaults() RETURNS void
     LANGUAGE plpgsql SET search_path = '' AS $$
 DECLARE
@@ -31,10 +31,22 @@ CREATE TABLE punchcard.accounts (
     spread      smallint NOT NULL DEFAULT 1,           -- in share 0: how many shares buyers use
     available   bigint NOT NULL DEFAULT 0,             -- free to spend
     held        bigint NOT NULL DEFAULT 0,             -- set aside for unfinished jobs
+    unfinished_jobs   integer NOT NULL DEFAULT 0,      -- how many those are, free ones too,
+    unfinished_bytes  bigint NOT NULL DEFAULT 0,       -- and the bytes of their inputs: what `caps` bound
+    paced_until timestamptz,                           -- in share 0, where enqueues are capped: see `pass_caps`
     created_at  timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (id, share),
     CONSTRAINT accounts_never_negative CHECK (available >= 0 AND held >= 0)
 ) WITH (fillfactor = 50);                              -- room for HOT updates: balances change all the time
+
+-- What bounds an account beside its credits; NULL is no bound. The row of the account 00000000-… is for all that have none
+-- of their own.
+CREATE TABLE punchcard.caps (
+    account_id           uuid PRIMARY KEY,
+    unfinished_jobs      integer CHECK (unfinished_jobs >= 0),
+    unfinished_bytes     bigint CHECK (unfinished_bytes >= 0),
+    enqueues_per_minute  integer CHECK (enqueues_per_minute BETWEEN 1 AND 1000000)
+);
 
 -- What an account has, over all its shares.
 CREATE VIEW punchcard.balances WITH (security_invoker = on) AS

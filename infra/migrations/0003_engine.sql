@@ -2,20 +2,71 @@
 -- a pooler (ADR 0004); so that they do not depend on how small the tables were when they were made, the set-based
 -- ones are pinned to nested loops over indexes, and none waits for a JIT compiler.
 
--- Holds credits for a purchase: of the share that this backend uses, else of all shares dealt anew, else with what is
--- missing drawn from the team's own credits, if there is such a source (0005_credit_source).
--- Raises PT402 insufficient_credits. The caller writes the ledger entry.
+-- Lets so many jobs more pass the account's caps, or refuses: PT429 too_many_jobs, too_many_bytes, too_many_enqueues; PT422
+-- over_cap if they never could. Share 0 is locked first, so that no two buyers pass where one may.
+-- Enqueues are paced as by the generic cell rate algorithm (ITU-T I.371): a minute's worth at once, then one for each
+-- part of a minute that has passed.
+CREATE FUNCTION punchcard.pass_caps(p_account_id uuid, p_jobs integer, p_bytes bigint, p_caps punchcard.caps) RETURNS void
+    LANGUAGE plpgsql AS $$
+DECLARE
+    until timestamptz;
+    jobs bigint;
+    bytes bigint;
+    refused text;
+    cap bigint;
+    seconds integer := 60;
+BEGIN
+    IF p_jobs > 1 AND p_jobs > least(p_caps.unfinished_jobs, p_caps.enqueues_per_minute) THEN
+        RAISE EXCEPTION 'over_cap' USING ERRCODE = 'PT422', DETAIL = format(
+            'An account may have %s unfinished jobs, and enqueue %s a minute.',
+            coalesce(p_caps.unfinished_jobs::text, 'any number of'), coalesce(p_caps.enqueues_per_minute::text, 'any number'));
+    END IF;
+    INSERT INTO punchcard.accounts (id) VALUES (p_account_id) ON CONFLICT DO NOTHING;
+    SELECT greatest(a.paced_until, clock_timestamp()) + interval '1 minute' / p_caps.enqueues_per_minute * p_jobs INTO until
+    FROM punchcard.accounts a WHERE a.id = p_account_id AND a.share = 0 FOR NO KEY UPDATE;
+    SELECT sum(a.unfinished_jobs), sum(a.unfinished_bytes) INTO jobs, bytes
+    FROM punchcard.accounts a WHERE a.id = p_account_id;
+    IF jobs + p_jobs > p_caps.unfinished_jobs THEN
+        refused := 'too_many_jobs';
+        cap := p_caps.unfinished_jobs;
+    ELSIF bytes + p_bytes > p_caps.unfinished_bytes THEN
+        refused := 'too_many_bytes';
+        cap := p_caps.unfinished_bytes;
+    ELSIF until > clock_timestamp() + interval '1 minute' THEN
+        refused := 'too_many_enqueues';
+        cap := p_caps.enqueues_per_minute;
+        seconds := greatest(ceil(extract(epoch FROM until - clock_timestamp() - interval '1 minute')), 1);
+    END IF;
+    IF refused IS NOT NULL THEN
+        RAISE EXCEPTION '%', refused USING ERRCODE = 'PT429', DETAIL = json_build_object('detail',
+            CASE refused WHEN 'too_many_jobs' THEN 'The account has as many unfinished jobs as it may.'
+                         WHEN 'too_many_bytes' THEN 'The inputs of the account''s unfinished jobs have as many bytes as they may.'
+                         ELSE 'The account has enqueued as many jobs in a minute as it may.' END,
+            'cap', cap, 'retry_after', seconds)::text;
+    END IF;
+    UPDATE punchcard.accounts a SET paced_until = until WHERE a.id = p_account_id AND a.share = 0 AND until IS NOT NULL;
+END $$;
+
+-- Holds credits for so many jobs: of the share that this backend uses, else of all shares dealt anew, else with what is
+-- missing drawn from the team's own credits, if there is such a source (0006_credit_source).
+-- Raises PT402 insufficient_credits. The caller writes the ledger entries.
 CREATE FUNCTION punchcard.hold_credits(
-    p_account_id uuid, p_amount bigint, OUT share smallint, OUT available bigint, OUT held bigint)
+    p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, OUT share smallint, OUT available bigint, OUT held bigint)
     LANGUAGE plpgsql AS $$
 DECLARE
     total bigint;
     shares integer;
 BEGIN
     SELECT f.spread INTO shares FROM punchcard.accounts f WHERE f.id = p_account_id AND f.share = 0;
+    IF shares IS NULL AND p_amount = 0 THEN
+        INSERT INTO punchcard.accounts (id) VALUES (p_account_id) ON CONFLICT DO NOTHING;
+        shares := 1;
+    END IF;
     share := pg_backend_pid() % shares;
     IF shares = 1 THEN
-        UPDATE punchcard.accounts a SET available = a.available - p_amount, held = a.held + p_amount
+        UPDATE punchcard.accounts a
+        SET available = a.available - p_amount, held = a.held + p_amount,
+            unfinished_jobs = a.unfinished_jobs + p_jobs, unfinished_bytes = a.unfinished_bytes + p_bytes
         WHERE a.id = p_account_id AND a.share = 0 AND a.available >= p_amount
         RETURNING a.available, a.held INTO available, held;
         IF FOUND THEN
@@ -25,7 +76,9 @@ BEGIN
         -- An UPDATE that waited for a row and then found too little on it keeps the row's lock, out of the order in which
         -- dealing takes them: rolling it back lets go of it.
         BEGIN
-            UPDATE punchcard.accounts a SET available = a.available - p_amount, held = a.held + p_amount
+            UPDATE punchcard.accounts a
+            SET available = a.available - p_amount, held = a.held + p_amount,
+                unfinished_jobs = a.unfinished_jobs + p_jobs, unfinished_bytes = a.unfinished_bytes + p_bytes
             WHERE a.id = p_account_id AND a.share = hold_credits.share AND a.available >= p_amount
             RETURNING a.available, a.held INTO STRICT available, held;
             RETURN;
@@ -47,7 +100,9 @@ BEGIN
         RAISE EXCEPTION 'insufficient_credits' USING ERRCODE = 'PT402',
             DETAIL = json_build_object('required', p_amount, 'available', coalesce(total, 0))::text;
     END IF;
-    UPDATE punchcard.accounts a SET available = a.available - p_amount, held = a.held + p_amount
+    UPDATE punchcard.accounts a
+    SET available = a.available - p_amount, held = a.held + p_amount,
+        unfinished_jobs = a.unfinished_jobs + p_jobs, unfinished_bytes = a.unfinished_bytes + p_bytes
     WHERE a.id = p_account_id AND a.share = hold_credits.share
     RETURNING a.available, a.held INTO STRICT available, held;
 END $$;
@@ -81,13 +136,101 @@ EXCEPTION WHEN data_exception THEN
     RETURN sha256(convert_to(p_what || E'\n' || p_input::text, 'UTF8'));
 END $$;
 
+-- Whether a JSON value is a whole number within bounds.
+CREATE FUNCTION punchcard.is_whole(p_value jsonb, p_least numeric, p_most numeric) RETURNS boolean
+    LANGUAGE sql AS $$
+    SELECT CASE WHEN jsonb_typeof(p_value) = 'number'
+                THEN p_value::numeric % 1 = 0 AND p_value::numeric BETWEEN p_least AND p_most ELSE false END
+$$;
+
+-- Vets what a job asks for beside its kind's policy: an object with, as wished, `retry`, `metadata`, `tags`, `retry_of`.
+-- Answers NULL for what it does not ask for.
+CREATE FUNCTION punchcard.check_options(
+    p_options jsonb, p_account_id uuid, p_max_attempts integer,
+    OUT max_attempts smallint, OUT retry jsonb, OUT metadata jsonb, OUT tags text[], OUT retry_of uuid)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    old record;
+    known text[] := ARRAY['max_attempts', 'backoff', 'backoff_seconds', 'backoff_max_seconds', 'backoff_delays', 'jitter'];
+BEGIN
+    IF jsonb_typeof(p_options) <> 'object' OR p_options - ARRAY['retry', 'metadata', 'tags', 'retry_of'] <> '{}' THEN
+        RAISE EXCEPTION 'invalid_options' USING ERRCODE = 'PT422',
+            DETAIL = 'Options are an object with retry, metadata, tags and retry_of.';
+    END IF;
+    retry := nullif(p_options -> 'retry', 'null');
+    metadata := nullif(p_options -> 'metadata', 'null');
+    IF coalesce(p_options -> 'retry_of', 'null') <> 'null' THEN
+        retry_of := punchcard.check_retry_of((p_options ->> 'retry_of')::uuid, p_account_id);
+        -- What was within the bounds then is within those of now.
+        IF (retry ->> 'max_attempts')::integer > p_max_attempts THEN
+            retry := jsonb_set(retry, '{max_attempts}', to_jsonb(p_max_attempts));
+        END IF;
+    END IF;
+
+    IF retry IS NOT NULL THEN
+        IF jsonb_typeof(retry) <> 'object' OR retry - known <> '{}'
+            OR (retry ? 'max_attempts' AND NOT punchcard.is_whole(retry -> 'max_attempts', 1, p_max_attempts))
+            OR (retry ? 'backoff_seconds' AND NOT punchcard.is_whole(retry -> 'backoff_seconds', 1, 86400))
+            OR (retry ? 'backoff_max_seconds' AND NOT punchcard.is_whole(retry -> 'backoff_max_seconds', 1, 86400))
+            OR (retry ? 'backoff' AND retry ->> 'backoff' NOT IN ('exponential', 'linear', 'fixed'))
+            OR (retry ? 'jitter' AND NOT CASE WHEN jsonb_typeof(retry -> 'jitter') = 'number'
+                                              THEN (retry ->> 'jitter')::numeric BETWEEN 0 AND 1 ELSE false END)
+            OR (retry ? 'backoff_delays') <> (coalesce(retry ->> 'backoff', '') = 'fixed')
+            OR (retry ? 'backoff_delays' AND NOT CASE WHEN jsonb_typeof(retry -> 'backoff_delays') = 'array'
+                THEN jsonb_array_length(retry -> 'backoff_delays') BETWEEN 1 AND 25
+                    AND NOT EXISTS (SELECT FROM jsonb_array_elements(retry -> 'backoff_delays') d (delay)
+                                    WHERE NOT punchcard.is_whole(d.delay, 0, 86400)) ELSE false END)
+        THEN
+            RAISE EXCEPTION 'invalid_retry' USING ERRCODE = 'PT422', DETAIL = format(
+                'A retry has, as wished, max_attempts (1 to %s for this kind), backoff (exponential, linear, or fixed with '
+                '1 to 25 backoff_delays), backoff_seconds and backoff_max_seconds (1 to 86400) and jitter (0 to 1).',
+                p_max_attempts);
+        END IF;
+        max_attempts := retry -> 'max_attempts';
+        retry := nullif(retry - 'max_attempts', '{}');
+    END IF;
+
+    IF metadata IS NOT NULL THEN
+        IF jsonb_typeof(metadata) <> 'object'
+            OR (SELECT count(*) > 16 OR NOT bool_and(m.key ~ '^[A-Za-z0-9_.-]{1,64}$' AND jsonb_typeof(m.value) = 'string'
+                                                     AND length(m.value #>> '{}') <= 512)
+                FROM jsonb_each(CASE jsonb_typeof(metadata) WHEN 'object' THEN metadata ELSE '{}' END) m)
+        THEN
+            RAISE EXCEPTION 'invalid_metadata' USING ERRCODE = 'PT422', DETAIL =
+                'Metadata are up to 16 strings of up to 512 characters, by names of up to 64 of A-Z a-z 0-9 _ . -';
+        END IF;
+        metadata := nullif(metadata, '{}');
+    END IF;
+
+    IF coalesce(p_options -> 'tags', 'null') <> 'null' THEN
+        IF jsonb_typeof(p_options -> 'tags') = 'array' THEN
+            SELECT array_agg(DISTINCT t.tag #>> '{}') INTO tags FROM jsonb_array_elements(p_options -> 'tags') t (tag);
+        END IF;
+        IF jsonb_typeof(p_options -> 'tags') <> 'array' OR cardinality(tags) > 10
+            OR EXISTS (SELECT FROM unnest(tags) t WHERE (t ~ '^[A-Za-z0-9_.:/@+-]{1,64}$') IS NOT TRUE)
+            OR EXISTS (SELECT FROM jsonb_array_elements(p_options -> 'tags') t (tag) WHERE jsonb_typeof(t.tag) <> 'string')
+        THEN
+            RAISE EXCEPTION 'invalid_tags' USING ERRCODE = 'PT422', DETAIL =
+                'Tags are up to 10 strings of up to 64 of A-Z a-z 0-9 _ . : / @ + -';
+        END IF;
+    END IF;
+END $$;
+
+-- Enters what a caller finds their job by.
+CREATE FUNCTION punchcard.label(p_account_id uuid, p_job_id uuid, p_tags text[], p_metadata jsonb) RETURNS void
+    LANGUAGE sql AS $$
+    INSERT INTO punchcard.labels (account_id, label, job_id)
+    SELECT p_account_id, t, p_job_id FROM unnest(p_tags) t
+    UNION ALL SELECT p_account_id, m.key || '=' || m.value, p_job_id FROM jsonb_each_text(p_metadata) m
+$$;
+
 -- Buys a job: key, price, hold, ledger entry, job and its place in the queue in one call, all or nothing.
 -- Answers what the caller does not know; `replayed` when the key had bought the job before (jobs_now has it as it is
 -- now); `wake_after`, in seconds, when a wake-up is wanted for it. Refuses by raising:
---   PT402 insufficient_credits · PT422 unknown_kind, idempotency_mismatch, invalid_*
+--   PT402 insufficient_credits · PT422 unknown_kind, idempotency_mismatch, invalid_*, over_cap · PT429 too_many_*
 CREATE FUNCTION punchcard.enqueue(
     p_account_id uuid, p_kind text, p_input json DEFAULT '{}', p_key text DEFAULT NULL,
-    p_priority integer DEFAULT 0, p_run_at timestamptz DEFAULT NULL,
+    p_priority integer DEFAULT 0, p_run_at timestamptz DEFAULT NULL, p_options jsonb DEFAULT NULL,
     OUT job_id uuid, OUT price bigint, OUT max_attempts smallint, OUT run_at timestamptz, OUT created_at timestamptz,
     OUT expires_at timestamptz, OUT replayed boolean, OUT wake_after double precision)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
@@ -96,7 +239,13 @@ DECLARE
     hash bytea;
     bought punchcard.jobs;
     balance record;
-    share smallint := 0;
+    caps punchcard.caps;
+    attempts smallint;
+    retry jsonb;
+    metadata jsonb;
+    tags text[];
+    retry_of uuid;
+    bytes integer := octet_length(p_input::text);
 BEGIN
     IF p_account_id IS NULL OR p_kind IS NULL OR p_input IS NULL THEN
         RAISE EXCEPTION 'invalid_request' USING ERRCODE = 'PT422',
@@ -110,13 +259,13 @@ BEGIN
     IF run_at > created_at + interval '30 days' THEN
         RAISE EXCEPTION 'invalid_run_at' USING ERRCODE = 'PT422', DETAIL = 'A job waits for 30 days at most.';
     END IF;
-    IF octet_length(p_input::text) > 65536 OR position('\u0000' IN p_input::text) > 0 THEN
+    IF bytes > 65536 OR position('\u0000' IN p_input::text) > 0 THEN
         PERFORM punchcard.check_input(p_input);
     END IF;
 
     IF p_key IS NOT NULL THEN
-        hash := punchcard.request_hash(p_key, concat_ws(E'\n', p_kind, p_priority, extract(epoch FROM p_run_at)),
-                                       p_input);
+        hash := punchcard.request_hash(p_key, concat_ws(E'\n', p_kind, p_priority, extract(epoch FROM p_run_at),
+                                                        p_options), p_input);
         SELECT * INTO bought FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.idempotency_key = p_key;
         replayed := FOUND;
     END IF;
@@ -128,15 +277,21 @@ BEGIN
         END IF;
         job_id := punchcard.uuid_v7();
         price := offer.price;
-        max_attempts := offer.max_attempts;
+        IF p_options IS NOT NULL THEN
+            SELECT * INTO attempts, retry, metadata, tags, retry_of
+            FROM punchcard.check_options(p_options, p_account_id, offer.max_attempts);
+        END IF;
+        max_attempts := coalesce(attempts, offer.max_attempts);
         expires_at := run_at + make_interval(secs => offer.life_seconds);
         IF offer.dispatch = 'sqs' THEN
             wake_after := extract(epoch FROM run_at - created_at);
         END IF;
         -- A twin in flight with the same key is waited for here, by the unique index.
-        INSERT INTO punchcard.jobs (account_id, id, kind, price, priority, max_attempts, scheduled_at, expires_at,
-                                    idempotency_key, request_hash, input)
-        VALUES (p_account_id, job_id, p_kind, price, p_priority, max_attempts, run_at, expires_at, p_key, hash, p_input)
+        INSERT INTO punchcard.jobs (account_id, id, kind, price, metered, on_cancel, on_input_error, priority, max_attempts,
+                                    retry, scheduled_at, expires_at, idempotency_key, request_hash, retry_of, metadata, tags,
+                                    input)
+        VALUES (p_account_id, job_id, p_kind, price, offer.metered, offer.on_cancel, offer.on_input_error, p_priority,
+                max_attempts, retry, run_at, expires_at, p_key, hash, retry_of, metadata, tags, p_input)
         ON CONFLICT (account_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
         replayed := NOT FOUND;
         IF replayed THEN
@@ -160,14 +315,23 @@ BEGIN
         RETURN;
     END IF;
 
-    IF price > 0 THEN
-        balance := punchcard.hold_credits(p_account_id, price);
-        share := balance.share;
-        INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
-        VALUES (p_account_id, 'hold', price, share, balance.available, balance.held, job_id);
+    SELECT * INTO caps FROM punchcard.caps c
+    WHERE c.account_id IN (p_account_id, '00000000-0000-0000-0000-000000000000') ORDER BY c.account_id DESC LIMIT 1;
+    IF FOUND THEN
+        PERFORM punchcard.pass_caps(p_account_id, 1, bytes, caps);
     END IF;
-    INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, priority, max_attempts, run_at, expires_at)
-    VALUES (job_id, p_account_id, share, p_kind, price, p_priority, max_attempts, run_at, expires_at);
+    balance := punchcard.hold_credits(p_account_id, price, 1, bytes);
+    IF price > 0 THEN
+        INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
+        VALUES (p_account_id, 'hold', price, balance.share, balance.available, balance.held, job_id);
+    END IF;
+    INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, metered, on_cancel, on_input_error, bytes, priority,
+                                 max_attempts, max_crashes, run_at, expires_at)
+    VALUES (job_id, p_account_id, balance.share, p_kind, price, offer.metered, offer.on_cancel, offer.on_input_error, bytes,
+            p_priority, max_attempts, offer.max_crashes, run_at, expires_at);
+    IF metadata IS NOT NULL OR tags IS NOT NULL THEN
+        PERFORM punchcard.label(p_account_id, job_id, tags, metadata);
+    END IF;
 END $$;
 
 -- The batch whose key p_first carries, as it is now, if the key was used for the same.
@@ -185,7 +349,7 @@ BEGIN
 END $$;
 
 -- Buys up to 1,000 jobs of one account in one call, all or nothing: p_jobs is an array of objects with `kind` and,
--- as wished, `input`, `priority`, `run_at`. One hold for each. The key names the whole batch.
+-- as wished, `input`, `priority`, `run_at`, `retry`, `metadata`, `tags`. One hold for each. The key names the whole batch.
 -- Answers the jobs in their order. Refuses as `enqueue` does, and says which job, but for a bad input.
 CREATE FUNCTION punchcard.enqueue_batch(p_account_id uuid, p_jobs json, p_key text DEFAULT NULL)
     RETURNS TABLE (id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision)
@@ -196,8 +360,10 @@ DECLARE
     hash bytea;
     bought punchcard.jobs;
     wanted record;
+    options record;
     ids uuid[];
     balance record;
+    caps punchcard.caps;
     batch uuid;
 BEGIN
     IF p_account_id IS NULL OR p_jobs IS NULL OR json_typeof(p_jobs) <> 'array'
@@ -219,7 +385,14 @@ BEGIN
     SELECT array_agg(w.kind ORDER BY w.n) AS kinds, array_agg(coalesce(w.input, '{}') ORDER BY w.n) AS inputs,
            array_agg(coalesce(w.priority, 0) ORDER BY w.n) AS priorities,
            array_agg(greatest(w.run_at, now()) ORDER BY w.n) AS run_ats,
-           array_agg(k.price ORDER BY w.n) AS prices, array_agg(k.max_attempts ORDER BY w.n) AS attempts,
+           array_agg(k.price ORDER BY w.n) AS prices, array_agg(k.metered ORDER BY w.n) AS metered,
+           array_agg(k.on_cancel ORDER BY w.n) AS on_cancel, array_agg(k.on_input_error ORDER BY w.n) AS on_input_error,
+           array_agg(k.max_attempts ORDER BY w.n) AS attempts, array_agg(k.max_crashes ORDER BY w.n) AS crashes,
+           array_agg(CASE WHEN w.retry IS NOT NULL OR w.metadata IS NOT NULL OR w.tags IS NOT NULL
+                          THEN jsonb_build_object('retry', w.retry, 'metadata', w.metadata, 'tags', w.tags) END ORDER BY w.n)
+               AS options,
+           array_agg(octet_length(coalesce(w.input, '{}')::text) ORDER BY w.n) AS bytes,
+           sum(octet_length(coalesce(w.input, '{}')::text))::bigint AS total_bytes,
            array_agg(make_interval(secs => k.life_seconds) ORDER BY w.n) AS lives,
            array_agg(CASE k.dispatch WHEN 'sqs' THEN extract(epoch FROM greatest(w.run_at, now()) - now()) END
                      ORDER BY w.n)::double precision[] AS wakes, sum(k.price)::bigint AS total,
@@ -230,10 +403,11 @@ BEGIN
                AS invalid_input
     INTO wanted
     -- To json_to_recordset an input that is null is none; where there may be one, the jobs are read again.
-    FROM (SELECT r.kind, coalesce(r.input, r.job -> 'input') AS input, r.priority, r.run_at, r.n
-          FROM ROWS FROM (json_to_recordset(p_jobs) AS (kind text, input json, priority integer, run_at timestamptz),
+    FROM (SELECT r.kind, coalesce(r.input, r.job -> 'input') AS input, r.priority, r.run_at, r.retry, r.metadata, r.tags, r.n
+          FROM ROWS FROM (json_to_recordset(p_jobs) AS (kind text, input json, priority integer, run_at timestamptz,
+                                                        retry jsonb, metadata jsonb, tags jsonb),
                           json_array_elements(CASE WHEN position('null' IN p_jobs::text) > 0 THEN p_jobs END))
-               WITH ORDINALITY AS r (kind, input, priority, run_at, job, n)) w
+               WITH ORDINALITY AS r (kind, input, priority, run_at, retry, metadata, tags, job, n)) w
     LEFT JOIN punchcard.kinds k ON k.name = w.kind AND k.retired_at IS NULL;
     IF wanted.unknown_kind IS NOT NULL THEN
         RAISE EXCEPTION 'unknown_kind' USING ERRCODE = 'PT422',
@@ -247,16 +421,26 @@ BEGIN
     ELSIF wanted.invalid_input IS NOT NULL THEN
         PERFORM punchcard.check_input(w) FROM unnest(wanted.inputs) w;
     END IF;
+    SELECT array_agg(coalesce(o.max_attempts, w.attempts) ORDER BY w.n) AS attempts, array_agg(o.retry ORDER BY w.n) AS retries,
+           array_agg(o.metadata ORDER BY w.n) AS metadata, array_agg(to_jsonb(o.tags) ORDER BY w.n) AS tags,
+           count(*) FILTER (WHERE o.metadata IS NOT NULL OR o.tags IS NOT NULL) AS labeled
+    INTO options
+    FROM unnest(wanted.options, wanted.attempts) WITH ORDINALITY AS w (options, attempts, n)
+    LEFT JOIN LATERAL punchcard.check_options(w.options, p_account_id, w.attempts) o ON w.options IS NOT NULL;
     SELECT array_agg(v.id ORDER BY v.id) INTO ids
     FROM (SELECT punchcard.uuid_v7() AS id FROM generate_series(1, cardinality(wanted.kinds))) v;
 
     IF p_key IS NOT NULL THEN
         batch := ids[1];
         -- The first job carries the key. A twin in flight is waited for here, by the unique index.
-        INSERT INTO punchcard.jobs (account_id, id, kind, price, priority, max_attempts, scheduled_at, expires_at,
-                                    idempotency_key, request_hash, batch_id, input)
-        VALUES (p_account_id, batch, wanted.kinds[1], wanted.prices[1], wanted.priorities[1], wanted.attempts[1],
-                wanted.run_ats[1], wanted.run_ats[1] + wanted.lives[1], p_key, hash, batch, wanted.inputs[1])
+        INSERT INTO punchcard.jobs (account_id, id, kind, price, metered, on_cancel, on_input_error, priority, max_attempts,
+                                    retry, scheduled_at, expires_at, idempotency_key, request_hash, batch_id, metadata, tags,
+                                    input)
+        VALUES (p_account_id, batch, wanted.kinds[1], wanted.prices[1], wanted.metered[1], wanted.on_cancel[1],
+                wanted.on_input_error[1], wanted.priorities[1], options.attempts[1], options.retries[1], wanted.run_ats[1],
+                wanted.run_ats[1] + wanted.lives[1], p_key, hash, batch, options.metadata[1],
+                CASE WHEN options.tags[1] IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(options.tags[1])) END,
+                wanted.inputs[1])
         ON CONFLICT (account_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
         IF NOT FOUND THEN
             SELECT * INTO STRICT bought FROM punchcard.jobs j
@@ -266,26 +450,34 @@ BEGIN
         END IF;
     END IF;
 
-    IF wanted.total > 0 THEN
-        balance := punchcard.hold_credits(p_account_id, wanted.total);
-    ELSE
-        SELECT 0::smallint AS share, 0::bigint AS available, 0::bigint AS held INTO balance;
+    SELECT * INTO caps FROM punchcard.caps c
+    WHERE c.account_id IN (p_account_id, '00000000-0000-0000-0000-000000000000') ORDER BY c.account_id DESC LIMIT 1;
+    IF FOUND THEN
+        PERFORM punchcard.pass_caps(p_account_id, cardinality(ids), wanted.total_bytes, caps);
+    END IF;
+    balance := punchcard.hold_credits(p_account_id, wanted.total, cardinality(ids), wanted.total_bytes);
+    IF options.labeled > 0 THEN
+        PERFORM punchcard.label(p_account_id, l.id, ARRAY(SELECT jsonb_array_elements_text(l.tags)), l.metadata)
+        FROM unnest(ids, options.tags, options.metadata) AS l (id, tags, metadata);
     END IF;
     WITH job AS MATERIALIZED (
-        SELECT * FROM unnest(ids, wanted.kinds, wanted.inputs, wanted.priorities, wanted.run_ats, wanted.prices,
-                             wanted.attempts, wanted.lives)
-            AS w (id, kind, input, priority, run_at, price, max_attempts, life)
+        SELECT * FROM unnest(ids, wanted.kinds, wanted.inputs, wanted.bytes, wanted.priorities, wanted.run_ats, wanted.prices,
+                             wanted.metered, wanted.on_cancel, wanted.on_input_error, options.attempts, wanted.crashes,
+                             options.retries, options.metadata, options.tags, wanted.lives)
+            AS w (id, kind, input, bytes, priority, run_at, price, metered, on_cancel, on_input_error, max_attempts,
+                  max_crashes, retry, metadata, tags, life)
     ), bought AS (
-        INSERT INTO punchcard.jobs (account_id, id, kind, price, priority, max_attempts, scheduled_at, expires_at,
-                                    batch_id, input)
-        SELECT p_account_id, w.id, w.kind, w.price, w.priority, w.max_attempts, w.run_at, w.run_at + w.life, batch,
-               w.input
+        INSERT INTO punchcard.jobs (account_id, id, kind, price, metered, on_cancel, on_input_error, priority, max_attempts,
+                                    retry, scheduled_at, expires_at, batch_id, metadata, tags, input)
+        SELECT p_account_id, w.id, w.kind, w.price, w.metered, w.on_cancel, w.on_input_error, w.priority, w.max_attempts,
+               w.retry, w.run_at, w.run_at + w.life, batch, w.metadata,
+               CASE WHEN w.tags IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(w.tags)) END, w.input
         FROM job w WHERE w.id IS DISTINCT FROM batch
     ), queued AS (
-        INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, priority, max_attempts, run_at,
-                                     expires_at)
-        SELECT w.id, p_account_id, balance.share, w.kind, w.price, w.priority, w.max_attempts, w.run_at,
-               w.run_at + w.life
+        INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, metered, on_cancel, on_input_error, bytes,
+                                     priority, max_attempts, max_crashes, run_at, expires_at)
+        SELECT w.id, p_account_id, balance.share, w.kind, w.price, w.metered, w.on_cancel, w.on_input_error, w.bytes,
+               w.priority, w.max_attempts, w.max_crashes, w.run_at, w.run_at + w.life
         FROM job w
     )
     -- The account moved once; each job still gets an entry of its own, with the balances after it.
@@ -318,7 +510,8 @@ CREATE FUNCTION punchcard.claim(
         job_id uuid, lease_token bigint, account_id uuid, kind text, attempt smallint, max_attempts smallint,
         input text, url text, secret_version integer, retired boolean, timeout_seconds integer,
         backoff_seconds integer, backoff_max_seconds integer, lasts_seconds double precision, priority smallint,
-        run_at_micros bigint)
+        run_at_micros bigint, price bigint, metered boolean, backoff text, backoff_delays integer[],
+        jitter double precision, retry text, cancel_url text)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
@@ -365,27 +558,32 @@ BEGIN
         UPDATE punchcard.queue q
         SET attempt = q.attempt + 1, lease_token = q.lease_token + 1,
             lease_expires_at = least(clock_timestamp() + make_interval(secs => p_lease), q.expires_at),
-            started_at = coalesce(q.started_at, clock_timestamp())
+            started_at = coalesce(q.started_at, clock_timestamp()), run_started_at = clock_timestamp()
         WHERE q.job_id = ANY (ARRAY(SELECT d.job_id FROM due d))
         RETURNING q.*
     )
     SELECT c.job_id, c.lease_token, c.account_id, c.kind, c.attempt, c.max_attempts, j.input::text, k.url,
            k.secret_version, k.retired_at IS NOT NULL, k.timeout_seconds, k.backoff_seconds, k.backoff_max_seconds,
            extract(epoch FROM c.lease_expires_at - clock_timestamp())::double precision, c.priority,
-           (extract(epoch FROM c.run_at) * 1000000)::bigint
+           (extract(epoch FROM c.run_at) * 1000000)::bigint, c.price, c.metered, k.backoff, k.backoff_delays, k.jitter,
+           j.retry::text, k.cancel_url
     FROM claimed c
     JOIN punchcard.jobs j ON j.account_id = c.account_id AND j.id = c.job_id
     JOIN punchcard.kinds k ON k.name = c.kind;
 END $$;
 
--- Settles attempts in one statement: the job's status, the ledger entry and the balance move together.
--- A verdict is 'complete' (with output), 'retry' (after p_delays seconds), 'fail', or 'return' (never started:
--- the attempt is not counted). Each needs its lease: same token, not expired. `p_rescue` is for `rescue` alone,
--- which holds the row locks and takes back what has lapsed.
+-- Settles runs in one statement: the job's status, the ledger entries and the balance move together. Verdicts:
+--   complete  succeeded, with its output             retry   queued again after p_delays seconds
+--   fail      failed                                 snooze  the same, the attempt not counted
+--   reject    failed, and its input is to blame      crash   the same, a crash counted; failed if that was the last
+--   cancel    canceled, as was asked for             return  queued as it was: it never started
+-- A job that is to be canceled is not queued again, but canceled. What succeeds, or fails for good, does.
+-- p_used are the credits that a metered job used; NULL: all. Each verdict needs its lease: same token, not expired.
+-- p_rescue is for those that hold the row's lock: `rescue`, which takes back what has lapsed, and `cancel`.
 -- Answers the jobs it settled; whoever is missing had lost its lease, and nothing of it was written.
 CREATE FUNCTION punchcard.settle(
     p_job_ids uuid[], p_lease_tokens bigint[], p_verdicts text[], p_delays double precision[],
-    p_outputs text[], p_errors text[], p_rescue boolean DEFAULT false)
+    p_outputs text[], p_errors text[], p_used bigint[] DEFAULT NULL, p_rescue boolean DEFAULT false)
     RETURNS TABLE (job_id uuid, status text)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -396,59 +594,87 @@ BEGIN
     WITH verdict AS MATERIALIZED (
         -- Rows are locked in the order of job ids, then accounts in theirs (nested loops keep it), so that two
         -- pollers do not deadlock.
-        SELECT * FROM unnest(p_job_ids, p_lease_tokens, p_verdicts, p_delays, p_outputs, p_errors)
-            AS v (job_id, lease_token, verdict, delay, output, error)
+        SELECT * FROM unnest(p_job_ids, p_lease_tokens, p_verdicts, p_delays, p_outputs, p_errors, p_used)
+            AS v (job_id, lease_token, verdict, delay, output, error, used)
         ORDER BY v.job_id
     ), again AS (
         UPDATE punchcard.queue q
-        SET attempt = CASE v.verdict WHEN 'return' THEN q.attempt - 1 ELSE q.attempt END,
+        SET attempt = CASE v.verdict WHEN 'retry' THEN q.attempt ELSE q.attempt - 1 END,
+            crashes = CASE v.verdict WHEN 'crash' THEN q.crashes + 1 ELSE q.crashes END,
             lease_expires_at = NULL,
-            run_at = CASE v.verdict WHEN 'retry' THEN now() + make_interval(secs => v.delay) ELSE q.run_at END,
-            error = CASE v.verdict WHEN 'retry' THEN v.error::json ELSE q.error END
+            run_at = CASE v.verdict WHEN 'return' THEN q.run_at ELSE now() + make_interval(secs => v.delay) END,
+            error = CASE v.verdict WHEN 'return' THEN q.error ELSE v.error::json END,
+            progress_percent = NULL, progress_message = NULL, progress_at = NULL
         FROM verdict v
-        WHERE v.verdict IN ('retry', 'return') AND q.job_id = v.job_id AND q.lease_token = v.lease_token
+        WHERE v.verdict IN ('retry', 'snooze', 'crash', 'return') AND q.cancel_requested_at IS NULL
+          AND (v.verdict <> 'crash' OR q.crashes + 1 < q.max_crashes)
+          AND q.job_id = v.job_id AND q.lease_token = v.lease_token
           AND (p_rescue OR q.lease_expires_at > clock_timestamp())
-        RETURNING q.job_id
+        RETURNING q.job_id, q.lease_token, v.verdict, q.run_started_at, v.error,
+                  CASE v.verdict WHEN 'retry' THEN q.attempt ELSE q.attempt + 1 END AS attempt
     ), ended AS (
         DELETE FROM punchcard.queue q USING verdict v
-        WHERE v.verdict IN ('complete', 'fail') AND q.job_id = v.job_id AND q.lease_token = v.lease_token
+        WHERE (v.verdict IN ('complete', 'fail', 'reject') OR q.cancel_requested_at IS NOT NULL
+               OR (v.verdict = 'crash' AND q.crashes + 1 >= q.max_crashes))
+          AND q.job_id = v.job_id AND q.lease_token = v.lease_token
           AND (p_rescue OR q.lease_expires_at > clock_timestamp())
-        RETURNING q.job_id, q.account_id, q.share, q.price, q.attempt, q.started_at,
-                  CASE v.verdict WHEN 'complete' THEN 'succeeded' ELSE 'failed' END AS status,
+        RETURNING q.job_id, q.account_id, q.share, q.price, q.bytes, q.attempt, q.lease_token, q.started_at,
+                  CASE v.verdict WHEN 'crash' THEN q.crashes + 1 ELSE q.crashes END AS crashes,
+                  CASE WHEN q.lease_expires_at IS NOT NULL AND v.verdict <> 'return' THEN q.run_started_at END
+                      AS run_started_at,
+                  CASE WHEN v.verdict = 'complete' THEN 'succeeded'
+                       WHEN v.verdict IN ('fail', 'reject') OR q.cancel_requested_at IS NULL THEN 'failed'
+                       ELSE 'canceled' END AS status,
+                  CASE WHEN v.verdict = 'complete' OR (v.verdict = 'reject' AND q.on_input_error = 'capture')
+                           -- A running job that was canceled: one that waits in the queue is given nothing for.
+                           OR (v.verdict NOT IN ('fail', 'reject', 'return') AND q.cancel_requested_at IS NOT NULL
+                               AND q.lease_expires_at IS NOT NULL AND q.on_cancel = 'capture')
+                       THEN CASE WHEN q.metered THEN greatest(least(v.used, q.price), 0) ELSE q.price END
+                       ELSE 0 END AS captured,
                   CASE v.verdict WHEN 'complete' THEN v.output::json END AS output,
-                  CASE v.verdict WHEN 'complete' THEN q.error ELSE v.error::json END AS error
+                  CASE WHEN v.verdict IN ('complete', 'cancel', 'return') THEN q.error ELSE v.error::json END AS error
+    ), history AS (
+        INSERT INTO punchcard.attempts (job_id, number, attempt, ended, started_at, ended_at, error)
+        SELECT a.job_id, a.lease_token, a.attempt, a.verdict, a.run_started_at, clock_timestamp(), a.error::json
+        FROM again a WHERE a.verdict <> 'return' AND a.lease_token <= 1000
     ), outcome AS (
-        INSERT INTO punchcard.outcomes (job_id, account_id, status, attempt, started_at, finished_at, output, error)
-        SELECT e.job_id, e.account_id, e.status, e.attempt, e.started_at, clock_timestamp(), e.output, e.error
+        INSERT INTO punchcard.outcomes (job_id, account_id, status, captured, attempt, crashes, lease_token, started_at,
+                                        run_started_at, finished_at, output, error)
+        SELECT e.job_id, e.account_id, e.status, e.captured, e.attempt, e.crashes, e.lease_token, e.started_at,
+               e.run_started_at, clock_timestamp(), e.output, e.error
         FROM ended e
     ), moved AS (
         -- The account moves once; its jobs go along, so that nothing is joined with itself.
         UPDATE punchcard.accounts a
-        SET available = a.available + m.back, held = a.held - m.price
-        FROM (SELECT e.account_id, e.share, sum(e.price)::bigint AS price,
-                     coalesce(sum(e.price) FILTER (WHERE e.status = 'failed'), 0)::bigint AS back,
-                     array_agg(e.job_id) AS job_ids, array_agg(e.price) AS prices, array_agg(e.status) AS statuses
-              FROM ended e WHERE e.price > 0
+        SET available = a.available + m.back, held = a.held - m.price,
+            unfinished_jobs = a.unfinished_jobs - m.jobs, unfinished_bytes = a.unfinished_bytes - m.bytes
+        FROM (SELECT e.account_id, e.share, sum(e.price)::bigint AS price, sum(e.price - e.captured)::bigint AS back,
+                     count(*)::integer AS jobs, sum(e.bytes)::bigint AS bytes,
+                     array_agg(e.job_id) AS job_ids, array_agg(e.price) AS prices, array_agg(e.captured) AS captured
+              FROM ended e
               GROUP BY e.account_id, e.share ORDER BY e.account_id, e.share) m
         WHERE a.id = m.account_id AND a.share = m.share
-        RETURNING a.id, a.share, a.available, a.held, m.job_ids, m.prices, m.statuses
+        RETURNING a.id, a.share, a.available, a.held, m.job_ids, m.prices, m.captured
     ), entered AS (
-        -- Each job still gets an entry of its own, with the balances after it.
+        -- Each job still gets entries of its own, one for what is captured and one for what is released, with the balances
+        -- after them.
         INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
-        SELECT a.id, CASE e.status WHEN 'failed' THEN 'release' ELSE 'capture' END::punchcard.entry_kind, e.price,
-               a.share,
-               a.available - coalesce(sum(e.price) FILTER (WHERE e.status = 'failed') OVER later, 0),
-               a.held + coalesce(sum(e.price) OVER later, 0), e.job_id
-        FROM moved a, unnest(a.job_ids, a.prices, a.statuses) WITH ORDINALITY AS e (job_id, price, status, n)
-        WINDOW later AS (PARTITION BY a.id, a.share ORDER BY e.n DESC ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
-        ORDER BY a.id, a.share, e.n
+        SELECT a.id, p.kind::punchcard.entry_kind, p.amount, a.share,
+               a.available - coalesce(sum(p.amount) FILTER (WHERE p.kind = 'release') OVER later, 0),
+               a.held + coalesce(sum(p.amount) OVER later, 0), e.job_id
+        FROM moved a, unnest(a.job_ids, a.prices, a.captured) WITH ORDINALITY AS e (job_id, price, captured, n),
+             LATERAL (VALUES (1, 'capture', e.captured), (2, 'release', e.price - e.captured)) AS p (part, kind, amount)
+        WHERE p.amount > 0
+        WINDOW later AS (PARTITION BY a.id, a.share ORDER BY e.n DESC, p.part DESC
+                         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
+        ORDER BY a.id, a.share, e.n, p.part
     )
     SELECT e.job_id, e.status FROM ended e
     UNION ALL SELECT a.job_id, 'queued' FROM again a;
 END $$;
 
--- Takes back up to p_limit jobs that have lapsed. Past its life a job fails; a job whose lease expired is queued again
--- at once (the lease was delay enough), or fails when its attempts are used up.
+-- Takes back up to p_limit jobs that have lapsed. Past its life a job fails; a job whose lease expired has crashed, and is
+-- queued again at once (the lease was delay enough); one that was to be canceled is.
 CREATE FUNCTION punchcard.rescue(p_limit bigint)
     RETURNS TABLE (job_id uuid, status text)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET enable_seqscan = off SET enable_bitmapscan = off
@@ -457,8 +683,8 @@ CREATE FUNCTION punchcard.rescue(p_limit bigint)
 BEGIN
     RETURN QUERY
     WITH lapsed AS MATERIALIZED (
-        SELECT q.job_id, q.lease_token, q.attempt,
-               q.expires_at <= now() AS expired, q.attempt >= q.max_attempts AS used_up
+        SELECT q.job_id, q.lease_token, q.attempt, q.expires_at <= now() AS expired,
+               q.cancel_requested_at IS NOT NULL AS canceled
         FROM punchcard.queue q
         WHERE coalesce(q.lease_expires_at, q.expires_at) <= now()
         ORDER BY coalesce(q.lease_expires_at, q.expires_at)
@@ -466,7 +692,7 @@ BEGIN
         FOR NO KEY UPDATE SKIP LOCKED
     ), verdict AS (
         SELECT array_agg(job_id) AS ids, array_agg(lease_token) AS tokens,
-               array_agg(CASE WHEN expired OR used_up THEN 'fail' ELSE 'retry' END) AS verdicts,
+               array_agg(CASE WHEN canceled THEN 'cancel' WHEN expired THEN 'fail' ELSE 'crash' END) AS verdicts,
                array_agg(0::double precision) AS delays, array_agg(NULL::text) AS outputs,
                array_agg(CASE WHEN expired
                    THEN json_build_object('code', 'expired', 'message', 'not finished within its life', 'attempt', attempt)
@@ -475,7 +701,7 @@ BEGIN
         FROM lapsed
     )
     SELECT s.job_id, s.status
-    FROM verdict v, punchcard.settle(v.ids, v.tokens, v.verdicts, v.delays, v.outputs, v.errors, true) s
+    FROM verdict v, punchcard.settle(v.ids, v.tokens, v.verdicts, v.delays, v.outputs, v.errors, p_rescue => true) s
     WHERE v.ids IS NOT NULL;
 END $$;
 

@@ -5,12 +5,12 @@ use lambda_runtime::{Error, LambdaEvent, run, service_fn};
 use serde_json::{Value, value::RawValue};
 use shared::{
     config::Config,
-    domain::{ErrorCode, JobError, Lease, Outcome},
+    domain::{ErrorCode, JobError, Outcome},
     telemetry,
 };
 use worker::{
     Worker,
-    jobs::{Handler, Performing},
+    jobs::{Handler, Performing, Run},
 };
 
 struct Scripted(&'static str);
@@ -20,7 +20,7 @@ impl Handler for Scripted {
         self.0
     }
 
-    fn perform<'a>(&'a self, _: &'a Lease) -> Performing<'a> {
+    fn perform<'a>(&'a self, _: &'a Run) -> Performing<'a> {
         Box::pin(async move {
             match self.0 {
                 "test.panic" => panic!("as the test wants it"),
@@ -28,7 +28,7 @@ impl Handler for Scripted {
                     error: JobError::new(ErrorCode::HandlerError, "as the test wants it"),
                     retry_after: None,
                 },
-                _ => Outcome::Done(RawValue::NULL.to_owned()),
+                _ => Outcome::done(RawValue::NULL.to_owned()),
             }
         })
     }

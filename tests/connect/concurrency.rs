@@ -4,7 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{Either, join_all, select};
 use shared::{
-    db::{Db, jobs::NewJob},
+    db::{
+        Db,
+        jobs::{JobOptions, NewJob},
+    },
     domain::Deadline,
     secrets::{SecretSource, SecretStore},
 };
@@ -32,7 +35,13 @@ async fn a_statement_that_waits_holds_up_its_own_connection_alone() {
             ))
             .await
             .unwrap();
-        let job = NewJob { kind: "qr.svg", input: &input, priority: 0, run_at: None };
+        let job = NewJob {
+            kind: "qr.svg",
+            input: &input,
+            priority: 0,
+            run_at: None,
+            options: &JobOptions::default(),
+        };
         let buyer = db.enqueue(account, job, None, soon());
         let others = async {
             tokio::time::sleep(Duration::from_millis(100)).await;

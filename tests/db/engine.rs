@@ -29,7 +29,7 @@ fn capacity(limit: usize) -> Capacity<'static> {
 }
 
 fn complete() -> Verdict {
-    Verdict::Complete(serde_json::value::to_raw_value(&json!({ "ok": true })).unwrap())
+    Verdict::Complete { output: serde_json::value::to_raw_value(&json!({ "ok": true })).unwrap(), used: None }
 }
 
 #[tokio::test(flavor = "multi_thread")]

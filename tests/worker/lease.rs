@@ -6,7 +6,7 @@ use local::scripted::{Response, ScriptedServer};
 use serde_json::json;
 use shared::{
     db::queue::{Capacity, Cursor},
-    domain::{Deadline, Verdict},
+    domain::{Deadline, Status, Verdict},
 };
 
 use crate::support::Bench;
@@ -29,7 +29,7 @@ fn capacity() -> Capacity<'static> {
 }
 
 fn complete() -> Verdict {
-    Verdict::Complete(serde_json::value::to_raw_value(&json!({ "ok": true })).unwrap())
+    Verdict::Complete { output: serde_json::value::to_raw_value(&json!({ "ok": true })).unwrap(), used: None }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -61,7 +61,10 @@ async fn a_late_worker_changes_no_row() {
     }
     assert_eq!(bench.balance(account).await, (9, 1), "the hold is untouched by all of that");
     // The leaseholder alone settles, and once.
-    assert_eq!(db.settle(&[(third.clone(), complete())], soon()).await.unwrap(), [third.job_id]);
+    assert_eq!(
+        db.settle(&[(third.clone(), complete())], soon()).await.unwrap(),
+        [(third.job_id, Status::Succeeded)]
+    );
     assert!(db.settle(&[(third, complete())], soon()).await.unwrap().is_empty());
     assert_eq!(bench.balance(account).await, (9, 0));
     bench.assert_audit_is_clean().await;

@@ -20,8 +20,12 @@ impl ApiError {
         Self { status, code: code.into(), detail: detail.into(), more: Map::new() }
     }
 
+    fn with(self, more: Map<String, Value>) -> Self {
+        Self { more, ..self }
+    }
+
     /// 400: the request cannot be read.
-    pub(crate) fn bad(code: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn bad(code: impl Into<String>, detail: impl Into<String>) -> Self {
         Self::new(400, code, detail)
     }
 
@@ -90,10 +94,13 @@ impl ApiError {
             "detail": self.detail,
             "request_id": request_id,
         });
+        let mut headers = vec![("content-type", "application/problem+json".to_owned())];
+        if let Some(seconds) = self.more.get("retry_after").and_then(Value::as_u64) {
+            headers.push(("retry-after", seconds.to_string()));
+        }
         if let Some(body) = body.as_object_mut() {
             body.extend(self.more);
         }
-        let mut headers = vec![("content-type", "application/problem+json".to_owned())];
         match self.status {
             401 => headers.push(("www-authenticate", "Bearer".into())),
             503 => headers.push(("retry-after", "5".into())),
@@ -107,9 +114,13 @@ impl From<DbError> for ApiError {
     fn from(error: DbError) -> Self {
         match error {
             DbError::Refused { status, code, detail } => {
-                // Figures come as a JSON object, and go out as members beside the text.
+                // Figures come as a JSON object, perhaps with a text, and go out as members beside it.
                 match serde_json::from_str::<Map<String, Value>>(&detail) {
-                    Ok(more) => Self { more, ..Self::new(status, code, "Not enough credits.") },
+                    Ok(mut more) => {
+                        let text = more.remove("detail");
+                        let text = text.as_ref().and_then(Value::as_str).unwrap_or("Not enough credits.");
+                        Self::new(status, code, text).with(more)
+                    }
                     Err(_) => Self::new(status, code, detail),
                 }
             }

@@ -6,7 +6,7 @@ use crate::{
     App,
     error::ApiError,
     event::{Request, Response},
-    routes,
+    routes::{self, credits, jobs, life},
 };
 
 pub(crate) async fn route(app: &App, request: Request, deadline: Deadline) -> Result<Response, ApiError> {
@@ -14,17 +14,23 @@ pub(crate) async fn route(app: &App, request: Request, deadline: Deadline) -> Re
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match (request.method.as_str(), segments.as_slice()) {
         ("GET", ["api", "health"]) => routes::health(app, deadline).await,
-        ("POST", ["api", "jobs"]) => routes::create_job(app, &request, deadline).await,
-        ("POST", ["api", "jobs:batch"]) => routes::create_batch(app, &request, deadline).await,
-        ("GET", ["api", "jobs"]) => routes::list_jobs(app, &request, deadline).await,
-        ("GET", ["api", "jobs", id]) => routes::get_job(app, &request, id, deadline).await,
-        ("GET", ["api", "credits"]) => routes::get_credits(app, &request, deadline).await,
-        ("GET", ["api", "credits", "ledger"]) => routes::list_ledger(app, &request, deadline).await,
-        ("POST", ["api", "credits", "grants"]) => routes::grant_credits(app, &request, deadline).await,
+        ("POST", ["api", "jobs"]) => jobs::create_job(app, &request, deadline).await,
+        ("POST", ["api", "jobs:batch"]) => jobs::create_batch(app, &request, deadline).await,
+        ("GET", ["api", "jobs"]) => jobs::list_jobs(app, &request, deadline).await,
+        ("GET", ["api", "jobs", id]) => jobs::get_job(app, &request, id, deadline).await,
+        ("POST", ["api", "jobs", id, "cancel"]) => life::cancel_job(app, &request, id, deadline).await,
+        ("POST", ["api", "jobs", id, "retry"]) => life::retry_job(app, &request, id, deadline).await,
+        ("GET", ["api", "jobs", id, "attempts"]) => life::list_attempts(app, &request, id, deadline).await,
+        ("POST", ["api", "kinds", kind, "redrive"]) => life::redrive(app, &request, kind, deadline).await,
+        ("GET", ["api", "credits"]) => credits::get_credits(app, &request, deadline).await,
+        ("GET", ["api", "credits", "ledger"]) => credits::list_ledger(app, &request, deadline).await,
+        ("POST", ["api", "credits", "grants"]) => credits::grant_credits(app, &request, deadline).await,
         (
             _,
             ["api", "health" | "jobs" | "jobs:batch" | "credits"]
             | ["api", "jobs", _]
+            | ["api", "jobs", _, "cancel" | "retry" | "attempts"]
+            | ["api", "kinds", _, "redrive"]
             | ["api", "credits", "ledger" | "grants"],
         ) => Err(ApiError::method_not_allowed()),
         _ => Err(ApiError::not_found()),

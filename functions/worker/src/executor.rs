@@ -1,20 +1,23 @@
 //! Runs leases, many at once, and settles what they come to in batches. No transaction is open meanwhile.
 
-use std::{collections::HashSet, panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
 use serde::Serialize;
 use shared::{
-    db::{Db, DbError},
-    domain::{Deadline, ErrorCode, JobError, Lease, Outcome, Target, Verdict},
+    db::{Db, DbError, queue::Report},
+    domain::{Deadline, ErrorCode, JobError, Lease, Outcome, Status, Target, Verdict},
 };
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 use uuid::Uuid;
 
-use crate::{MARGIN, jobs::Kinds};
+use crate::{
+    MARGIN,
+    jobs::{Kinds, Run},
+};
 
 /// How long an outcome waits for company before it is settled.
 const SETTLE_AFTER: Duration = Duration::from_millis(50);
@@ -22,6 +25,11 @@ const SETTLE_AFTER: Duration = Duration::from_millis(50);
 const TO_ANSWER: Duration = Duration::from_millis(500);
 /// How many outcomes one statement settles at most.
 const SETTLE_LIMIT: usize = 500;
+
+/// How often the jobs in flight are reported: their progress goes out, and who is canceled comes back.
+const CHECK_IN_EVERY: Duration = Duration::from_secs(2);
+/// How long a Rust handler may tidy up once its job is canceled; an HTTP call is dropped at once.
+const CANCEL_GRACE: Duration = Duration::from_secs(5);
 
 /// And how many bytes of output.
 const SETTLE_BYTES: usize = 4 * 1024 * 1024;
@@ -31,10 +39,16 @@ const SETTLE_BYTES: usize = 4 * 1024 * 1024;
 pub struct Tally {
     /// Done and captured.
     pub succeeded: usize,
-    /// To be tried again.
+    /// Erred, and to be tried again.
     pub retried: usize,
-    /// Given up and released.
+    /// To be tried again, for no fault of their own.
+    pub snoozed: usize,
+    /// Out of time, and to be tried again.
+    pub crashed: usize,
+    /// Given up.
     pub failed: usize,
+    /// Canceled while they ran.
+    pub canceled: usize,
     /// Given back without having been started.
     pub returned: usize,
     /// Finished after their lease was lost: nothing of them was written.
@@ -44,7 +58,9 @@ pub struct Tally {
 pub(crate) struct Executor<'a> {
     db: &'a Db,
     kinds: Arc<Kinds>,
-    running: JoinSet<(Lease, Outcome)>,
+    running: JoinSet<(Arc<Run>, Outcome)>,
+    runs: HashMap<Uuid, Arc<Run>>,
+    check_in_at: Instant,
     settled: Vec<(Lease, Verdict)>,
     settle_at: Option<Instant>,
     tally: Tally,
@@ -56,6 +72,8 @@ impl<'a> Executor<'a> {
             db,
             kinds: Arc::new(kinds),
             running: JoinSet::new(),
+            runs: HashMap::new(),
+            check_in_at: Instant::now(),
             settled: Vec::new(),
             settle_at: None,
             tally: Tally::default(),
@@ -68,8 +86,8 @@ impl<'a> Executor<'a> {
 
     /// Attempts that have ended so far.
     pub(crate) fn finished(&self) -> usize {
-        let Tally { succeeded, retried, failed, returned: _, lost } = self.tally;
-        succeeded + retried + failed + lost + self.settled.len()
+        let Tally { succeeded, retried, snoozed, crashed, failed, canceled, returned: _, lost } = self.tally;
+        succeeded + retried + snoozed + crashed + failed + canceled + lost + self.settled.len()
     }
 
     pub(crate) fn tally(&self) -> Tally {
@@ -85,10 +103,14 @@ impl<'a> Executor<'a> {
             self.record(lease, Outcome::NotStarted);
             return;
         }
-        let kinds = Arc::clone(&self.kinds);
+        if self.runs.is_empty() {
+            self.check_in_at = Instant::now() + CHECK_IN_EVERY;
+        }
+        let (kinds, run) = (Arc::clone(&self.kinds), Arc::new(Run::new(lease)));
+        self.runs.insert(run.lease.job_id, Arc::clone(&run));
         self.running.spawn(async move {
-            let outcome = attempt(&kinds, &lease).await;
-            (lease, outcome)
+            let outcome = attempt(&kinds, &run).await;
+            (run, outcome)
         });
     }
 
@@ -99,7 +121,10 @@ impl<'a> Executor<'a> {
         tokio::select! {
             Some(finished) = self.running.join_next() => {
                 match finished {
-                    Ok((lease, outcome)) => self.record(lease, outcome),
+                    Ok((run, outcome)) => {
+                        self.runs.remove(&run.lease.job_id);
+                        self.record(run.lease.clone(), outcome);
+                    }
                     Err(error) => tracing::error!(error = %error, "a job's task was lost; its lease will expire"),
                 }
                 if self.settled.len() >= SETTLE_LIMIT {
@@ -107,13 +132,51 @@ impl<'a> Executor<'a> {
                 }
             }
             () = sleep_until(settle_at) => self.flush(deadline).await,
+            () = sleep_until(self.check_in_at) => self.check_in(deadline).await,
             () = sleep_until(wake.unwrap_or(never)) => {}
         }
     }
 
+    /// Says how far the jobs in flight are, and tells those that are canceled.
+    async fn check_in(&mut self, deadline: Deadline) {
+        self.check_in_at = Instant::now() + CHECK_IN_EVERY;
+        let reports = self.runs.values().filter(|run| !run.is_canceled()).map(|run| {
+            let progress = run.take_progress();
+            Report {
+                job_id: run.lease.job_id,
+                lease_token: run.lease.lease_token,
+                percent: progress.as_ref().map(|progress| progress.percent.into()),
+                message: progress.and_then(|progress| progress.message),
+            }
+        });
+        let reports: Vec<Report> = reports.collect();
+        if reports.is_empty() {
+            return;
+        }
+        match self.db.check_in(&reports, deadline).await {
+            Ok(canceled) => {
+                for id in canceled {
+                    tracing::info!(job.id = %id, "canceled, told to stop");
+                    self.runs.get(&id).inspect(|run| run.cancel());
+                }
+            }
+            Err(error) => tracing::warn!(error = %error, "checking in failed, tried again in two seconds"),
+        }
+    }
+
     fn record(&mut self, lease: Lease, outcome: Outcome) {
+        if let Outcome::Done { used: Some(used), .. } = &outcome
+            && *used > lease.price
+        {
+            tracing::warn!(job.id = %lease.job_id, kind = lease.kind, used, held = lease.price, "more used than held");
+        }
         let verdict = lease.settle(outcome, jitter());
-        if let Verdict::Retry { error, .. } | Verdict::Fail(error) = &verdict {
+        if let Verdict::Retry { error, .. }
+        | Verdict::Snooze { error, .. }
+        | Verdict::Crash { error, .. }
+        | Verdict::Fail(error)
+        | Verdict::Reject(error) = &verdict
+        {
             tracing::warn!(job.id = %lease.job_id, kind = lease.kind, attempt = lease.attempt, code = ?error.code,
                 "attempt erred");
         }
@@ -139,7 +202,7 @@ impl<'a> Executor<'a> {
             // invocation outcome by outcome.
             let until = deadline.later(MARGIN - TO_ANSWER);
             match self.settle(&batch, until).await {
-                Ok(ids) => self.count(&batch, &ids.into_iter().collect()),
+                Ok(settled) => self.count(&batch, &settled.into_iter().collect()),
                 // One outcome that the database refuses must not take the others with it.
                 Err(DbError::Broken(why)) if batch.len() > 1 => {
                     tracing::error!(error = why, jobs = batch.len(), "settling refused, trying one by one");
@@ -159,8 +222,8 @@ impl<'a> Executor<'a> {
         let mut bytes = 0;
         let fit = self.settled.iter().take(limit).take_while(|(_, verdict)| {
             bytes += match verdict {
-                Verdict::Complete(output) => output.get().len(),
-                Verdict::Retry { .. } | Verdict::Fail(_) | Verdict::Return => 0,
+                Verdict::Complete { output, .. } => output.get().len(),
+                _ => 0,
             };
             bytes <= SETTLE_BYTES
         });
@@ -169,7 +232,11 @@ impl<'a> Executor<'a> {
     }
 
     /// Sends the verdicts until there is an answer, or no time is left.
-    async fn settle(&self, batch: &[(Lease, Verdict)], until: Deadline) -> Result<Vec<Uuid>, DbError> {
+    async fn settle(
+        &self,
+        batch: &[(Lease, Verdict)],
+        until: Deadline,
+    ) -> Result<Vec<(Uuid, Status)>, DbError> {
         let mut pause = SETTLE_AFTER;
         loop {
             match self.db.settle(batch, until).await {
@@ -187,39 +254,66 @@ impl<'a> Executor<'a> {
     fn give_up(&mut self, batch: Vec<(Lease, Verdict)>, why: &str) {
         for (lease, verdict) in batch {
             tracing::error!(job.id = %lease.job_id, error = why, "outcome refused by the database");
-            if let Verdict::Complete(_) | Verdict::Retry { .. } = verdict {
+            if !matches!(verdict, Verdict::Fail(_) | Verdict::Cancel | Verdict::Return) {
                 let error = JobError::new(ErrorCode::InvalidOutput, "the outcome cannot be recorded");
                 self.settled.push((lease, Verdict::Fail(error)));
             }
         }
     }
 
-    fn count(&mut self, batch: &[(Lease, Verdict)], ids: &HashSet<Uuid>) {
+    fn count(&mut self, batch: &[(Lease, Verdict)], settled: &HashMap<Uuid, Status>) {
+        let tally = &mut self.tally;
         for (lease, verdict) in batch {
-            if !ids.contains(&lease.job_id) {
-                tracing::warn!(job.id = %lease.job_id, attempt = lease.attempt, "lease lost, attempt discarded");
-                self.tally.lost += 1;
-                continue;
-            }
-            match verdict {
-                Verdict::Complete(_) => self.tally.succeeded += 1,
-                Verdict::Retry { .. } => self.tally.retried += 1,
-                Verdict::Fail(_) => self.tally.failed += 1,
-                Verdict::Return => self.tally.returned += 1,
-            }
+            let count = match (settled.get(&lease.job_id), verdict) {
+                (None, _) => {
+                    tracing::warn!(job.id = %lease.job_id, attempt = lease.attempt, "lease lost, run discarded");
+                    &mut tally.lost
+                }
+                (Some(Status::Succeeded), _) => &mut tally.succeeded,
+                (Some(Status::Failed), _) => &mut tally.failed,
+                (Some(Status::Canceled), _) => &mut tally.canceled,
+                (Some(_), Verdict::Snooze { .. }) => &mut tally.snoozed,
+                (Some(_), Verdict::Crash { .. }) => &mut tally.crashed,
+                (Some(_), Verdict::Return) => &mut tally.returned,
+                (Some(_), _) => &mut tally.retried,
+            };
+            *count += 1;
         }
     }
 }
 
-/// Runs a job once, within its time limit and its lease. A panic is an error like any other.
-async fn attempt(kinds: &Kinds, lease: &Lease) -> Outcome {
-    let limit = lease.timeout.min(lease.lasts);
-    let (code, message) = match AssertUnwindSafe(timeout(limit, kinds.perform(lease))).catch_unwind().await {
-        Ok(Ok(outcome)) => return outcome,
-        Ok(Err(_)) => (ErrorCode::TimedOut, format!("not done within {} s", limit.as_secs())),
-        Err(_) => (ErrorCode::HandlerPanicked, "the handler panicked".to_owned()),
-    };
-    Outcome::Err { error: JobError::new(code, message), retry_after: None }
+/// Runs a job once, within its time limit and its lease, until it is canceled. A panic is an error like any other.
+async fn attempt(kinds: &Kinds, run: &Run) -> Outcome {
+    let limit = run.lease.timeout.min(run.lease.lasts);
+    let until = Instant::now() + limit;
+    let work = AssertUnwindSafe(timeout(limit, kinds.perform(run))).catch_unwind();
+    tokio::select! {
+        biased;
+        ended = work => match ended {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) => {
+                let why = format!("not done within {} s", limit.as_secs());
+                Outcome::TimedOut(JobError::new(ErrorCode::TimedOut, why))
+            }
+            Err(_) => {
+                let error = JobError::new(ErrorCode::HandlerPanicked, "the handler panicked");
+                Outcome::Err { error, retry_after: None }
+            }
+        },
+        () = dropped(run) => {
+            // As far as its time goes: the invocation is not to be outlived for it.
+            let _ = timeout_at(until, kinds.tell_canceled(run)).await;
+            Outcome::Canceled
+        }
+    }
+}
+
+/// Waits until the job is canceled, and its handler has had time to tidy up.
+async fn dropped(run: &Run) {
+    run.canceled().await;
+    if run.lease.target == Target::Rust {
+        tokio::time::sleep(CANCEL_GRACE).await;
+    }
 }
 
 /// A random point in `0.0..=1.0`; the middle if the system has no randomness to give.
@@ -241,7 +335,7 @@ mod tests {
             self.0
         }
 
-        fn perform<'a>(&'a self, _: &'a Lease) -> Performing<'a> {
+        fn perform<'a>(&'a self, _: &'a Run) -> Performing<'a> {
             Box::pin(async move {
                 assert_ne!(self.0, "panics", "on purpose");
                 std::future::pending().await
@@ -249,33 +343,42 @@ mod tests {
         }
     }
 
-    fn lease(kind: &str) -> Lease {
-        Lease {
+    fn run(kind: &str) -> Run {
+        Run::new(Lease {
             job_id: uuid::Uuid::nil(),
             lease_token: 1,
             account_id: uuid::Uuid::nil(),
             kind: kind.into(),
+            price: 1,
+            metered: false,
             attempt: 1,
             max_attempts: 3,
             input: "{}".into(),
             target: Target::Rust,
             timeout: Duration::from_secs(30),
             lasts: Duration::from_secs(20),
-            backoff: Backoff { base: Duration::from_secs(10), cap: Duration::from_secs(60) },
-        }
+            backoff: Backoff::exponential(Duration::from_secs(10), Duration::from_secs(60)),
+        })
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_panic_and_a_hang_are_errors_to_be_tried_again() {
         let handlers: [Box<dyn Handler>; 2] = [Box::new(Bad("panics")), Box::new(Bad("hangs"))];
         let kinds = Kinds::new(Arc::new(handlers), &Secrets::default(), false);
-        let code = async |kind: &str| match attempt(&kinds, &lease(kind)).await {
-            Outcome::Err { error, retry_after: None } => error,
-            other => panic!("{other:?}"),
-        };
-        assert_eq!(code("panics").await.code, ErrorCode::HandlerPanicked);
-        let hung = code("hangs").await;
+        let panicked = attempt(&kinds, &run("panics")).await;
+        assert!(matches!(panicked, Outcome::Err { error, .. } if error.code == ErrorCode::HandlerPanicked));
+        let Outcome::TimedOut(hung) = attempt(&kinds, &run("hangs")).await else { panic!("not out of time") };
         assert_eq!((hung.code, hung.message.as_str()), (ErrorCode::TimedOut, "not done within 20 s"));
-        assert!(matches!(attempt(&kinds, &lease("unknown")).await, Outcome::NotStarted));
+        assert!(matches!(attempt(&kinds, &run("unknown")).await, Outcome::NotStarted));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_canceled_run_is_dropped_after_its_grace() {
+        let handlers: [Box<dyn Handler>; 1] = [Box::new(Bad("hangs"))];
+        let kinds = Kinds::new(Arc::new(handlers), &Secrets::default(), false);
+        let (run, began) = (run("hangs"), Instant::now());
+        run.cancel();
+        assert!(matches!(attempt(&kinds, &run).await, Outcome::Canceled));
+        assert_eq!(began.elapsed(), CANCEL_GRACE);
     }
 }

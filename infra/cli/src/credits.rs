@@ -28,6 +28,13 @@ pub(crate) enum Credits {
         #[arg(long)]
         shares: i32,
     },
+    /// Give back what was captured for a job, once.
+    Refund {
+        job: Uuid,
+        /// Why.
+        #[arg(long)]
+        reason: Option<String>,
+    },
     /// Check every invariant; fails if one is broken.
     Audit,
     /// Draw credits from a table of your own, and return refunds there.
@@ -80,6 +87,11 @@ pub(crate) async fn run(db: &Db, command: Credits) -> Result<(), Failure> {
         Credits::Spread { account, shares } => {
             db.spread_account(account, shares, soon()).await?;
             println!("buyers use {shares} shares");
+            Ok(())
+        }
+        Credits::Refund { job, reason } => {
+            let (account, amount) = db.refund(job, reason.as_deref(), soon()).await?;
+            println!("refunded {amount} to {account}");
             Ok(())
         }
         Credits::Source(command) => source(db, command).await,

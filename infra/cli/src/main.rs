@@ -2,8 +2,10 @@
 
 #![allow(clippy::print_stdout, clippy::print_stderr)]
 
+mod caps;
 mod credits;
 mod import;
+mod jobs;
 mod roles;
 
 use std::{
@@ -19,17 +21,15 @@ use serde::{Deserialize, Serialize};
 use shared::{
     db::{
         Db,
-        jobs::JobFilter,
-        kinds::Kind,
+        kinds::{Charge, Kind},
         migrate,
         tokens::{TOKEN_PREFIX, token_hash},
     },
     doctor::{self, Deployment},
-    domain::{Deadline, Status},
+    domain::{Deadline, Growth},
     http_client::{Allow, vet_url},
     secrets::{SecretSource, SecretStore, Secrets},
 };
-use uuid::Uuid;
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
@@ -103,28 +103,18 @@ enum Command {
     /// Grant and show credits; audit all of them.
     #[command(subcommand)]
     Credits(credits::Credits),
-    /// List and show jobs.
+    /// List, show, cancel, retry and redrive jobs.
     #[command(subcommand)]
-    Jobs(Jobs),
+    Jobs(jobs::Jobs),
+    /// Bound what an account may have in the queue, and enqueue in a minute.
+    #[command(subcommand)]
+    Caps(caps::Caps),
     /// Create, list and revoke service tokens.
     #[command(subcommand)]
     Tokens(Tokens),
     /// What the owner of an HTTP target needs.
     #[command(subcommand)]
     Kinds(Kinds),
-}
-
-#[derive(Subcommand)]
-enum Jobs {
-    /// List an account's jobs, newest first.
-    List {
-        account: Uuid,
-        /// Only those of this status.
-        #[arg(long, value_parser = |word: &str| Status::parse(word).ok_or("no such status"))]
-        status: Option<Status>,
-    },
-    /// Show one job.
-    Show { id: Uuid },
 }
 
 #[derive(Subcommand)]
@@ -219,7 +209,8 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Import(options) => import::import(&secrets()?, &options).await,
         Command::Credits(command) => credits::run(&db()?, command).await,
-        Command::Jobs(command) => jobs(&db()?, command).await,
+        Command::Jobs(command) => jobs::run(&db()?, command).await,
+        Command::Caps(command) => caps::run(&db()?, command).await,
         Command::Tokens(command) => tokens(&db()?, command).await,
         Command::Kinds(Kinds::Secret { kind, version, signing_secret }) => {
             let version = match version {
@@ -303,22 +294,25 @@ fn read_kinds(file: &Path, allow: Allow) -> Result<Vec<Kind>, Failure> {
     let text = std::fs::read_to_string(file)?;
     let KindsFile { kinds } = toml::from_str(&text).map_err(|error| error.message().to_owned())?;
     let kinds = kinds.into_iter().map(|(name, kind)| {
-        if let Some(url) = &kind.url {
+        for url in kind.url.iter().chain(&kind.cancel_url) {
             vet_url(url, allow).map_err(|error| format!("{name}: {url}: {error}"))?;
         }
+        flaw(&kind).map_or(Ok(()), |flaw| Err(format!("{name}: {flaw}")))?;
         Ok(Kind { name, ..kind })
     });
     kinds.collect()
 }
 
-async fn jobs(db: &Db, command: Jobs) -> Result<(), Failure> {
-    match command {
-        Jobs::List { account, status } => {
-            let filter = JobFilter { status, ..JobFilter::default() };
-            db.list_jobs(account, &filter, 50, soon()).await?.iter().try_for_each(show)
-        }
-        Jobs::Show { id } => show(&db.find_job(id, None, soon()).await?.ok_or("there is no such job")?),
+/// What makes no sense together, before the database says so in its own words.
+fn flaw(kind: &Kind) -> Option<&'static str> {
+    if kind.on_input_error == Charge::Refuse {
+        return Some("on_input_error is release or capture");
     }
+    if (kind.backoff == Growth::Fixed) == kind.backoff_delays.is_empty() {
+        return Some("backoff = \"fixed\" and backoff_delays go together");
+    }
+    (kind.cancel_url.is_some() && kind.url.is_none())
+        .then_some("cancel_url is for an HTTP target: there is no url")
 }
 
 async fn tokens(db: &Db, command: Tokens) -> Result<(), Failure> {

@@ -1,6 +1,6 @@
 //! One function per statement that buys jobs or shows them.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -8,13 +8,14 @@ use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
 use super::{Again, Db, DbError};
-use crate::domain::{Deadline, Status, Timestamp};
+use crate::domain::{Deadline, RetryOverrides, Status, Timestamp};
 
 /// Buys a job; public for the benchmark that runs it as it is.
 pub const ENQUEUE: &str = include_str!("jobs/enqueue.sql");
 pub(crate) const ENQUEUE_BATCH: &str = include_str!("jobs/enqueue_batch.sql");
 pub(crate) const FIND: &str = include_str!("jobs/find.sql");
 pub(crate) const LIST: &str = include_str!("jobs/list.sql");
+pub(crate) const LIST_LABELED: &str = include_str!("jobs/list_labeled.sql");
 
 /// A job as its owner sees it.
 #[derive(Debug, Serialize)]
@@ -35,10 +36,14 @@ pub struct Job {
     pub output: Option<Box<RawValue>>,
     /// Why the last attempt that erred did.
     pub error: Option<Box<RawValue>>,
-    /// Starts so far.
+    /// Starts that count, so far.
     pub attempt: i16,
-    /// Starts there may be.
+    /// Starts that count, at most.
     pub max_attempts: i16,
+    /// Runs whose time was up, or whose worker never reported; they have a bound of their own.
+    pub crashes: i16,
+    /// How far its current run is, as its handler said.
+    pub progress: Option<JobProgress>,
     /// Not before; of a job to be tried again, when.
     pub run_at: Timestamp,
     /// When it was queued.
@@ -49,8 +54,29 @@ pub struct Job {
     pub finished_at: Option<Timestamp>,
     /// Unfinished by then, it fails.
     pub expires_at: Timestamp,
+    /// When it was asked to stop, while it ran.
+    pub cancel_requested_at: Option<Timestamp>,
+    /// The failed or canceled job that it is another try of.
+    pub retry_of: Option<Uuid>,
+    /// The job that it was retried as.
+    pub retried_as: Option<Uuid>,
+    /// The caller's own.
+    pub metadata: BTreeMap<String, String>,
+    /// The caller's own.
+    pub tags: Vec<String>,
     /// What became of its price.
     pub credits: JobCredits,
+}
+
+/// How far a run is.
+#[derive(Debug, Serialize)]
+pub struct JobProgress {
+    /// 0 to 100.
+    pub percent: Option<i16>,
+    /// For a person.
+    pub message: Option<String>,
+    /// When that was said.
+    pub updated_at: Timestamp,
 }
 
 /// What became of a job's price.
@@ -62,44 +88,77 @@ pub struct JobCredits {
     pub held: i64,
     /// Charged for good.
     pub captured: i64,
-    /// Given back.
+    /// Given back when it ended.
     pub released: i64,
+    /// Given back later, by the operator.
+    pub refunded: i64,
 }
 
 impl JobCredits {
-    fn of(status: Status, price: i64) -> Self {
-        let (held, captured, released) = match status {
-            Status::Queued | Status::Running => (price, 0, 0),
-            Status::Succeeded => (0, price, 0),
-            Status::Failed | Status::Canceled => (0, 0, price),
-        };
-        Self { price, held, captured, released }
+    /// `captured` of a final job.
+    fn of(price: i64, captured: Option<i64>, refunded: i64) -> Self {
+        match captured {
+            None => Self { price, held: price, captured: 0, released: 0, refunded },
+            Some(captured) => Self { price, held: 0, captured, released: price - captured, refunded },
+        }
     }
 }
 
 impl Job {
     fn from_row(row: &Row) -> Result<Self, DbError> {
-        let status = status(row.get(3))?;
-        let json =
-            |text: String| RawValue::from_string(text).map_err(|error| DbError::Broken(error.to_string()));
+        let time = |column: usize| row.get::<_, Option<_>>(column).map(Timestamp);
+        let metadata = row.get::<_, Option<String>>(24).map(|text| serde_json::from_str(&text)).transpose();
+        let progress =
+            time(21).map(|updated_at| JobProgress { percent: row.get(19), message: row.get(20), updated_at });
         Ok(Self {
             id: row.get(0),
             account_id: row.get(1),
             kind: row.get(2),
-            status,
-            credits: JobCredits::of(status, row.get(4)),
+            status: status(row.get(3))?,
+            credits: JobCredits::of(row.get(4), row.get(16), row.get::<_, Option<i64>>(26).unwrap_or(0)),
             attempt: row.get(5),
             max_attempts: row.get(6),
+            crashes: row.get(17),
+            progress,
             input: json(row.get(7))?,
             output: row.get::<_, Option<String>>(8).map(json).transpose()?,
             error: row.get::<_, Option<String>>(9).map(json).transpose()?,
             run_at: Timestamp(row.get(10)),
             created_at: Timestamp(row.get(11)),
-            started_at: row.get::<_, Option<_>>(12).map(Timestamp),
-            finished_at: row.get::<_, Option<_>>(13).map(Timestamp),
+            started_at: time(12),
+            finished_at: time(13),
             expires_at: Timestamp(row.get(14)),
             priority: row.get(15),
+            cancel_requested_at: time(18),
+            retry_of: row.get(22),
+            retried_as: row.get(23),
+            metadata: metadata.map_err(|error| DbError::Broken(error.to_string()))?.unwrap_or_default(),
+            tags: row.get::<_, Option<_>>(25).unwrap_or_default(),
         })
+    }
+}
+
+/// What a job may ask for beside its kind's policy.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct JobOptions {
+    /// When to try it again, where it differs from its kind's policy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retry: Option<RetryOverrides>,
+    /// The caller's own.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub metadata: BTreeMap<String, String>,
+    /// The caller's own.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tags: Vec<String>,
+}
+
+impl JobOptions {
+    /// As the statement takes them; `None` if nothing is asked for.
+    fn to_json(&self) -> Result<Option<String>, DbError> {
+        if self.retry.is_none() && self.metadata.is_empty() && self.tags.is_empty() {
+            return Ok(None);
+        }
+        serde_json::to_string(self).map(Some).map_err(|error| DbError::Broken(error.to_string()))
     }
 }
 
@@ -114,6 +173,8 @@ pub struct NewJob<'a> {
     pub priority: i16,
     /// Not before: RFC 3339; now if `None` or past.
     pub run_at: Option<&'a str>,
+    /// What else it asks for.
+    pub options: &'a JobOptions,
 }
 
 /// A job of a batch, in short.
@@ -159,6 +220,8 @@ pub struct JobFilter {
     pub status: Option<Status>,
     /// Only those of this kind.
     pub kind: Option<String>,
+    /// Only those that have all of these: tags, and pairs of the metadata as `key=value`.
+    pub labels: Vec<String>,
     /// Only those created before this one.
     pub before: Option<Uuid>,
 }
@@ -176,6 +239,7 @@ impl Db {
         key: Option<&str>,
         deadline: Deadline,
     ) -> Result<Enqueued, DbError> {
+        let options = job.options.to_json()?;
         let params = [
             (&account_id as _, Type::UUID),
             (&job.kind as _, Type::TEXT),
@@ -183,6 +247,7 @@ impl Db {
             (&key as _, Type::TEXT),
             (&i32::from(job.priority) as _, Type::INT4),
             (&job.run_at as _, Type::TEXT),
+            (&options as _, Type::TEXT),
         ];
         let rows = self.rows(ENQUEUE, &params, Again::if_keyed(key), deadline).await?;
         let row = rows.first().ok_or_else(|| DbError::Broken("enqueue answered no row".into()))?;
@@ -203,12 +268,19 @@ impl Db {
             error: None,
             attempt: 0,
             max_attempts: row.get(2),
+            crashes: 0,
+            progress: None,
             run_at: Timestamp(row.get(3)),
             created_at: Timestamp(row.get(4)),
             started_at: None,
             finished_at: None,
             expires_at: Timestamp(row.get(5)),
-            credits: JobCredits::of(Status::Queued, row.get(1)),
+            cancel_requested_at: None,
+            retry_of: None,
+            retried_as: None,
+            metadata: job.options.metadata.clone(),
+            tags: job.options.tags.clone(),
+            credits: JobCredits::of(row.get(1), None, 0),
         };
         Ok(Enqueued { job, replayed: false, wake_after: seconds(row.get(7)) })
     }
@@ -266,18 +338,30 @@ impl Db {
         deadline: Deadline,
     ) -> Result<Vec<Job>, DbError> {
         let status = filter.status.map(Status::as_str);
-        let params = [
+        let mut params = vec![
             (&account_id as _, Type::UUID),
             (&status as _, Type::TEXT),
             (&filter.kind as _, Type::TEXT),
             (&filter.before as _, Type::UUID),
             (&limit as _, Type::INT8),
         ];
-        self.rows(LIST, &params, Again::Safe, deadline).await?.iter().map(Job::from_row).collect()
+        let rows = match filter.labels.split_first() {
+            None => self.rows(LIST, &params, Again::Safe, deadline).await?,
+            Some((first, others)) => {
+                params.extend([(first as _, Type::TEXT), (&others as _, Type::TEXT_ARRAY)]);
+                self.rows(LIST_LABELED, &params, Again::Safe, deadline).await?
+            }
+        };
+        rows.iter().map(Job::from_row).collect()
     }
 }
 
-fn seconds(seconds: Option<f64>) -> Option<Duration> {
+/// JSON as it is kept.
+pub(super) fn json(text: String) -> Result<Box<RawValue>, DbError> {
+    RawValue::from_string(text).map_err(|error| DbError::Broken(error.to_string()))
+}
+
+pub(super) fn seconds(seconds: Option<f64>) -> Option<Duration> {
     seconds.map(|seconds| Duration::from_secs_f64(seconds.max(0.0)))
 }
 

@@ -4,13 +4,13 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::types::Type;
 
 use super::{Again, Db, DbError};
-use crate::domain::Deadline;
+use crate::domain::{Deadline, Growth};
 
 pub(crate) const LIST: &str = include_str!("kinds/list.sql");
 pub(crate) const APPLY: &str = include_str!("kinds/apply.sql");
 
 /// A kind: its price and policy. The defaults are those of the table.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Kind {
     /// Its name; in `kinds.toml`, the name of its table.
@@ -18,15 +18,36 @@ pub struct Kind {
     pub name: String,
     /// Credits.
     pub price: i64,
-    /// Starts there may be.
+    /// Whether that is the most, and what was used is captured.
+    #[serde(default)]
+    pub metered: bool,
+    /// What is kept of the price when a running job is canceled.
+    #[serde(default)]
+    pub on_cancel: Charge,
+    /// What is kept of it when a job fails and its input is to blame: `release` or `capture`.
+    #[serde(default)]
+    pub on_input_error: Charge,
+    /// Attempts there may be.
     #[serde(default = "three")]
     pub max_attempts: i32,
+    /// Runs that may crash: out of time, or their worker killed.
+    #[serde(default = "three")]
+    pub max_crashes: i32,
+    /// How the delays grow from attempt to attempt.
+    #[serde(default)]
+    pub backoff: Growth,
     /// The delay after the first attempt.
     #[serde(default = "ten")]
     pub backoff_seconds: i32,
     /// The longest delay.
     #[serde(default = "hour")]
     pub backoff_max_seconds: i32,
+    /// The delays of the backoff `fixed`, and of no other.
+    #[serde(default)]
+    pub backoff_delays: Vec<i32>,
+    /// The part of a delay that is left to chance, 0 to 1.
+    #[serde(default = "half")]
+    pub jitter: f64,
     /// How long one attempt may take.
     #[serde(default = "thirty")]
     pub timeout_seconds: i32,
@@ -39,12 +60,39 @@ pub struct Kind {
     /// The HTTP target; without one, Rust code of that name.
     #[serde(default)]
     pub url: Option<String>,
+    /// Where the HTTP target is told of a job that was canceled while it was at work.
+    #[serde(default)]
+    pub cancel_url: Option<String>,
     /// Which derivation of the kind's secret signs.
     #[serde(default = "one")]
     pub secret_version: i32,
     /// Whether it is no longer offered.
     #[serde(default, skip)]
     pub retired: bool,
+}
+
+/// What is kept of a price.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Charge {
+    /// Nothing.
+    #[default]
+    Release,
+    /// All of it.
+    Capture,
+    /// The question does not arise: a running job cannot be canceled.
+    Refuse,
+}
+
+impl Charge {
+    fn parse(word: &str) -> Result<Self, DbError> {
+        match word {
+            "release" => Ok(Self::Release),
+            "capture" => Ok(Self::Capture),
+            "refuse" => Ok(Self::Refuse),
+            other => Err(DbError::Broken(format!("unknown charge {other}"))),
+        }
+    }
 }
 
 /// Who starts the jobs of a kind.
@@ -58,6 +106,9 @@ pub enum Dispatch {
     Sqs,
 }
 
+fn half() -> f64 {
+    0.5
+}
 fn one() -> i32 {
     1
 }
@@ -84,9 +135,9 @@ impl Db {
     /// [`DbError`] when there is no answer.
     pub async fn list_kinds(&self, deadline: Deadline) -> Result<Vec<Kind>, DbError> {
         let rows = self.rows(LIST, &[], Again::Safe, deadline).await?;
-        Ok(rows
-            .iter()
-            .map(|row| Kind {
+        let kinds = rows.iter().map(|row| {
+            let growth = Growth::parse(row.get(15));
+            Ok(Kind {
                 name: row.get(0),
                 price: row.get(1),
                 max_attempts: row.get(2),
@@ -98,8 +149,17 @@ impl Db {
                 secret_version: row.get(8),
                 retired: row.get(9),
                 dispatch: if row.get(10) { Dispatch::Sqs } else { Dispatch::Poll },
+                metered: row.get(11),
+                on_cancel: Charge::parse(row.get(12))?,
+                on_input_error: Charge::parse(row.get(13))?,
+                max_crashes: row.get(14),
+                backoff: growth.ok_or_else(|| DbError::Broken("unknown backoff".into()))?,
+                backoff_delays: row.get(16),
+                jitter: row.get(17),
+                cancel_url: row.get(18),
             })
-            .collect())
+        });
+        kinds.collect()
     }
 
     /// Offers exactly these kinds, all or nothing: others are retired, and what is queued of them fails and is released.

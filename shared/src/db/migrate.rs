@@ -22,10 +22,11 @@ migrations![
     "0001_credits",
     "0002_jobs",
     "0003_engine",
-    "0004_audit",
-    "0005_credit_source",
-    "0006_supabase",
-    "0007_access",
+    "0004_life",
+    "0005_audit",
+    "0006_credit_source",
+    "0007_supabase",
+    "0008_access",
 ];
 
 #[cfg(feature = "migrate")]

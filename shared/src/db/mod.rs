@@ -9,6 +9,7 @@ pub mod credits;
 pub mod diagnosis;
 pub mod jobs;
 pub mod kinds;
+pub mod life;
 pub mod migrate;
 pub mod queue;
 pub mod tokens;
@@ -357,8 +358,18 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("jobs/enqueue_batch", jobs::ENQUEUE_BATCH),
     ("jobs/find", jobs::FIND),
     ("jobs/list", jobs::LIST),
+    ("jobs/list_labeled", jobs::LIST_LABELED),
+    ("life/cancel", life::CANCEL),
+    ("life/retry", life::RETRY),
+    ("life/redrive", life::REDRIVE),
+    ("life/failed", life::FAILED),
+    ("life/attempts", life::ATTEMPTS),
+    ("life/refund", life::REFUND),
+    ("life/caps", life::CAPS),
+    ("life/set_caps", life::SET_CAPS),
     ("queue/claim", queue::CLAIM),
     ("queue/settle", queue::SETTLE),
+    ("queue/check_in", queue::CHECK_IN),
     ("queue/rescue", queue::RESCUE),
     ("queue/health", queue::HEALTH),
     ("queue/backlog", queue::BACKLOG),

@@ -6,10 +6,11 @@ use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
 use super::{Again, Db, DbError, jobs::status};
-use crate::domain::{Backoff, Deadline, Lease, Status, Target, Verdict};
+use crate::domain::{Backoff, Deadline, Growth, Lease, Status, Target, Verdict};
 
 pub(crate) const CLAIM: &str = include_str!("queue/claim.sql");
 pub(crate) const SETTLE: &str = include_str!("queue/settle.sql");
+pub(crate) const CHECK_IN: &str = include_str!("queue/check_in.sql");
 pub(crate) const RESCUE: &str = include_str!("queue/rescue.sql");
 pub(crate) const HEALTH: &str = include_str!("queue/health.sql");
 pub(crate) const BACKLOG: &str = include_str!("queue/backlog.sql");
@@ -53,6 +54,19 @@ pub struct Backlog {
     pub running: u64,
 }
 
+/// What a worker says of a job that it is running.
+#[derive(Debug, Clone)]
+pub struct Report {
+    /// The job.
+    pub job_id: Uuid,
+    /// Of its lease.
+    pub lease_token: i64,
+    /// How far it is, 0 to 100, if that is new.
+    pub percent: Option<i16>,
+    /// What it is doing, if that is new.
+    pub message: Option<String>,
+}
+
 /// What a rescue did to a job.
 #[derive(Debug)]
 pub struct Rescued {
@@ -94,11 +108,11 @@ impl Db {
         for row in rows.iter().filter(|row| !capacity.named.contains(&row.get(0))) {
             cursor.advance(row.get(14), (row.get(15), row.get(0)));
         }
-        Ok(rows.iter().map(lease_from_row).collect())
+        rows.iter().map(lease_from_row).collect()
     }
 
-    /// Records the verdicts, each fenced by its lease, and answers the jobs it settled: whoever is missing had
-    /// lost its lease, and nothing of it was written.
+    /// Records the verdicts, each fenced by its lease, and answers the jobs it settled, and how they stand now: whoever is
+    /// missing had lost its lease, and nothing of it was written.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer. Sending the same verdicts again is safe.
@@ -106,7 +120,7 @@ impl Db {
         &self,
         verdicts: &[(Lease, Verdict)],
         deadline: Deadline,
-    ) -> Result<Vec<Uuid>, DbError> {
+    ) -> Result<Vec<(Uuid, Status)>, DbError> {
         let mut columns = Columns::default();
         for (lease, verdict) in verdicts {
             columns.push(lease, verdict);
@@ -118,8 +132,28 @@ impl Db {
             (&columns.delays as _, Type::FLOAT8_ARRAY),
             (&columns.outputs as _, Type::TEXT_ARRAY),
             (&columns.errors as _, Type::TEXT_ARRAY),
+            (&columns.used as _, Type::INT8_ARRAY),
         ];
         let rows = self.rows(SETTLE, &params, Again::Safe, deadline).await?;
+        rows.iter().map(|row| Ok((row.get(0), status(row.get(1))?))).collect()
+    }
+
+    /// Notes the progress of jobs that are running, and answers those that are to be canceled.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer. Checking in twice is safe.
+    pub async fn check_in(&self, reports: &[Report], deadline: Deadline) -> Result<Vec<Uuid>, DbError> {
+        let ids: Vec<Uuid> = reports.iter().map(|report| report.job_id).collect();
+        let tokens: Vec<i64> = reports.iter().map(|report| report.lease_token).collect();
+        let percents: Vec<Option<i16>> = reports.iter().map(|report| report.percent).collect();
+        let messages: Vec<Option<&str>> = reports.iter().map(|report| report.message.as_deref()).collect();
+        let params = [
+            (&ids as _, Type::UUID_ARRAY),
+            (&tokens as _, Type::INT8_ARRAY),
+            (&percents as _, Type::INT2_ARRAY),
+            (&messages as _, Type::TEXT_ARRAY),
+        ];
+        let rows = self.rows(CHECK_IN, &params, Again::Safe, deadline).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
@@ -171,16 +205,31 @@ impl Db {
     }
 }
 
-fn lease_from_row(row: &Row) -> Lease {
+fn lease_from_row(row: &Row) -> Result<Lease, DbError> {
     let seconds = |column: usize| Duration::from_secs(row.get::<_, i32>(column).unsigned_abs().into());
     let count = |column: usize| row.get::<_, i16>(column).unsigned_abs().into();
     let url: Option<String> = row.get(7);
     let target = match url {
         _ if row.get(9) => Target::Retired,
-        Some(url) => Target::Http { url, secret_version: row.get::<_, i32>(8).unsigned_abs() },
+        Some(url) => {
+            Target::Http { url, secret_version: row.get::<_, i32>(8).unsigned_abs(), cancel_url: row.get(22) }
+        }
         None => Target::Rust,
     };
-    Lease {
+    let broken = |what: &dyn std::fmt::Display| DbError::Broken(format!("a policy cannot be read: {what}"));
+    let delays =
+        row.get::<_, Vec<i32>>(19).into_iter().map(|delay| Duration::from_secs(delay.unsigned_abs().into()));
+    let mut backoff = Backoff {
+        growth: Growth::parse(row.get(18)).ok_or_else(|| broken(&row.get::<_, String>(18)))?,
+        base: seconds(11),
+        cap: seconds(12),
+        delays: delays.collect(),
+        jitter: row.get(20),
+    };
+    if let Some(overrides) = row.get::<_, Option<&str>>(21) {
+        backoff = backoff.overridden_by(serde_json::from_str(overrides).map_err(|error| broken(&error))?);
+    }
+    Ok(Lease {
         job_id: row.get(0),
         lease_token: row.get(1),
         account_id: row.get(2),
@@ -190,9 +239,11 @@ fn lease_from_row(row: &Row) -> Lease {
         input: row.get(6),
         target,
         timeout: seconds(10),
-        backoff: Backoff { base: seconds(11), cap: seconds(12) },
         lasts: Duration::from_secs_f64(row.get::<_, f64>(13).max(0.0)),
-    }
+        price: row.get(16),
+        metered: row.get(17),
+        backoff,
+    })
 }
 
 /// Verdicts as the parallel arrays of `settle.sql`.
@@ -204,15 +255,24 @@ struct Columns<'a> {
     delays: Vec<f64>,
     outputs: Vec<Option<&'a str>>,
     errors: Vec<Option<String>>,
+    used: Vec<Option<i64>>,
 }
 
 impl<'a> Columns<'a> {
     fn push(&mut self, lease: &Lease, verdict: &'a Verdict) {
-        let (word, delay, output, error) = match verdict {
-            Verdict::Complete(output) => ("complete", 0.0, Some(output.get()), None),
-            Verdict::Retry { delay, error } => ("retry", delay.as_secs_f64(), None, Some(error)),
-            Verdict::Fail(error) => ("fail", 0.0, None, Some(error)),
-            Verdict::Return => ("return", 0.0, None, None),
+        let (word, delay, error) = match verdict {
+            Verdict::Complete { .. } => ("complete", None, None),
+            Verdict::Retry { delay, error } => ("retry", Some(delay), Some(error)),
+            Verdict::Snooze { delay, error } => ("snooze", Some(delay), Some(error)),
+            Verdict::Crash { delay, error } => ("crash", Some(delay), Some(error)),
+            Verdict::Fail(error) => ("fail", None, Some(error)),
+            Verdict::Reject(error) => ("reject", None, Some(error)),
+            Verdict::Cancel => ("cancel", None, None),
+            Verdict::Return => ("return", None, None),
+        };
+        let (output, used) = match verdict {
+            Verdict::Complete { output, used } => (Some(output.get()), *used),
+            _ => (None, None),
         };
         let error = error.map(|error| {
             serde_json::json!({ "code": error.code, "message": error.message, "attempt": lease.attempt })
@@ -221,8 +281,9 @@ impl<'a> Columns<'a> {
         self.job_ids.push(lease.job_id);
         self.lease_tokens.push(lease.lease_token);
         self.words.push(word);
-        self.delays.push(delay);
+        self.delays.push(delay.map_or(0.0, Duration::as_secs_f64));
         self.outputs.push(output);
         self.errors.push(error);
+        self.used.push(used);
     }
 }

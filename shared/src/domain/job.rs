@@ -79,6 +79,8 @@ pub enum ErrorCode {
     HandlerPanicked,
     /// The handler took longer than its kind allows.
     TimedOut,
+    /// What the handler relies on is busy or away: later, and not this job's fault.
+    Unavailable,
     /// The input is not what the kind understands.
     InvalidInput,
     /// The kind is not offered any more.
@@ -122,6 +124,8 @@ pub enum Target {
         url: String,
         /// Which derivation of the kind's secret signs.
         secret_version: u32,
+        /// Where it is told that a job was canceled while it was at work.
+        cancel_url: Option<String>,
     },
     /// Nobody: the kind was retired after the job was queued.
     Retired,
@@ -138,9 +142,13 @@ pub struct Lease {
     pub account_id: Uuid,
     /// What to do.
     pub kind: String,
-    /// This start of the job, from 1.
+    /// What is held for it.
+    pub price: i64,
+    /// Whether that is the most, and what was used is captured.
+    pub metered: bool,
+    /// This attempt, from 1: crashes and what was not the job's fault do not count.
     pub attempt: u32,
-    /// How many starts there may be.
+    /// How many attempts there may be.
     pub max_attempts: u32,
     /// With what: JSON as it was sent.
     pub input: String,
@@ -154,68 +162,130 @@ pub struct Lease {
     pub backoff: Backoff,
 }
 
-/// How an attempt ended, said by the handler as a value.
+/// How a run ended, said by the handler as a value.
 #[derive(Debug)]
 pub enum Outcome {
-    /// It is done; the JSON is the job's output.
-    Done(Box<RawValue>),
-    /// It did not work this time; another attempt may. `retry_after` overrides the kind's backoff.
+    /// It is done.
+    Done {
+        /// The job's output: JSON.
+        output: Box<RawValue>,
+        /// The credits that it used, of a metered kind; all that are held, if it does not say.
+        used: Option<i64>,
+    },
+    /// It did not work this time; another attempt may. `retry_after` overrides the backoff.
     Err {
         /// What went wrong.
         error: JobError,
         /// The earliest next attempt, if the handler knows.
         retry_after: Option<Duration>,
     },
-    /// It can never work: no further attempt.
+    /// What it relies on is busy or away: later, and no attempt is spent. `retry_after` overrides the backoff.
+    Unavailable {
+        /// What was away.
+        error: JobError,
+        /// When it may be back, if the handler knows.
+        retry_after: Option<Duration>,
+    },
+    /// It can never work: no further attempt. [`ErrorCode::InvalidInput`] blames the input.
     Final(JobError),
+    /// It took too long and was dropped.
+    TimedOut(JobError),
+    /// It was dropped because it was canceled.
+    Canceled,
     /// It was never started, so it does not count.
     NotStarted,
 }
 
-/// What to record of an attempt.
+impl Outcome {
+    /// Done, and worth its whole price.
+    #[must_use]
+    pub fn done(output: Box<RawValue>) -> Self {
+        Self::Done { output, used: None }
+    }
+}
+
+/// What to record of a run.
 #[derive(Debug)]
 pub enum Verdict {
-    /// running → succeeded, the hold captured.
-    Complete(Box<RawValue>),
-    /// running → queued, due again after the delay.
+    /// Succeeded; what was used is captured, the rest released.
+    Complete {
+        /// The job's output.
+        output: Box<RawValue>,
+        /// The credits used, of a metered kind; `None`: all.
+        used: Option<i64>,
+    },
+    /// Queued again, due after the delay.
     Retry {
         /// From now, by the database's clock.
         delay: Duration,
         /// Of this attempt.
         error: JobError,
     },
-    /// running → failed, the hold released.
+    /// Queued again, due after the delay, the attempt not counted.
+    Snooze {
+        /// From now, by the database's clock.
+        delay: Duration,
+        /// What was away.
+        error: JobError,
+    },
+    /// Queued again, due after the delay, a crash counted instead of the attempt; failed if that was the last.
+    Crash {
+        /// From now, by the database's clock.
+        delay: Duration,
+        /// Of this run.
+        error: JobError,
+    },
+    /// Failed, the hold released.
     Fail(JobError),
-    /// running → queued, the attempt not counted.
+    /// Failed, and the input is to blame: released or captured, as the kind's `on_input_error` says.
+    Reject(JobError),
+    /// Canceled as was asked for: released or captured, as the kind's `on_cancel` says.
+    Cancel,
+    /// Queued as it was.
     Return,
 }
 
 impl Lease {
-    /// Decides what an outcome means for the job. `jitter` in `0.0..=1.0` spreads the retries.
+    /// Decides what an outcome means for the job. `chance` in `0.0..=1.0` spreads the retries.
     #[must_use]
-    pub fn settle(&self, outcome: Outcome, jitter: f64) -> Verdict {
+    pub fn settle(&self, outcome: Outcome, chance: f64) -> Verdict {
+        let delay = |retry_after: Option<Duration>, nth, least| {
+            let delay = retry_after.unwrap_or_else(|| self.backoff.delay(nth, chance));
+            delay.clamp(least, MAX_RETRY_AFTER)
+        };
         match outcome {
-            Outcome::Done(output) if output.get().len() > MAX_OUTPUT_BYTES => Verdict::Fail(JobError::new(
-                ErrorCode::InvalidOutput,
-                format!("the output has {} bytes, at most {MAX_OUTPUT_BYTES} are kept", output.get().len()),
-            )),
-            Outcome::Done(output) if json::depth(output.get()) > MAX_OUTPUT_DEPTH => {
+            Outcome::Done { output, .. } if output.get().len() > MAX_OUTPUT_BYTES => {
+                let bytes = output.get().len();
+                let why = format!("the output has {bytes} bytes, at most {MAX_OUTPUT_BYTES} are kept");
+                Verdict::Fail(JobError::new(ErrorCode::InvalidOutput, why))
+            }
+            Outcome::Done { output, .. } if json::depth(output.get()) > MAX_OUTPUT_DEPTH => {
                 let why = format!("the output nests more than {MAX_OUTPUT_DEPTH} levels deep");
                 Verdict::Fail(JobError::new(ErrorCode::InvalidOutput, why))
             }
-            Outcome::Done(output) => Verdict::Complete(output),
+            Outcome::Done { output, used } => Verdict::Complete { output, used },
             Outcome::Err { error, .. } if self.attempt >= self.max_attempts => Verdict::Fail(error),
             Outcome::Err { error, retry_after } => {
-                let backoff = self.backoff.delay(self.attempt, jitter);
-                let delay = retry_after.map_or(backoff, |asked| asked.clamp(Duration::ZERO, MAX_RETRY_AFTER));
-                Verdict::Retry { delay, error }
+                Verdict::Retry { delay: delay(retry_after, self.attempt, Duration::ZERO), error }
             }
+            // It costs no attempt, so each start makes it wait longer, and none comes at once.
+            Outcome::Unavailable { error, retry_after } => {
+                let starts = u32::try_from(self.lease_token).unwrap_or(u32::MAX);
+                Verdict::Snooze { delay: delay(retry_after, starts, LEAST_SNOOZE), error }
+            }
+            Outcome::TimedOut(error) => {
+                Verdict::Crash { delay: delay(None, self.attempt, Duration::ZERO), error }
+            }
+            Outcome::Final(error) if error.code == ErrorCode::InvalidInput => Verdict::Reject(error),
             Outcome::Final(error) => Verdict::Fail(error),
+            Outcome::Canceled => Verdict::Cancel,
             Outcome::NotStarted => Verdict::Return,
         }
     }
 }
 
+/// What is not a job's fault is not tried again sooner, whatever `Retry-After` says.
+const LEAST_SNOOZE: Duration = Duration::from_secs(1);
 /// The longest `Retry-After` that is obeyed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 
@@ -229,13 +299,15 @@ mod tests {
             lease_token: 1,
             account_id: Uuid::nil(),
             kind: "echo".into(),
+            price: 10,
+            metered: false,
             attempt,
             max_attempts: 3,
             input: "{}".into(),
             target: Target::Rust,
             timeout: Duration::from_secs(30),
             lasts: Duration::from_secs(60),
-            backoff: Backoff { base: Duration::from_secs(10), cap: Duration::from_secs(60) },
+            backoff: Backoff::exponential(Duration::from_secs(10), Duration::from_secs(60)),
         }
     }
 
@@ -252,8 +324,32 @@ mod tests {
     }
 
     #[test]
-    fn a_final_error_fails_at_once() {
+    fn a_final_error_fails_at_once_and_one_of_the_input_says_so() {
         assert!(matches!(lease(1).settle(Outcome::Final(error()), 1.0), Verdict::Fail(_)));
+        let input = JobError::new(ErrorCode::InvalidInput, "no");
+        assert!(matches!(lease(1).settle(Outcome::Final(input), 1.0), Verdict::Reject(_)));
+    }
+
+    #[test]
+    fn what_is_not_the_jobs_fault_spends_no_attempt_and_waits_longer_each_time() {
+        let away = |secs: Option<u64>| Outcome::Unavailable {
+            error: error(),
+            retry_after: secs.map(Duration::from_secs),
+        };
+        let snoozed = |lease: Lease, secs| match lease.settle(away(secs), 1.0) {
+            Verdict::Snooze { delay, .. } => delay.as_secs(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(snoozed(lease(3), None), 10, "also in the last attempt");
+        assert_eq!(snoozed(Lease { lease_token: 3, ..lease(1) }, None), 40);
+        assert_eq!(snoozed(Lease { lease_token: i64::MAX, ..lease(1) }, None), 60);
+        assert_eq!((snoozed(lease(1), Some(7)), snoozed(lease(1), Some(0))), (7, 1));
+    }
+
+    #[test]
+    fn a_time_out_is_a_crash_whatever_the_attempt() {
+        let crash = lease(3).settle(Outcome::TimedOut(error()), 1.0);
+        assert!(matches!(crash, Verdict::Crash { delay, .. } if delay.as_secs() == 40), "{crash:?}");
     }
 
     #[test]
@@ -271,18 +367,18 @@ mod tests {
     fn an_output_over_the_limit_fails_rather_than_loops() {
         let big = serde_json::value::to_raw_value(&"x".repeat(MAX_OUTPUT_BYTES)).expect("a string is JSON");
         assert!(
-            matches!(lease(1).settle(Outcome::Done(big), 1.0), Verdict::Fail(e) if e.code == ErrorCode::InvalidOutput)
+            matches!(lease(1).settle(Outcome::done(big), 1.0), Verdict::Fail(e) if e.code == ErrorCode::InvalidOutput)
         );
     }
 
     #[test]
     fn an_output_too_deep_for_a_reader_fails() {
         let deep = |levels| format!("{}{}", "[".repeat(levels), "]".repeat(levels));
-        let done = |levels| RawValue::from_string(deep(levels)).map(Outcome::Done).expect("JSON");
+        let done = |levels| RawValue::from_string(deep(levels)).map(Outcome::done).expect("JSON");
         assert!(
             matches!(lease(1).settle(done(101), 1.0), Verdict::Fail(e) if e.code == ErrorCode::InvalidOutput)
         );
-        assert!(matches!(lease(1).settle(done(100), 1.0), Verdict::Complete(_)));
+        assert!(matches!(lease(1).settle(done(100), 1.0), Verdict::Complete { .. }));
     }
 
     #[test]

@@ -6,8 +6,9 @@ pub mod json;
 pub mod retry;
 pub mod scale;
 pub mod timestamp;
+pub mod transitions;
 
 pub use deadline::Deadline;
 pub use job::{ErrorCode, JobError, Lease, Outcome, Status, Target, Verdict};
-pub use retry::Backoff;
+pub use retry::{Backoff, Growth, RetryOverrides};
 pub use timestamp::Timestamp;

@@ -15,6 +15,11 @@ use shared::{
 };
 use standardwebhooks::Webhook;
 
+/// The answer's header that says how many credits a metered job used.
+const CREDITS_USED: &str = "punchcard-credits-used";
+/// How long a target is told that a job was canceled.
+const TELL_BUDGET: Duration = Duration::from_secs(5);
+
 /// Calls HTTP targets.
 pub struct HttpTarget {
     master: Option<String>,
@@ -53,7 +58,7 @@ impl HttpTarget {
         };
         let deadline = Deadline::after(lease.timeout.min(lease.lasts));
         match http_client::send(request, self.allow, MAX_OUTPUT_BYTES, deadline).await {
-            Ok(response) => judge(&response),
+            Ok(response) => judge(&response, lease.metered),
             Err(error) => {
                 let message = error.to_string();
                 match error {
@@ -64,9 +69,28 @@ impl HttpTarget {
                         Outcome::Final(JobError::new(ErrorCode::InvalidOutput, message))
                     }
                     HttpError::Unreachable(_) => again(ErrorCode::TargetUnreachable, message, None),
-                    HttpError::TimedOut => again(ErrorCode::TimedOut, message, None),
+                    HttpError::TimedOut => Outcome::TimedOut(JobError::new(ErrorCode::TimedOut, message)),
                 }
             }
+        }
+    }
+
+    /// POSTs the job to the kind's `cancel_url`, signed as it was; nothing depends on the answer.
+    pub async fn tell_canceled(&self, lease: &Lease, url: &str, secret_version: u32) {
+        let told = match self.request(lease, url, secret_version) {
+            Ok(request) => {
+                let deadline = Deadline::after(TELL_BUDGET.min(lease.timeout));
+                http_client::send(request, self.allow, MAX_OUTPUT_BYTES, deadline)
+                    .await
+                    .map_err(|error| error.to_string())
+            }
+            Err(error) => Err(error.message),
+        };
+        match told {
+            Ok(response) => {
+                tracing::info!(job.id = %lease.job_id, status = response.status().as_u16(), "target told of the cancel");
+            }
+            Err(error) => tracing::warn!(job.id = %lease.job_id, error, "target not told of the cancel"),
         }
     }
 
@@ -83,6 +107,8 @@ impl HttpTarget {
             account_id: uuid::Uuid,
             attempt: u32,
             max_attempts: u32,
+            /// What is held: the most that a metered job may use.
+            credits: i64,
             input: &'a RawValue,
         }
         let body = serde_json::to_vec(&Body {
@@ -91,6 +117,7 @@ impl HttpTarget {
             account_id: lease.account_id,
             attempt: lease.attempt,
             max_attempts: lease.max_attempts,
+            credits: lease.price,
             input,
         })
         .map_err(|error| JobError::new(ErrorCode::InvalidInput, error.to_string()))?;
@@ -116,31 +143,50 @@ fn again(code: ErrorCode, message: impl AsRef<str>, retry_after: Option<Duration
     Outcome::Err { error: JobError::new(code, message), retry_after }
 }
 
-/// The answer decides: 200, 201 and 204 are done; 408, 425, 429 and 503 mean later; other 5xx, again; the rest, never.
-fn judge(response: &Response<Bytes>) -> Outcome {
+/// The answer decides: 200, 201 and 204 are done; 429, and 503 with `Retry-After`, are not the job's fault and mean later;
+/// 408, 425, 503 and other 5xx, again; 400 and 422 blame the input; the rest, never.
+fn judge(response: &Response<Bytes>, metered: bool) -> Outcome {
     let status = response.status();
     let said = format!("the target answered {}", status.as_u16());
+    let retry_after = retry_after(response.headers());
     match status.as_u16() {
-        204 => Outcome::Done(RawValue::NULL.to_owned()),
-        200 | 201 => done(response.body()),
+        200 | 201 | 204 => match done(response, metered) {
+            Ok((output, used)) => Outcome::Done { output, used },
+            Err(why) => Outcome::Final(JobError::new(ErrorCode::InvalidOutput, why)),
+        },
         202 => Outcome::Final(JobError::new(
             ErrorCode::TargetError,
             "the target answered 202: call-backs are not offered",
         )),
-        408 | 425 | 429 | 503 => again(ErrorCode::TargetError, said, retry_after(response.headers())),
+        429 => Outcome::Unavailable { error: JobError::new(ErrorCode::Unavailable, said), retry_after },
+        503 if retry_after.is_some() => {
+            Outcome::Unavailable { error: JobError::new(ErrorCode::Unavailable, said), retry_after }
+        }
+        408 | 425 => again(ErrorCode::TargetError, said, retry_after),
         500..=599 => again(ErrorCode::TargetError, said, None),
         _ if status == StatusCode::CONTINUE => again(ErrorCode::TargetError, said, None),
+        400 | 422 => Outcome::Final(JobError::new(ErrorCode::InvalidInput, said)),
         _ => Outcome::Final(JobError::new(ErrorCode::TargetError, said)),
     }
 }
 
-fn done(body: &Bytes) -> Outcome {
-    if body.is_empty() {
-        return Outcome::Done(RawValue::NULL.to_owned());
+/// The output of a job that is done, and what it used.
+fn done(response: &Response<Bytes>, metered: bool) -> Result<(Box<RawValue>, Option<i64>), &'static str> {
+    let used = match response.headers().get(CREDITS_USED).filter(|_| metered) {
+        None => None,
+        Some(value) => {
+            let used = value.to_str().ok().and_then(|value| value.trim().parse().ok());
+            // A guess would charge somebody for it.
+            Some(used.filter(|used| *used >= 0).ok_or("punchcard-credits-used is no whole number from 0")?)
+        }
+    };
+    // 204 has no body, whatever follows it.
+    if response.body().is_empty() || response.status() == StatusCode::NO_CONTENT {
+        return Ok((RawValue::NULL.to_owned(), used));
     }
-    match serde_json::from_slice::<Box<RawValue>>(body) {
-        Ok(output) => Outcome::Done(output),
-        Err(_) => Outcome::Final(JobError::new(ErrorCode::InvalidOutput, "the target's answer is not JSON")),
+    match serde_json::from_slice::<Box<RawValue>>(response.body()) {
+        Ok(output) => Ok((output, used)),
+        Err(_) => Err("the target's answer is not JSON"),
     }
 }
 
@@ -158,28 +204,61 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn answer(status: u16, body: &'static str) -> Outcome {
-        let response = Response::builder().status(status).header("retry-after", "7").body(Bytes::from(body));
-        judge(&response.expect("a valid response"))
+    fn answer(status: u16, header: (&str, &str), body: &'static str) -> Outcome {
+        let response = Response::builder().status(status).header(header.0, header.1).body(Bytes::from(body));
+        judge(&response.expect("a valid response"), true)
     }
 
     #[test]
     fn the_answer_decides() {
-        assert!(matches!(answer(200, r#"{"a":1}"#), Outcome::Done(o) if o.get() == r#"{"a":1}"#));
-        assert!(matches!(answer(201, ""), Outcome::Done(o) if o.get() == "null"));
-        assert!(matches!(answer(204, ""), Outcome::Done(_)));
-        assert!(matches!(answer(200, "oops"), Outcome::Final(e) if e.code == ErrorCode::InvalidOutput));
-        for status in [408, 425, 429, 503] {
+        let later = ("retry-after", "7");
+        let seven = Some(Duration::from_secs(7));
+        let plain = |status, body| answer(status, ("x-any", "1"), body);
+        assert!(
+            matches!(plain(200, r#"{"a":1}"#), Outcome::Done { output, used: None } if output.get() == r#"{"a":1}"#)
+        );
+        assert!(matches!(plain(201, ""), Outcome::Done { output, .. } if output.get() == "null"));
+        assert!(matches!(plain(204, ""), Outcome::Done { .. }));
+        assert!(matches!(plain(200, "oops"), Outcome::Final(e) if e.code == ErrorCode::InvalidOutput));
+        for status in [408, 425] {
             assert!(
-                matches!(answer(status, ""), Outcome::Err { retry_after: Some(d), .. } if d.as_secs() == 7)
+                matches!(answer(status, later, ""), Outcome::Err { retry_after, .. } if retry_after == seven)
             );
         }
-        for status in [500, 502, 504] {
-            assert!(matches!(answer(status, ""), Outcome::Err { retry_after: None, .. }), "{status}");
+        for status in [429, 503] {
+            assert!(
+                matches!(answer(status, later, ""), Outcome::Unavailable { retry_after, .. } if retry_after == seven)
+            );
         }
-        for status in [202, 301, 302, 400, 404, 410, 422] {
-            assert!(matches!(answer(status, ""), Outcome::Final(_)), "{status}");
+        assert!(matches!(plain(429, ""), Outcome::Unavailable { retry_after: None, .. }));
+        for status in [500, 502, 503, 504] {
+            assert!(matches!(plain(status, ""), Outcome::Err { retry_after: None, .. }), "{status}");
         }
+        for status in [400, 422] {
+            assert!(matches!(plain(status, ""), Outcome::Final(e) if e.code == ErrorCode::InvalidInput));
+        }
+        for status in [202, 301, 302, 404, 410] {
+            assert!(matches!(plain(status, ""), Outcome::Final(e) if e.code == ErrorCode::TargetError));
+        }
+    }
+
+    #[test]
+    fn a_metered_answer_says_what_it_used_or_is_refused() {
+        let used = |value| answer(200, (CREDITS_USED, value), "1");
+        for (value, credits) in [("0", 0), (" 7 ", 7), ("9223372036854775807", i64::MAX)] {
+            assert!(
+                matches!(used(value), Outcome::Done { used: Some(used), .. } if used == credits),
+                "{value}"
+            );
+        }
+        for value in ["", "-1", "1.5", "seven", "9223372036854775808"] {
+            assert!(
+                matches!(used(value), Outcome::Final(e) if e.code == ErrorCode::InvalidOutput),
+                "{value}"
+            );
+        }
+        let priced = Response::builder().status(200).header(CREDITS_USED, "x").body(Bytes::new());
+        assert!(matches!(judge(&priced.expect("a response"), false), Outcome::Done { used: None, .. }));
     }
 
     #[test]

@@ -2,25 +2,27 @@
 
 pub mod http_target;
 pub mod qr_svg;
+mod run;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use shared::{
-    domain::{ErrorCode, JobError, Lease, Outcome, Target},
+    domain::{ErrorCode, JobError, Outcome, Target},
     secrets::Secrets,
 };
 
 use http_target::HttpTarget;
+pub use run::{Progress, Run};
 
 /// What running a job once comes to, sooner or later.
 pub type Performing<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 
-/// Rust code of a kind. It may run more than once for a job (at-least-once): `lease.job_id` is the same each time.
+/// Rust code of a kind. It may run more than once for a job (at-least-once): `run.lease.job_id` is the same each time.
 pub trait Handler: Send + Sync {
     /// The kind's name.
     fn kind(&self) -> &'static str;
     /// Runs the job once. Its ending is a value; a panic is caught and counts as an error.
-    fn perform<'a>(&'a self, lease: &'a Lease) -> Performing<'a>;
+    fn perform<'a>(&'a self, run: &'a Run) -> Performing<'a>;
 }
 
 /// The Rust kinds. A new one is a file beside this one and an entry here.
@@ -56,17 +58,26 @@ impl Kinds {
     }
 
     /// Runs a job once.
-    pub async fn perform(&self, lease: &Lease) -> Outcome {
-        match &lease.target {
-            Target::Http { url, secret_version } => self.http.perform(lease, url, *secret_version).await,
-            Target::Rust => match self.handlers.iter().find(|handler| handler.kind() == lease.kind) {
-                Some(handler) => handler.perform(lease).await,
+    pub async fn perform(&self, run: &Run) -> Outcome {
+        match &run.lease.target {
+            Target::Http { url, secret_version, .. } => {
+                self.http.perform(&run.lease, url, *secret_version).await
+            }
+            Target::Rust => match self.handlers.iter().find(|handler| handler.kind() == run.lease.kind) {
+                Some(handler) => handler.perform(run).await,
                 // Claimed by name, so this worker knows it; were it otherwise, another may.
                 None => Outcome::NotStarted,
             },
             Target::Retired => {
                 Outcome::Final(JobError::new(ErrorCode::KindRetired, "this kind is not offered any more"))
             }
+        }
+    }
+
+    /// Tells an HTTP target that wants to know that its call was dropped because the job was canceled.
+    pub async fn tell_canceled(&self, run: &Run) {
+        if let Target::Http { cancel_url: Some(url), secret_version, .. } = &run.lease.target {
+            self.http.tell_canceled(&run.lease, url, *secret_version).await;
         }
     }
 }

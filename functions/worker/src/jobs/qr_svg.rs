@@ -4,9 +4,9 @@ use std::fmt::Write;
 
 use qrcode::{Color, QrCode};
 use serde::Deserialize;
-use shared::domain::{ErrorCode, JobError, Lease, Outcome};
+use shared::domain::{ErrorCode, JobError, Outcome};
 
-use super::{Handler, Performing};
+use super::{Handler, Performing, Run};
 
 /// The kind `qr.svg`.
 pub struct QrSvg;
@@ -22,8 +22,8 @@ impl Handler for QrSvg {
         "qr.svg"
     }
 
-    fn perform<'a>(&'a self, lease: &'a Lease) -> Performing<'a> {
-        Box::pin(async move { draw(&lease.input) })
+    fn perform<'a>(&'a self, run: &'a Run) -> Performing<'a> {
+        Box::pin(async move { draw(&run.lease.input) })
     }
 }
 
@@ -38,7 +38,7 @@ fn draw(input: &str) -> Outcome {
         Err(error) => return invalid(format!("no QR code can hold this text: {error}")),
     };
     match serde_json::value::to_raw_value(&serde_json::json!({ "svg": svg(&code) })) {
-        Ok(output) => Outcome::Done(output),
+        Ok(output) => Outcome::done(output),
         Err(error) => Outcome::Final(JobError::new(ErrorCode::InvalidOutput, error.to_string())),
     }
 }
@@ -67,14 +67,14 @@ mod tests {
 
     #[test]
     fn text_becomes_an_svg() {
-        let Outcome::Done(output) = draw(r#"{"text":"hello"}"#) else { panic!("not done") };
+        let Outcome::Done { output, .. } = draw(r#"{"text":"hello"}"#) else { panic!("not done") };
         assert!(output.get().contains("<svg"));
     }
 
     #[test]
     fn the_largest_code_is_an_output_that_is_kept() {
         let text = serde_json::json!({ "text": "x".repeat(2_300) }).to_string();
-        let Outcome::Done(output) = draw(&text) else { panic!("not done") };
+        let Outcome::Done { output, .. } = draw(&text) else { panic!("not done") };
         assert!(output.get().len() <= shared::domain::job::MAX_OUTPUT_BYTES, "{}", output.get().len());
     }
 

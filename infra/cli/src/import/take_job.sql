@@ -8,15 +8,16 @@ DECLARE
     due timestamptz := greatest(p_row.run_at, now());
     movement record;
     balance record;
-    share smallint := 0;
+    bytes integer := octet_length(p_row.input::text);
 BEGIN
     SELECT * INTO offer FROM punchcard.kinds k WHERE k.name = p_row.kind AND k.retired_at IS NULL;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
-    INSERT INTO punchcard.jobs (account_id, id, kind, price, priority, max_attempts, scheduled_at, expires_at,
-                                created_at, idempotency_key, request_hash, input)
-    VALUES (p_row.account_id, p_row.job_id, p_row.kind, p_row.price, p_row.priority, offer.max_attempts, due,
+    INSERT INTO punchcard.jobs (account_id, id, kind, price, metered, on_cancel, on_input_error, priority, max_attempts,
+                                scheduled_at, expires_at, created_at, idempotency_key, request_hash, input)
+    VALUES (p_row.account_id, p_row.job_id, p_row.kind, p_row.price, offer.metered, offer.on_cancel, offer.on_input_error,
+            p_row.priority, offer.max_attempts, due,
             due + make_interval(secs => offer.life_seconds), p_row.created_at, p_row.key,
             CASE WHEN p_row.key IS NOT NULL
                  THEN punchcard.request_hash(p_row.key, concat_ws(E'\n', p_row.kind, p_row.priority), p_row.input) END,
@@ -31,13 +32,16 @@ BEGIN
         IF movement.replayed THEN
             RAISE EXCEPTION 'the key import:% was used for another grant', p_row.job_id;
         END IF;
-        balance := punchcard.hold_credits(p_row.account_id, p_row.price);
-        share := balance.share;
-        INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
-        VALUES (p_row.account_id, 'hold', p_row.price, share, balance.available, balance.held, p_row.job_id);
     END IF;
-    INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, priority, max_attempts, run_at, expires_at)
-    VALUES (p_row.job_id, p_row.account_id, share, p_row.kind, p_row.price, p_row.priority, offer.max_attempts, due,
+    balance := punchcard.hold_credits(p_row.account_id, p_row.price, 1, bytes);
+    IF p_row.price > 0 THEN
+        INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
+        VALUES (p_row.account_id, 'hold', p_row.price, balance.share, balance.available, balance.held, p_row.job_id);
+    END IF;
+    INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, metered, on_cancel, on_input_error, bytes, priority,
+                                 max_attempts, max_crashes, run_at, expires_at)
+    VALUES (p_row.job_id, p_row.account_id, balance.share, p_row.kind, p_row.price, offer.metered, offer.on_cancel,
+            offer.on_input_error, bytes, p_row.priority, offer.max_attempts, offer.max_crashes, due,
             due + make_interval(secs => offer.life_seconds));
     RETURN true;
 END $$

@@ -1,8 +1,10 @@
 -- find: one job, of one account ($2) or of any (NULL).
-SELECT id, account_id, kind, status, price, attempt, max_attempts, input::text, output::text, error::text,
-       run_at, created_at, started_at,
-       finished_at, expires_at, priority
-FROM punchcard.jobs_now
-WHERE id = $1
-  AND account_id = coalesce($2::uuid, (SELECT account_id FROM punchcard.queue WHERE job_id = $1),
-                            (SELECT account_id FROM punchcard.outcomes WHERE job_id = $1))
+SELECT n.id, n.account_id, n.kind, n.status, n.price, n.attempt, n.max_attempts, n.input::text, n.output::text, n.error::text,
+       n.run_at, n.created_at, n.started_at, n.finished_at, n.expires_at, n.priority, n.captured, n.crashes,
+       n.cancel_requested_at, n.progress_percent, n.progress_message, n.progress_at, n.retry_of,
+       (SELECT r.id FROM punchcard.jobs r WHERE r.retry_of = n.id), n.metadata::text, n.tags,
+       (SELECT l.amount FROM punchcard.ledger l WHERE l.job_id = n.id AND l.kind = 'adjust')
+FROM punchcard.jobs_now n
+WHERE n.id = $1
+  AND n.account_id = coalesce($2::uuid, (SELECT account_id FROM punchcard.queue WHERE job_id = $1),
+                              (SELECT account_id FROM punchcard.outcomes WHERE job_id = $1))

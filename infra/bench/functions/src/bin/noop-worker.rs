@@ -10,12 +10,12 @@ use serde_json::{
 };
 use shared::{
     config::Config,
-    domain::{ErrorCode, JobError, Lease, Outcome},
+    domain::{ErrorCode, JobError, Outcome},
     telemetry,
 };
 use worker::{
     Worker,
-    jobs::{self, Handler, Performing},
+    jobs::{self, Handler, Performing, Run},
 };
 
 struct Bench {
@@ -28,10 +28,10 @@ impl Handler for Bench {
         self.kind
     }
 
-    fn perform<'a>(&'a self, _: &'a Lease) -> Performing<'a> {
+    fn perform<'a>(&'a self, _: &'a Run) -> Performing<'a> {
         Box::pin(async {
             match (self.answer)() {
-                Ok(output) => Outcome::Done(output),
+                Ok(output) => Outcome::done(output),
                 Err(error) => Outcome::Final(JobError::new(ErrorCode::HandlerError, error.to_string())),
             }
         })

@@ -52,17 +52,23 @@ BEGIN
 
     GRANT USAGE ON SCHEMA punchcard TO punchcard_app;
     GRANT SELECT ON punchcard.accounts, punchcard.balances, punchcard.ledger, punchcard.entries, punchcard.kinds,
-        punchcard.jobs, punchcard.queue, punchcard.outcomes, punchcard.jobs_now, punchcard.service_tokens,
-        punchcard.credit_source, punchcard.migrations TO punchcard_app;
+        punchcard.jobs, punchcard.labels, punchcard.queue, punchcard.outcomes, punchcard.attempts, punchcard.jobs_now,
+        punchcard.runs, punchcard.caps, punchcard.service_tokens, punchcard.credit_source, punchcard.migrations
+        TO punchcard_app;
     GRANT EXECUTE ON FUNCTION
-        punchcard.enqueue(uuid, text, json, text, integer, timestamptz),
+        punchcard.enqueue(uuid, text, json, text, integer, timestamptz, jsonb),
         punchcard.enqueue_batch(uuid, json, text),
+        punchcard.cancel(uuid, uuid),
+        punchcard.retry(uuid, uuid, timestamptz),
+        punchcard.redrive(text, text, uuid, timestamptz, timestamptz, integer, double precision, double precision,
+                          timestamptz, uuid),
         punchcard.grant_credits(uuid, bigint, text, text),
         punchcard.balance(uuid),
         punchcard.return_credits(),
         punchcard.source_health(),
         punchcard.claim(bigint, text[], boolean, integer, double precision, smallint[], bigint[], uuid[], uuid[], boolean),
-        punchcard.settle(uuid[], bigint[], text[], double precision[], text[], text[], boolean),
+        punchcard.settle(uuid[], bigint[], text[], double precision[], text[], text[], bigint[], boolean),
+        punchcard.check_in(uuid[], bigint[], smallint[], text[]),
         punchcard.rescue(bigint)
         TO punchcard_app;
 
@@ -70,8 +76,10 @@ BEGIN
     IF EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = 'service_role') THEN
         GRANT USAGE ON SCHEMA punchcard TO service_role;
         GRANT EXECUTE ON FUNCTION
-            punchcard.enqueue(uuid, text, json, text, integer, timestamptz),
+            punchcard.enqueue(uuid, text, json, text, integer, timestamptz, jsonb),
             punchcard.enqueue_batch(uuid, json, text),
+            punchcard.cancel(uuid, uuid),
+            punchcard.retry(uuid, uuid, timestamptz),
             punchcard.grant_credits(uuid, bigint, text, text),
             punchcard.increment_user_credits(uuid, bigint, text, uuid, text)
             TO service_role;
@@ -83,11 +91,11 @@ BEGIN
         REVOKE ALL ON ALL TABLES IN SCHEMA punchcard_api FROM PUBLIC, anon, authenticated, service_role;
         GRANT USAGE ON SCHEMA punchcard_api TO authenticated;
         GRANT SELECT ON punchcard_api.jobs, punchcard_api.credits TO authenticated;
-        GRANT SELECT (id, account_id, kind, price, priority, max_attempts, input, scheduled_at, created_at, expires_at)
-            ON punchcard.jobs TO authenticated;
-        GRANT SELECT (job_id, account_id, lease_expires_at, attempt, error, run_at, started_at)
-            ON punchcard.queue TO authenticated;
-        GRANT SELECT (job_id, account_id, status, attempt, output, error, started_at, finished_at)
+        GRANT SELECT (id, account_id, kind, price, priority, max_attempts, input, scheduled_at, created_at, expires_at,
+                      retry_of, metadata, tags) ON punchcard.jobs TO authenticated;
+        GRANT SELECT (job_id, account_id, lease_expires_at, attempt, error, run_at, started_at, cancel_requested_at,
+                      progress_percent, progress_message) ON punchcard.queue TO authenticated;
+        GRANT SELECT (job_id, account_id, status, captured, attempt, output, error, started_at, finished_at)
             ON punchcard.outcomes TO authenticated;
         GRANT SELECT (id, available, held) ON punchcard.accounts TO authenticated;
     END IF;

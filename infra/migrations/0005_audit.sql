@@ -28,6 +28,13 @@ CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS  -- balances are 
     WHERE (a.available, a.held) IS DISTINCT FROM (coalesce(e.available, 0), coalesce(e.held, 0))
        OR a.available < 0 OR a.held < 0
     UNION ALL
+    SELECT a.id, 'unfinished ' || a.unfinished_jobs || ' jobs, ' || a.unfinished_bytes || ' bytes, but queued '
+                 || coalesce(q.jobs, 0) || ', ' || coalesce(q.bytes, 0)
+    FROM punchcard.accounts a
+    LEFT JOIN (SELECT account_id, share, count(*) AS jobs, sum(bytes) AS bytes FROM punchcard.queue
+               GROUP BY account_id, share) q ON q.account_id = a.id AND q.share = a.share
+    WHERE (a.unfinished_jobs, a.unfinished_bytes) IS DISTINCT FROM (coalesce(q.jobs, 0), coalesce(q.bytes, 0))
+    UNION ALL
     SELECT r.account_id, 'entry ' || r.id || ' does not continue the balance'
     FROM (SELECT e.id, e.account_id, e.available_after, e.held_after,
                  sum(e.available_delta) OVER so_far AS available, sum(e.held_delta) OVER so_far AS held
@@ -50,17 +57,22 @@ CREATE VIEW punchcard.audit_i3 WITH (security_invoker = on) AS  -- every priced 
     FROM punchcard.ledger l LEFT JOIN punchcard.jobs j ON j.id = l.job_id AND j.account_id = l.account_id
     WHERE l.kind IN ('hold', 'capture', 'release') AND j.id IS NULL;
 
-CREATE VIEW punchcard.audit_i4 WITH (security_invoker = on) AS  -- what became of the hold is what became of the job
-    SELECT j.id AS subject,
-           j.status || ' but captured ' || coalesce(l.captured, 0) || ' and released ' || coalesce(l.released, 0) AS finding
-    FROM punchcard.jobs_now j
+CREATE VIEW punchcard.audit_i4 WITH (security_invoker = on) AS  -- what became of the hold is what became of the job, as its terms say
+    SELECT j.id AS subject, coalesce(o.status, 'unfinished') || ' but captured ' || coalesce(l.captured, 0)
+                            || ' and released ' || coalesce(l.released, 0) AS finding
+    FROM punchcard.jobs j
+    LEFT JOIN punchcard.outcomes o ON o.job_id = j.id
     LEFT JOIN (SELECT job_id, sum(amount) FILTER (WHERE kind = 'capture') AS captured,
                       sum(amount) FILTER (WHERE kind = 'release') AS released
                FROM punchcard.ledger WHERE kind IN ('capture', 'release') GROUP BY job_id) l ON l.job_id = j.id
     WHERE (coalesce(l.captured, 0), coalesce(l.released, 0)) IS DISTINCT FROM
-          CASE WHEN j.status = 'succeeded' THEN (j.price::numeric, 0::numeric)
-               WHEN j.status IN ('failed', 'canceled') THEN (0::numeric, j.price::numeric)
-               ELSE (0::numeric, 0::numeric) END
+          (coalesce(o.captured, 0)::numeric, coalesce(j.price - o.captured, 0)::numeric)
+       OR NOT CASE
+           WHEN o.status IS NULL THEN true
+           WHEN o.status = 'succeeded' OR (o.status = 'failed' AND j.on_input_error = 'capture' AND o.captured > 0)
+                OR (o.status = 'canceled' AND j.on_cancel = 'capture' AND o.run_started_at IS NOT NULL)
+               THEN o.captured BETWEEN CASE WHEN j.metered THEN 0 ELSE j.price END AND j.price
+           ELSE o.captured = 0 END
     UNION ALL
     SELECT l.job_id, count(*) || ' entries of kind ' || l.kind
     FROM punchcard.ledger l WHERE l.job_id IS NOT NULL GROUP BY l.job_id, l.kind HAVING count(*) > 1;

@@ -1,0 +1,225 @@
+//! Buying jobs, and showing them.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{json, value::RawValue};
+use shared::{
+    db::jobs::{JobFilter, JobOptions, NewJob},
+    domain::{Deadline, RetryOverrides, Status, Timestamp},
+    wake::Message,
+};
+use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
+use uuid::Uuid;
+
+use super::{
+    Page, as_replayed, bad_cursor, cursor, idempotency_key, is_kind, known_query, ok, open_cursor, owner,
+    page_size, path_id, respond,
+};
+use crate::{
+    App,
+    auth::{Scope, caller},
+    error::ApiError,
+    event::{Request, Response},
+    json::{MAX_INPUT_BYTES, body, large_body, member},
+};
+
+/// Jobs of a batch.
+const LARGEST_BATCH: usize = 1_000;
+/// Tags and metadata that one list is filtered by.
+const MOST_LABELS: usize = 10;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateJob {
+    kind: String,
+    #[serde(default, deserialize_with = "verbatim")]
+    input: Option<Box<RawValue>>,
+    priority: Option<i64>,
+    run_at: Option<String>,
+    retry: Option<RetryOverrides>,
+    metadata: Option<BTreeMap<String, String>>,
+    tags: Option<Vec<String>>,
+    account_id: Option<String>,
+}
+
+/// A member that is there, even if it is `null`.
+fn verbatim<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Box<RawValue>>, D::Error> {
+    Box::<RawValue>::deserialize(value).map(Some)
+}
+
+/// A job to buy, its fields vetted.
+#[derive(Serialize)]
+struct Wanted {
+    kind: String,
+    input: Box<RawValue>,
+    priority: i16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    run_at: Option<String>,
+    #[serde(flatten)]
+    options: JobOptions,
+}
+
+impl CreateJob {
+    fn vet(self) -> Result<Wanted, ApiError> {
+        if !is_kind(&self.kind) {
+            return Err(ApiError::invalid("unknown_kind", "No such kind is offered."));
+        }
+        let input = match self.input {
+            Some(input) => input,
+            None => serde_json::value::to_raw_value(&json!({})).map_err(ApiError::unencodable)?,
+        };
+        if input.get().len() > MAX_INPUT_BYTES {
+            return Err(ApiError::too_large("An input has at most 64 KiB of JSON."));
+        }
+        let priority = i16::try_from(self.priority.unwrap_or(0)).ok().filter(|it| (-10..=10).contains(it));
+        let priority =
+            priority.ok_or_else(|| ApiError::invalid("invalid_priority", "A priority is from -10 to 10."))?;
+        let run_at = self.run_at.map(|text| timestamp("run_at", &text)).transpose()?;
+        let mut tags = self.tags.unwrap_or_default();
+        tags.sort_unstable();
+        tags.dedup();
+        let options = JobOptions { retry: self.retry, metadata: self.metadata.unwrap_or_default(), tags };
+        Ok(Wanted { kind: self.kind, input, priority, run_at, options })
+    }
+}
+
+/// A point in time as RFC 3339 has it, with its offset, to the same in UTC as PostgreSQL reads it.
+pub(super) fn timestamp(field: &'static str, text: &str) -> Result<String, ApiError> {
+    let invalid =
+        || ApiError::bad(format!("invalid_{field}"), format!("{field} is an RFC 3339 time with its offset."));
+    // The library takes a leap second, an unknown offset, and any letter for the T.
+    if text.get(10..11) != Some("T") || text.ends_with("-00:00") || text.contains(":60") {
+        return Err(invalid());
+    }
+    let time = OffsetDateTime::parse(text, &Rfc3339).map_err(|_| invalid())?;
+    // PostgreSQL knows no year 0; whatever is past runs now.
+    let time = time.checked_to_offset(UtcOffset::UTC).ok_or_else(invalid)?;
+    Ok(Timestamp(time.max(OffsetDateTime::UNIX_EPOCH)).to_string())
+}
+
+/// `POST /api/jobs`: holds the price and queues the job. 202; a replay of its key is 200 with the job as it is now.
+pub(crate) async fn create_job(
+    app: &App,
+    request: &Request,
+    deadline: Deadline,
+) -> Result<Response, ApiError> {
+    let caller = caller(app, request, deadline).await?;
+    let key = idempotency_key(request)?;
+    let job: CreateJob = body(request)?;
+    let account_id = caller.account(job.account_id.as_deref(), &[Scope::Enqueue])?;
+    let Wanted { kind, input, priority, run_at, options } = job.vet()?;
+    let job = NewJob { kind: &kind, input: &input, priority, run_at: run_at.as_deref(), options: &options };
+    let enqueued = app.db.enqueue(account_id, job, key, deadline).await?;
+    let location = ("location", format!("/api/jobs/{}", enqueued.job.id));
+    if enqueued.replayed {
+        return respond(200, &enqueued.job, vec![location, as_replayed()]);
+    }
+    let wake_up = enqueued.wake_after.and_then(|after| Message::for_job(enqueued.job.id, account_id, after));
+    app.wake.send(wake_up.as_slice(), deadline).await;
+    respond(202, &enqueued.job, vec![location, ("retry-after", "5".into())])
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct CreateBatch {
+    jobs: Vec<Box<RawValue>>,
+    account_id: Option<String>,
+}
+
+/// `POST /api/jobs:batch`: up to 1,000 jobs, all or nothing, a hold for each. 202; a replay of its key is 200.
+pub(crate) async fn create_batch(
+    app: &App,
+    request: &Request,
+    deadline: Deadline,
+) -> Result<Response, ApiError> {
+    let caller = caller(app, request, deadline).await?;
+    let key = idempotency_key(request)?;
+    let batch: CreateBatch = large_body(request)?;
+    let account_id = caller.account(batch.account_id.as_deref(), &[Scope::Enqueue])?;
+    if !(1..=LARGEST_BATCH).contains(&batch.jobs.len()) {
+        return Err(ApiError::invalid("invalid_batch", "A batch has 1 to 1000 jobs."));
+    }
+    let mut jobs = Vec::with_capacity(batch.jobs.len());
+    for (number, job) in (1..).zip(batch.jobs) {
+        let job = member::<CreateJob>(&job).and_then(|job| match job.account_id {
+            Some(_) => Err(ApiError::bad("unknown_field", "The account_id stands beside the jobs.")),
+            None => job.vet(),
+        });
+        jobs.push(job.map_err(|error| error.of_job(number))?);
+    }
+    let jobs = serde_json::to_string(&jobs).map_err(ApiError::unencodable)?;
+    let enqueued = app.db.enqueue_batch(account_id, &jobs, key, deadline).await?;
+    let wake_ups =
+        enqueued.jobs.iter().filter_map(|job| Message::for_job(job.id, account_id, job.wake_after?));
+    app.wake.send(&wake_ups.collect::<Vec<_>>(), deadline).await;
+    let page = Page { data: enqueued.jobs, next_cursor: None };
+    if enqueued.replayed { respond(200, &page, vec![as_replayed()]) } else { respond(202, &page, Vec::new()) }
+}
+
+/// `GET /api/jobs/{id}`: a job of the caller's, or any for a service that may; else 404.
+pub(crate) async fn get_job(
+    app: &App,
+    request: &Request,
+    id: &str,
+    deadline: Deadline,
+) -> Result<Response, ApiError> {
+    let caller = caller(app, request, deadline).await?;
+    let owner = owner(&caller, &[Scope::Enqueue, Scope::Operate])?;
+    match app.db.find_job(path_id(id)?, owner, deadline).await? {
+        Some(job) => ok(&job),
+        None => Err(ApiError::not_found()),
+    }
+}
+
+/// `GET /api/jobs`: the caller's jobs, newest first, in pages.
+pub(crate) async fn list_jobs(
+    app: &App,
+    request: &Request,
+    deadline: Deadline,
+) -> Result<Response, ApiError> {
+    let caller = caller(app, request, deadline).await?;
+    let labels = labels(request)?;
+    known_query(request, &["status", "kind", "tag", "metadata.*", "limit", "cursor", "account_id"])?;
+    let named = request.query.get("account_id").map(String::as_str);
+    let account_id = caller.account(named, &[Scope::Enqueue, Scope::Operate])?;
+    let status = match request.query.get("status") {
+        Some(word) => {
+            Some(Status::parse(word).ok_or_else(|| ApiError::bad("invalid_status", "No such status."))?)
+        }
+        None => None,
+    };
+    let before = match request.query.get("cursor") {
+        Some(cursor) => {
+            let id = open_cursor(cursor, account_id).and_then(|bytes| Uuid::from_slice(&bytes).ok());
+            Some(id.ok_or_else(bad_cursor)?)
+        }
+        None => None,
+    };
+    let kind = request.query.get("kind").cloned();
+    if kind.as_deref().is_some_and(|kind| !is_kind(kind)) {
+        return Err(ApiError::bad("invalid_kind", "No kind has such a name."));
+    }
+    let limit = page_size(request)?;
+    let filter = JobFilter { status, kind, labels, before };
+    let jobs = app.db.list_jobs(account_id, &filter, limit, deadline).await?;
+    let more = jobs.last().filter(|_| jobs.len() as i64 == limit);
+    let next_cursor = more.map(|job| cursor(job.id.as_bytes(), account_id));
+    ok(&Page { data: jobs, next_cursor })
+}
+
+/// `tag=a,b` and `metadata.key=value`: the labels that a job must have, all of them.
+fn labels(request: &Request) -> Result<Vec<String>, ApiError> {
+    let mut labels = Vec::new();
+    for (name, value) in &request.query {
+        if name == "tag" {
+            labels.extend(value.split(',').map(str::to_owned));
+        } else if let Some(key) = name.strip_prefix("metadata.") {
+            labels.push(format!("{key}={value}"));
+        }
+    }
+    match labels.len() {
+        0..=MOST_LABELS => Ok(labels),
+        _ => Err(ApiError::bad("too_many_filters", "A list is filtered by up to ten tags and metadata.")),
+    }
+}

@@ -1,0 +1,123 @@
+//! What is done to jobs that were bought: canceled, retried, redriven; and what became of each run.
+
+use serde::Deserialize;
+use serde_json::json;
+use shared::{
+    db::life::{FailedFilter, RedrivePace},
+    domain::Deadline,
+    wake::Message,
+};
+
+use super::{Page, is_kind, jobs::timestamp, ok, owner, path_id, respond};
+use crate::{
+    App,
+    auth::{Scope, caller, uuid},
+    error::ApiError,
+    event::{Request, Response},
+    json::body,
+};
+
+/// Who may act on jobs that are not theirs.
+const OPERATORS: &[Scope] = &[Scope::Operate];
+
+/// `POST /api/jobs/{id}/cancel`: 200 with the job canceled, or 202 with `cancel_requested_at` when it was running; 409 when
+/// it is final, or its kind refuses.
+pub(crate) async fn cancel_job(
+    app: &App,
+    request: &Request,
+    id: &str,
+    deadline: Deadline,
+) -> Result<Response, ApiError> {
+    let caller = caller(app, request, deadline).await?;
+    let owner = owner(&caller, OPERATORS)?;
+    let id = path_id(id)?;
+    app.db.cancel(id, owner, deadline).await?;
+    let job = app.db.find_job(id, owner, deadline).await?.ok_or_else(ApiError::not_found)?;
+    if job.status.is_final() { ok(&job) } else { respond(202, &job, vec![("retry-after", "2".into())]) }
+}
+
+/// `POST /api/jobs/{id}/retry`: a failed or canceled job once more, as a new one with its own hold. 202; 409 when it
+/// succeeded, is not final, or was retried already.
+pub(crate) async fn retry_job(
+    app: &App,
+    request: &Request,
+    id: &str,
+    deadline: Deadline,
+) -> Result<Response, ApiError> {
+    let caller = caller(app, request, deadline).await?;
+    let owner = owner(&caller, OPERATORS)?;
+    let retried = app.db.retry(path_id(id)?, owner, deadline).await?;
+    let wake_up =
+        retried.wake_after.and_then(|after| Message::for_job(retried.job_id, retried.account_id, after));
+    app.wake.send(wake_up.as_slice(), deadline).await;
+    let job = app.db.find_job(retried.job_id, owner, deadline).await?.ok_or_else(ApiError::not_found)?;
+    let location = ("location", format!("/api/jobs/{}", job.id));
+    respond(202, &job, vec![location, ("retry-after", "5".into())])
+}
+
+/// `GET /api/jobs/{id}/attempts`: every run of it that has ended, oldest first.
+pub(crate) async fn list_attempts(
+    app: &App,
+    request: &Request,
+    id: &str,
+    deadline: Deadline,
+) -> Result<Response, ApiError> {
+    let caller = caller(app, request, deadline).await?;
+    let owner = owner(&caller, &[Scope::Enqueue, Scope::Operate])?;
+    let id = path_id(id)?;
+    let attempts = app.db.attempts(id, owner, deadline).await?;
+    // None, or nobody's: a job that has not run yet is worth the second look.
+    if attempts.is_empty() && app.db.find_job(id, owner, deadline).await?.is_none() {
+        return Err(ApiError::not_found());
+    }
+    ok(&Page { data: attempts, next_cursor: None })
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RedriveJobs {
+    code: Option<String>,
+    account_id: Option<String>,
+    failed_after: Option<String>,
+    failed_before: Option<String>,
+    limit: Option<i32>,
+    per_second: Option<f64>,
+}
+
+/// `POST /api/kinds/{kind}/redrive`: failed jobs of a kind once more, oldest first, at a rate; services with the scope
+/// `operate` only. Those that are refused, for want of credits say, are told, and stay as they are.
+pub(crate) async fn redrive(
+    app: &App,
+    request: &Request,
+    kind: &str,
+    deadline: Deadline,
+) -> Result<Response, ApiError> {
+    let caller = caller(app, request, deadline).await?;
+    if !caller.has(OPERATORS) {
+        return Err(ApiError::forbidden("Only a service token with the scope operate may."));
+    }
+    if !is_kind(kind) {
+        return Err(ApiError::not_found());
+    }
+    let wanted: RedriveJobs = body(request)?;
+    let account_id = match wanted.account_id {
+        Some(id) => Some(uuid(&id).ok_or_else(|| ApiError::bad("invalid_field", "account_id is a UUID."))?),
+        None => None,
+    };
+    let filter = FailedFilter {
+        kind: Some(kind.to_owned()),
+        code: wanted.code,
+        account_id,
+        from: wanted.failed_after.map(|text| timestamp("failed_after", &text)).transpose()?,
+        until: wanted.failed_before.map(|text| timestamp("failed_before", &text)).transpose()?,
+    };
+    let pace = RedrivePace {
+        limit: wanted.limit.unwrap_or(100),
+        per_second: wanted.per_second,
+        delay: 0.0,
+        after: None,
+    };
+    let redriven = app.db.redrive(&filter, pace, deadline).await?;
+    let refused = redriven.iter().filter(|job| job.refused.is_some()).count();
+    ok(&json!({ "redriven": redriven.len() - refused, "refused": refused, "data": redriven }))
+}

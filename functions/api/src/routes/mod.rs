@@ -1,0 +1,123 @@
+//! The endpoints. Each turns a request into typed values, makes one call to the database, and answers. `jobs` buys and
+//! shows, `life` cancels, retries and redrives, `credits` grants and accounts; what they share is here.
+
+pub(crate) mod credits;
+pub(crate) mod jobs;
+pub(crate) mod life;
+
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use serde::Serialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use shared::domain::Deadline;
+use uuid::Uuid;
+
+use crate::{
+    App,
+    auth::{Caller, Scope, uuid},
+    error::ApiError,
+    event::{Request, Response},
+};
+
+/// Entries of a page unless asked otherwise, and at most.
+const PAGE: i64 = 20;
+const LARGEST_PAGE: i64 = 100;
+
+/// Entries, and where the next page begins.
+#[derive(Serialize)]
+pub(super) struct Page<T> {
+    pub(super) data: Vec<T>,
+    pub(super) next_cursor: Option<String>,
+}
+
+pub(super) fn as_replayed() -> (&'static str, String) {
+    ("idempotent-replayed", "true".into())
+}
+
+pub(super) fn ok(body: &impl Serialize) -> Result<Response, ApiError> {
+    respond(200, body, Vec::new())
+}
+
+pub(super) fn respond(
+    status: u16,
+    body: &impl Serialize,
+    headers: Vec<(&'static str, String)>,
+) -> Result<Response, ApiError> {
+    let body = serde_json::to_string(body).map_err(ApiError::unencodable)?;
+    Ok(Response { status, headers, body })
+}
+
+/// `GET /api/health`: whether the API reaches its database; 503 if not. Needs no token and says nothing else.
+pub(crate) async fn health(app: &App, deadline: Deadline) -> Result<Response, ApiError> {
+    let oldest = app.db.oldest_due(deadline.within(std::time::Duration::from_secs(5))).await?;
+    ok(&json!({ "status": "ok", "oldest_due_seconds": oldest.map_or(0, |waiting| waiting.as_secs()) }))
+}
+
+/// The `Idempotency-Key`: 1 to 128 printable ASCII characters, one of them.
+pub(super) fn idempotency_key(request: &Request) -> Result<Option<&str>, ApiError> {
+    let invalid =
+        || ApiError::bad("invalid_idempotency_key", "A key has 1 to 128 printable ASCII characters.");
+    let key = request.header("idempotency-key").map_err(|_| invalid())?;
+    match key {
+        // API Gateway joins repeated headers with a comma.
+        Some(key) if key.is_empty() || key.len() > 128 || key.contains(',') => Err(invalid()),
+        Some(key) if !key.bytes().all(|byte| (0x20..0x7f).contains(&byte)) => Err(invalid()),
+        key => Ok(key),
+    }
+}
+
+pub(super) fn is_kind(name: &str) -> bool {
+    let word = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"_.-".contains(&byte);
+    (1..=64).contains(&name.len()) && name.bytes().all(word)
+}
+
+pub(super) fn known_query(request: &Request, known: &[&str]) -> Result<(), ApiError> {
+    let knows = |name: &str| {
+        let family = |known: &str| known.strip_suffix('*').is_some_and(|prefix| name.starts_with(prefix));
+        known.iter().any(|known| *known == name || family(known))
+    };
+    match request.query.keys().find(|name| !knows(name)) {
+        Some(name) => Err(ApiError::bad("unknown_parameter", format!("There is no parameter {name:?}."))),
+        None => Ok(()),
+    }
+}
+
+pub(super) fn page_size(request: &Request) -> Result<i64, ApiError> {
+    let Some(limit) = request.query.get("limit") else { return Ok(PAGE) };
+    match limit.parse() {
+        Ok(limit) if (1..=LARGEST_PAGE).contains(&limit) => Ok(limit),
+        _ => Err(ApiError::bad("invalid_limit", "A limit is a whole number from 1 to 100.")),
+    }
+}
+
+pub(super) fn bad_cursor() -> ApiError {
+    ApiError::bad("invalid_cursor", "Send a next_cursor as it was given.")
+}
+
+/// A cursor: where a page ended, tied to the account so that no other's is taken.
+pub(super) fn cursor(position: &[u8], account_id: Uuid) -> String {
+    let mut bytes = position.to_vec();
+    bytes.extend_from_slice(&tie(position, account_id));
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+pub(super) fn open_cursor(cursor: &str, account_id: Uuid) -> Option<Vec<u8>> {
+    let bytes = URL_SAFE_NO_PAD.decode(cursor).ok()?;
+    let (position, tied) = bytes.split_at_checked(bytes.len().checked_sub(8)?)?;
+    (tied == tie(position, account_id)).then(|| position.to_vec())
+}
+
+fn tie(position: &[u8], account_id: Uuid) -> [u8; 8] {
+    let digest = Sha256::new().chain_update(account_id.as_bytes()).chain_update(position).finalize();
+    std::array::from_fn(|i| digest[i])
+}
+
+/// The id in a path: 404 if it is none.
+pub(super) fn path_id(id: &str) -> Result<Uuid, ApiError> {
+    uuid(id).filter(|parsed| parsed.to_string() == id).ok_or_else(ApiError::not_found)
+}
+
+/// Whose jobs the caller may act on: `None` is everybody's, for a service with one of the scopes.
+pub(super) fn owner(caller: &Caller, scopes: &[Scope]) -> Result<Option<Uuid>, ApiError> {
+    if caller.has(scopes) { Ok(None) } else { caller.account(None, &[]).map(Some) }
+}

@@ -1,0 +1,146 @@
+//! `punchcard jobs`: what is queued, what became of it, and the dead letters.
+
+use clap::{Args, Subcommand};
+use shared::{
+    db::{
+        Db,
+        jobs::JobFilter,
+        life::{FailedFilter, RedrivePace},
+    },
+    domain::Status,
+};
+use uuid::Uuid;
+
+use crate::{Failure, show, soon};
+
+/// How many failed jobs one statement redrives.
+const PAGE: i32 = 500;
+
+#[derive(Subcommand)]
+pub(crate) enum Jobs {
+    /// List an account's jobs, newest first.
+    List {
+        account: Uuid,
+        /// Only those of this status.
+        #[arg(long, value_parser = |word: &str| Status::parse(word).ok_or("no such status"))]
+        status: Option<Status>,
+        /// Only those with this tag, or key=value of the metadata; repeatable.
+        #[arg(long = "label")]
+        labels: Vec<String>,
+    },
+    /// Show one job, and its runs.
+    Show { id: Uuid },
+    /// Cancel a job: a queued one at once, a running one by asking its worker.
+    Cancel { id: Uuid },
+    /// Buy a failed or canceled job once more, as a new job with a hold of its own.
+    Retry { id: Uuid },
+    /// List failed jobs, newest first: the dead letters.
+    Failed {
+        #[command(flatten)]
+        filter: Filter,
+        /// Of this kind.
+        #[arg(long)]
+        kind: Option<String>,
+        /// How many at most.
+        #[arg(long, default_value_t = 50)]
+        limit: i64,
+    },
+    /// Retry failed jobs of a kind in bulk, oldest first: each is bought once more by its account.
+    Redrive {
+        /// Of this kind.
+        kind: String,
+        #[command(flatten)]
+        filter: Filter,
+        /// How many at most; all, if not given.
+        #[arg(long)]
+        limit: Option<usize>,
+        /// How many of them are due each second; all at once, if not given.
+        #[arg(long, value_name = "JOBS")]
+        per_second: Option<f64>,
+        /// Only list what would be retried.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+/// Which failed jobs.
+#[derive(Args)]
+pub(crate) struct Filter {
+    /// Whose error has this code, such as timed_out.
+    #[arg(long)]
+    code: Option<String>,
+    /// Of this account.
+    #[arg(long)]
+    account: Option<Uuid>,
+    /// That failed at this time or later, such as 2026-11-24T10:00:00Z.
+    #[arg(long)]
+    from: Option<String>,
+    /// That failed before this time.
+    #[arg(long)]
+    until: Option<String>,
+}
+
+impl Filter {
+    fn of(self, kind: Option<String>) -> FailedFilter {
+        FailedFilter { kind, code: self.code, account_id: self.account, from: self.from, until: self.until }
+    }
+}
+
+pub(crate) async fn run(db: &Db, command: Jobs) -> Result<(), Failure> {
+    match command {
+        Jobs::List { account, status, labels } => {
+            let filter = JobFilter { status, labels, ..JobFilter::default() };
+            db.list_jobs(account, &filter, 50, soon()).await?.iter().try_for_each(show)
+        }
+        Jobs::Show { id } => {
+            show(&db.find_job(id, None, soon()).await?.ok_or("there is no such job")?)?;
+            db.attempts(id, None, soon()).await?.iter().try_for_each(show)
+        }
+        Jobs::Cancel { id } => {
+            db.cancel(id, None, soon()).await?;
+            show(&db.find_job(id, None, soon()).await?.ok_or("there is no such job")?)
+        }
+        Jobs::Retry { id } => {
+            let retried = db.retry(id, None, soon()).await?;
+            println!("retried as {}", retried.job_id);
+            Ok(())
+        }
+        Jobs::Failed { filter, kind, limit } => {
+            db.failed_jobs(&filter.of(kind), limit, soon()).await?.iter().try_for_each(show)
+        }
+        Jobs::Redrive { kind, filter, limit, per_second, dry_run } => {
+            let filter = filter.of(Some(kind));
+            if dry_run {
+                let limit = limit.map_or(1_000, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
+                let jobs = db.failed_jobs(&filter, limit, soon()).await?;
+                return jobs.iter().filter(|job| job.retried_as.is_none()).try_for_each(show);
+            }
+            redrive(db, &filter, limit.unwrap_or(usize::MAX), per_second).await
+        }
+    }
+}
+
+/// Page after page, each due after the one before it.
+async fn redrive(
+    db: &Db,
+    filter: &FailedFilter,
+    limit: usize,
+    per_second: Option<f64>,
+) -> Result<(), Failure> {
+    let (mut done, mut refused, mut after) = (0, 0, None);
+    while done < limit {
+        let delay = per_second.map_or(0.0, |rate| done as f64 / rate);
+        let page = i32::try_from(limit - done).map_or(PAGE, |left| left.min(PAGE));
+        let jobs = db.redrive(filter, RedrivePace { limit: page, per_second, delay, after }, soon()).await?;
+        let Some(last) = jobs.last() else { break };
+        after = Some((last.finished_at, last.job_id));
+        done += jobs.len();
+        for job in jobs.iter().filter(|job| job.refused.is_some()) {
+            show(job)?;
+            refused += 1;
+        }
+        eprintln!("{} retried so far", done - refused);
+    }
+    println!("{} retried, {refused} refused", done - refused);
+    Ok(())
+}

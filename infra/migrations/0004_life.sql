@@ -1,0 +1,199 @@
+-- What is done to a job from outside between its purchase and its end, and after: cancel, retry, refund; and what its
+-- worker says of it meanwhile. Each is one call, and goes with the caller's transaction, if there is one.
+
+-- Cancels a job, of p_account_id or, if NULL, of anybody. A queued one is canceled and released at once: 'canceled'. A
+-- running one is asked to stop, and its worker told when it checks in: 'running'; what that costs is the kind's `on_cancel`,
+-- and if it succeeds first, it has. Refuses by raising: PT404 not_found · PT409 not_cancelable (final; or the kind refuses).
+CREATE FUNCTION punchcard.cancel(p_job_id uuid, p_account_id uuid DEFAULT NULL) RETURNS text
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+DECLARE
+    job punchcard.queue;
+BEGIN
+    -- A worker that claims it, or settles it, is waited for: then this sees what it did.
+    SELECT * INTO job FROM punchcard.queue q
+    WHERE q.job_id = p_job_id AND q.account_id = coalesce(p_account_id, q.account_id) FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        IF EXISTS (SELECT FROM punchcard.outcomes o
+                   WHERE o.job_id = p_job_id AND o.account_id = coalesce(p_account_id, o.account_id))
+        THEN
+            RAISE EXCEPTION 'not_cancelable' USING ERRCODE = 'PT409', DETAIL = 'The job is final already.';
+        END IF;
+        RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
+    END IF;
+    IF job.lease_expires_at IS NOT NULL AND job.on_cancel = 'refuse' THEN
+        RAISE EXCEPTION 'not_cancelable' USING ERRCODE = 'PT409',
+            DETAIL = 'Jobs of this kind cannot be canceled once they are running.';
+    END IF;
+    UPDATE punchcard.queue q SET cancel_requested_at = now()
+    WHERE q.job_id = p_job_id AND q.cancel_requested_at IS NULL;
+    IF job.lease_expires_at IS NOT NULL THEN
+        RETURN 'running';
+    END IF;
+    PERFORM punchcard.settle(ARRAY[job.job_id], ARRAY[job.lease_token], ARRAY['cancel'], ARRAY[0], ARRAY[NULL], ARRAY[NULL],
+                             p_rescue => true);
+    RETURN 'canceled';
+END $$;
+
+-- What a worker says of the jobs that it is running, and hears: notes their progress, and answers those that are to be
+-- canceled. A percentage and a message of NULL are nothing new.
+CREATE FUNCTION punchcard.check_in(
+    p_job_ids uuid[], p_lease_tokens bigint[], p_percents smallint[], p_messages text[])
+    RETURNS TABLE (job_id uuid)
+    LANGUAGE sql SECURITY DEFINER SET search_path = ''
+    SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+    SET jit = off AS $$
+    WITH said AS MATERIALIZED (
+        SELECT * FROM unnest(p_job_ids, p_lease_tokens, p_percents, p_messages) AS s (job_id, lease_token, percent, message)
+        ORDER BY s.job_id
+    ), noted AS (
+        UPDATE punchcard.queue q
+        SET progress_percent = coalesce(s.percent, q.progress_percent),
+            progress_message = coalesce(s.message, q.progress_message), progress_at = now()
+        FROM said s
+        WHERE q.job_id = s.job_id AND q.lease_token = s.lease_token AND q.lease_expires_at > clock_timestamp()
+          AND (s.percent IS NOT NULL OR s.message IS NOT NULL)
+    )
+    SELECT q.job_id FROM said s JOIN punchcard.queue q ON q.job_id = s.job_id
+    WHERE q.lease_token = s.lease_token AND q.cancel_requested_at IS NOT NULL
+$$;
+
+-- The job that p_job_id is to be retried as another try of: failed or canceled, of this account, not retried yet. Locks its
+-- outcome, so that of two who retry it one waits, holding nothing.
+-- Raises PT404 not_found · PT409 not_retryable, already_retried.
+CREATE FUNCTION punchcard.check_retry_of(p_job_id uuid, p_account_id uuid) RETURNS uuid
+    LANGUAGE plpgsql AS $$
+DECLARE
+    ended punchcard.outcomes;
+    retried uuid;
+BEGIN
+    SELECT * INTO ended FROM punchcard.outcomes o
+    WHERE o.job_id = p_job_id AND o.account_id = p_account_id FOR UPDATE;
+    IF NOT FOUND THEN
+        IF EXISTS (SELECT FROM punchcard.queue q WHERE q.job_id = p_job_id AND q.account_id = p_account_id) THEN
+            RAISE EXCEPTION 'not_retryable' USING ERRCODE = 'PT409', DETAIL = 'The job is not final yet.';
+        END IF;
+        RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
+    END IF;
+    IF ended.status = 'succeeded' THEN
+        RAISE EXCEPTION 'not_retryable' USING ERRCODE = 'PT409', DETAIL = 'The job succeeded.';
+    END IF;
+    SELECT j.id INTO retried FROM punchcard.jobs j WHERE j.retry_of = p_job_id;
+    IF FOUND THEN
+        RAISE EXCEPTION 'already_retried' USING ERRCODE = 'PT409',
+            DETAIL = json_build_object('detail', 'The job has been retried already.', 'retried_as', retried)::text;
+    END IF;
+    RETURN p_job_id;
+END $$;
+
+-- Buys a failed or canceled job once more, at its kind's price of now: a new job with an id and a hold of its own. The old
+-- one stays as it is. Refuses as `check_retry_of` and `enqueue` do.
+CREATE FUNCTION punchcard.retry(
+    p_job_id uuid, p_account_id uuid DEFAULT NULL, p_run_at timestamptz DEFAULT NULL,
+    OUT job_id uuid, OUT account_id uuid, OUT wake_after double precision)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+DECLARE
+    old punchcard.jobs;
+    bought record;
+BEGIN
+    -- Whose it is, by a row that names the job by its id alone.
+    SELECT coalesce((SELECT o.account_id FROM punchcard.outcomes o WHERE o.job_id = p_job_id),
+                    (SELECT q.account_id FROM punchcard.queue q WHERE q.job_id = p_job_id)) INTO account_id;
+    IF account_id IS NULL OR account_id <> coalesce(p_account_id, account_id) THEN
+        RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
+    END IF;
+    SELECT * INTO STRICT old FROM punchcard.jobs j WHERE j.account_id = retry.account_id AND j.id = p_job_id;
+    SELECT * INTO bought FROM punchcard.enqueue(account_id, old.kind, old.input, NULL, old.priority, p_run_at,
+        jsonb_strip_nulls(jsonb_build_object(
+            'retry_of', p_job_id, 'metadata', old.metadata, 'tags', to_jsonb(old.tags),
+            'retry', nullif(coalesce(old.retry, '{}') || CASE WHEN old.max_attempts = (
+                SELECT k.max_attempts FROM punchcard.kinds k WHERE k.name = old.kind) THEN '{}'
+                ELSE jsonb_build_object('max_attempts', old.max_attempts) END, '{}'))));
+    job_id := bought.job_id;
+    wake_after := bought.wake_after;
+END $$;
+
+-- Retries failed jobs in bulk, oldest first: those of p_kind and, as wished, of one error code, one account, and finished
+-- within a time; up to p_limit after (p_after_at, p_after_id), p_per_second of them a second, the first in p_delay seconds.
+-- Answers each with the job that it is retried as, or the word of why it is not (such as insufficient_credits).
+CREATE FUNCTION punchcard.redrive(
+    p_kind text, p_code text DEFAULT NULL, p_account_id uuid DEFAULT NULL, p_from timestamptz DEFAULT NULL,
+    p_until timestamptz DEFAULT NULL, p_limit integer DEFAULT 1000, p_per_second double precision DEFAULT NULL,
+    p_delay double precision DEFAULT 0, p_after_at timestamptz DEFAULT NULL, p_after_id uuid DEFAULT NULL)
+    RETURNS TABLE (job_id uuid, finished_at timestamptz, retried_as uuid, refused text)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+#variable_conflict use_column
+DECLARE
+    failed record;
+    n integer := 0;
+BEGIN
+    IF p_kind IS NULL OR p_limit NOT BETWEEN 1 AND 1000 OR p_per_second NOT BETWEEN 0.001 AND 10000 THEN
+        RAISE EXCEPTION 'invalid_redrive' USING ERRCODE = 'PT422',
+            DETAIL = 'A kind is required; the limit is from 1 to 1000, the rate from 0.001 to 10000 a second.';
+    END IF;
+    FOR failed IN
+        -- Locked first, and none waited for: whoever retries one by hand goes first, and this holds no account meanwhile.
+        -- Then account by account in their order, so that no two deadlock.
+        WITH found AS MATERIALIZED (
+            SELECT o.job_id, o.account_id, o.finished_at
+            FROM punchcard.outcomes o JOIN punchcard.jobs j ON j.account_id = o.account_id AND j.id = o.job_id
+            WHERE o.status = 'failed' AND j.kind = p_kind
+              AND (p_code IS NULL OR o.error ->> 'code' = p_code)
+              AND (p_account_id IS NULL OR o.account_id = p_account_id)
+              AND o.finished_at >= coalesce(p_from, '-infinity') AND o.finished_at < coalesce(p_until, 'infinity')
+              AND (p_after_at IS NULL OR (o.finished_at, o.job_id) > (p_after_at, p_after_id))
+              AND NOT EXISTS (SELECT FROM punchcard.jobs r WHERE r.retry_of = o.job_id)
+            ORDER BY o.finished_at, o.job_id
+            LIMIT p_limit
+            FOR UPDATE OF o SKIP LOCKED
+        )
+        SELECT f.job_id, f.account_id, f.finished_at,
+               row_number() OVER (ORDER BY f.finished_at, f.job_id) - 1 AS place
+        FROM found f ORDER BY f.account_id, f.job_id
+    LOOP
+        job_id := failed.job_id;
+        finished_at := failed.finished_at;
+        retried_as := NULL;
+        refused := NULL;
+        BEGIN
+            SELECT r.job_id INTO retried_as FROM punchcard.retry(
+                failed.job_id, failed.account_id,
+                clock_timestamp() + make_interval(secs => p_delay + coalesce(failed.place / p_per_second, 0))) r;
+        EXCEPTION WHEN SQLSTATE 'PT402' OR SQLSTATE 'PT409' OR SQLSTATE 'PT422' OR SQLSTATE 'PT429' THEN
+            refused := SQLERRM;
+        END;
+        RETURN NEXT;
+    END LOOP;
+END $$;
+
+-- Refunds what was captured for a job, once, by the operator's decision. Answers the amount, and the job's account.
+-- Raises PT404 not_found · PT409 nothing_captured, already_refunded.
+CREATE FUNCTION punchcard.refund(p_job_id uuid, p_reason text DEFAULT NULL, OUT account_id uuid, OUT amount bigint)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+BEGIN
+    SELECT o.account_id, o.captured INTO account_id, amount FROM punchcard.outcomes o WHERE o.job_id = p_job_id;
+    IF NOT FOUND AND NOT EXISTS (SELECT FROM punchcard.queue q WHERE q.job_id = p_job_id) THEN
+        RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is no such job.';
+    END IF;
+    IF coalesce(amount, 0) = 0 THEN
+        RAISE EXCEPTION 'nothing_captured' USING ERRCODE = 'PT409', DETAIL = 'Nothing was captured for this job.';
+    END IF;
+    -- The account's lock first: whoever holds it sees every earlier refund.
+    PERFORM FROM punchcard.accounts a WHERE a.id = account_id AND a.share = 0 FOR NO KEY UPDATE;
+    IF EXISTS (SELECT FROM punchcard.ledger l WHERE l.job_id = p_job_id AND l.kind = 'adjust') THEN
+        RAISE EXCEPTION 'already_refunded' USING ERRCODE = 'PT409', DETAIL = 'This job has its one adjustment already.';
+    END IF;
+    PERFORM punchcard.move_credits('adjust', account_id, amount, 'refund:' || p_job_id, p_job_id, p_reason);
+END $$;
+
+-- What bounds an account, or (00000000-…) all that have no bounds of their own; NULL is no bound.
+CREATE FUNCTION punchcard.set_caps(
+    p_account_id uuid, p_unfinished_jobs integer, p_unfinished_bytes bigint, p_enqueues_per_minute integer) RETURNS void
+    LANGUAGE sql SET search_path = '' AS $$
+    INSERT INTO punchcard.caps (account_id, unfinished_jobs, unfinished_bytes, enqueues_per_minute)
+    VALUES (p_account_id, p_unfinished_jobs, p_unfinished_bytes, p_enqueues_per_minute)
+    ON CONFLICT (account_id) DO UPDATE
+    SET unfinished_jobs = excluded.unfinished_jobs, unfinished_bytes = excluded.unfinished_bytes,
+        enqueues_per_minute = excluded.enqueues_per_minute
+$$;
+
+SELECT punchcard.revoke_defaults();

@@ -1,0 +1,301 @@
+//! One function per statement on a job's life: what is done to it from outside, and what is told of it afterwards.
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use time::OffsetDateTime;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+use super::{
+    Again, Db, DbError,
+    jobs::{json, seconds},
+};
+use crate::domain::{Deadline, Timestamp};
+
+pub(crate) const CANCEL: &str = include_str!("life/cancel.sql");
+pub(crate) const RETRY: &str = include_str!("life/retry.sql");
+pub(crate) const REDRIVE: &str = include_str!("life/redrive.sql");
+pub(crate) const FAILED: &str = include_str!("life/failed.sql");
+pub(crate) const ATTEMPTS: &str = include_str!("life/attempts.sql");
+pub(crate) const REFUND: &str = include_str!("life/refund.sql");
+pub(crate) const CAPS: &str = include_str!("life/caps.sql");
+pub(crate) const SET_CAPS: &str = include_str!("life/set_caps.sql");
+
+/// A job that was bought once more.
+#[derive(Debug, Clone, Copy)]
+pub struct Retried {
+    /// The new job.
+    pub job_id: Uuid,
+    /// Who pays.
+    pub account_id: Uuid,
+    /// When a wake-up is due for it, if one is.
+    pub wake_after: Option<std::time::Duration>,
+}
+
+/// Which failed jobs: all that every member says.
+#[derive(Debug, Clone, Default)]
+pub struct FailedFilter {
+    /// Of this kind.
+    pub kind: Option<String>,
+    /// Whose error has this code.
+    pub code: Option<String>,
+    /// Of this account.
+    pub account_id: Option<Uuid>,
+    /// That failed at this time (RFC 3339) or later.
+    pub from: Option<String>,
+    /// That failed before this time.
+    pub until: Option<String>,
+}
+
+/// A failed job: a dead letter.
+#[derive(Debug, Serialize)]
+pub struct FailedJob {
+    /// The job.
+    pub id: Uuid,
+    /// Who paid.
+    pub account_id: Uuid,
+    /// What was to be done.
+    pub kind: String,
+    /// What was held.
+    pub price: i64,
+    /// What of it was captured.
+    pub captured: i64,
+    /// Attempts that counted.
+    pub attempt: i16,
+    /// Runs that crashed.
+    pub crashes: i16,
+    /// When it failed.
+    pub finished_at: Timestamp,
+    /// Why.
+    pub error: Option<Box<RawValue>>,
+    /// The job that it was retried as.
+    pub retried_as: Option<Uuid>,
+}
+
+/// How a redrive goes on from the last one.
+#[derive(Debug, Clone, Copy)]
+pub struct RedrivePace {
+    /// How many jobs at most, 1 to 1,000.
+    pub limit: i32,
+    /// How many of them a second; all at once if `None`.
+    pub per_second: Option<f64>,
+    /// In how many seconds the first is due.
+    pub delay: f64,
+    /// When the last job before these failed, and which it was.
+    pub after: Option<(Timestamp, Uuid)>,
+}
+
+/// What a redrive did with a failed job.
+#[derive(Debug, Serialize)]
+pub struct Redriven {
+    /// The failed job.
+    pub job_id: Uuid,
+    /// When it failed.
+    pub finished_at: Timestamp,
+    /// The job that it is retried as.
+    pub retried_as: Option<Uuid>,
+    /// Why it is not, in a word such as `insufficient_credits`.
+    pub refused: Option<String>,
+}
+
+/// A run of a job that has ended.
+#[derive(Debug, Serialize)]
+pub struct Attempt {
+    /// Rises from run to run; there may be gaps.
+    pub number: i64,
+    /// Which attempt it was, as the policy counts; crashed and snoozed runs give theirs back.
+    pub attempt: i16,
+    /// `retry`, `snooze`, `crash`; or, of the run that ended the job, the job's status.
+    pub ended: String,
+    /// When it was claimed.
+    pub started_at: Option<Timestamp>,
+    /// When it was settled.
+    pub ended_at: Timestamp,
+    /// What went wrong.
+    pub error: Option<Box<RawValue>>,
+}
+
+/// What bounds an account beside its credits; `None` is no bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Caps {
+    /// Jobs that are queued or running.
+    pub unfinished_jobs: Option<i32>,
+    /// Bytes of their inputs.
+    pub unfinished_bytes: Option<i64>,
+    /// Enqueues a minute.
+    pub enqueues_per_minute: Option<i32>,
+}
+
+impl Db {
+    /// Cancels a job, of `account_id` or, if `None`, of anybody: a queued one at once, a running one by asking its worker.
+    ///
+    /// # Errors
+    /// [`DbError::Refused`] with `not_found` (404) or `not_cancelable` (409).
+    pub async fn cancel(
+        &self,
+        id: Uuid,
+        account_id: Option<Uuid>,
+        deadline: Deadline,
+    ) -> Result<(), DbError> {
+        let params = [(&id as _, Type::UUID), (&account_id as _, Type::UUID)];
+        self.rows(CANCEL, &params, Again::Unsafe, deadline).await.map(drop)
+    }
+
+    /// Buys a failed or canceled job once more, as a new job.
+    ///
+    /// # Errors
+    /// [`DbError::Refused`] with `not_found` (404), `insufficient_credits` (402), `not_retryable` or `already_retried`
+    /// (409), and as [`Db::enqueue`].
+    pub async fn retry(
+        &self,
+        id: Uuid,
+        account_id: Option<Uuid>,
+        deadline: Deadline,
+    ) -> Result<Retried, DbError> {
+        let params = [(&id as _, Type::UUID), (&account_id as _, Type::UUID)];
+        let rows = self.rows(RETRY, &params, Again::Unsafe, deadline).await?;
+        let row = rows.first().ok_or_else(|| DbError::Broken("retry answered no row".into()))?;
+        Ok(Retried { job_id: row.get(0), account_id: row.get(1), wake_after: seconds(row.get(2)) })
+    }
+
+    /// Retries failed jobs of a kind in bulk, oldest first. `filter` must name the kind.
+    ///
+    /// # Errors
+    /// [`DbError::Refused`] with `invalid_redrive` (422).
+    pub async fn redrive(
+        &self,
+        filter: &FailedFilter,
+        pace: RedrivePace,
+        deadline: Deadline,
+    ) -> Result<Vec<Redriven>, DbError> {
+        let (after_at, after_id) = pace.after.map(|(at, id)| (at.to_string(), id)).unzip();
+        let params = [
+            (&filter.kind as _, Type::TEXT),
+            (&filter.code as _, Type::TEXT),
+            (&filter.account_id as _, Type::UUID),
+            (&filter.from as _, Type::TEXT),
+            (&filter.until as _, Type::TEXT),
+            (&pace.limit as _, Type::INT4),
+            (&pace.per_second as _, Type::FLOAT8),
+            (&pace.delay as _, Type::FLOAT8),
+            (&after_at as _, Type::TEXT),
+            (&after_id as _, Type::UUID),
+        ];
+        let rows = self.rows(REDRIVE, &params, Again::Unsafe, deadline).await?;
+        let redriven = rows.iter().map(|row| Redriven {
+            job_id: row.get(0),
+            finished_at: Timestamp(row.get(1)),
+            retried_as: row.get(2),
+            refused: row.get(3),
+        });
+        Ok(redriven.collect())
+    }
+
+    /// At most `limit` failed jobs, newest first.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn failed_jobs(
+        &self,
+        filter: &FailedFilter,
+        limit: i64,
+        deadline: Deadline,
+    ) -> Result<Vec<FailedJob>, DbError> {
+        let params = [
+            (&filter.kind as _, Type::TEXT),
+            (&filter.code as _, Type::TEXT),
+            (&filter.account_id as _, Type::UUID),
+            (&filter.from as _, Type::TEXT),
+            (&filter.until as _, Type::TEXT),
+            (&limit as _, Type::INT8),
+        ];
+        let rows = self.rows(FAILED, &params, Again::Safe, deadline).await?;
+        let jobs = rows.iter().map(|row| {
+            Ok(FailedJob {
+                id: row.get(0),
+                account_id: row.get(1),
+                kind: row.get(2),
+                price: row.get(3),
+                captured: row.get(4),
+                attempt: row.get(5),
+                crashes: row.get(6),
+                finished_at: Timestamp(row.get(7)),
+                error: row.get::<_, Option<String>>(8).map(json).transpose()?,
+                retried_as: row.get(9),
+            })
+        });
+        jobs.collect()
+    }
+
+    /// Every run of a job that has ended, oldest first.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn attempts(
+        &self,
+        id: Uuid,
+        account_id: Option<Uuid>,
+        deadline: Deadline,
+    ) -> Result<Vec<Attempt>, DbError> {
+        let params = [(&id as _, Type::UUID), (&account_id as _, Type::UUID)];
+        let rows = self.rows(ATTEMPTS, &params, Again::Safe, deadline).await?;
+        let attempts = rows.iter().map(|row| {
+            Ok(Attempt {
+                number: row.get(0),
+                attempt: row.get(1),
+                ended: row.get(2),
+                started_at: row.get::<_, Option<OffsetDateTime>>(3).map(Timestamp),
+                ended_at: Timestamp(row.get(4)),
+                error: row.get::<_, Option<String>>(5).map(json).transpose()?,
+            })
+        });
+        attempts.collect()
+    }
+
+    /// Gives back what was captured for a job, once; answers whose it was, and how much.
+    ///
+    /// # Errors
+    /// [`DbError::Refused`] with `not_found` (404), `nothing_captured` or `already_refunded` (409).
+    pub async fn refund(
+        &self,
+        id: Uuid,
+        reason: Option<&str>,
+        deadline: Deadline,
+    ) -> Result<(Uuid, i64), DbError> {
+        let params = [(&id as _, Type::UUID), (&reason as _, Type::TEXT)];
+        let rows = self.rows(REFUND, &params, Again::Unsafe, deadline).await?;
+        let row = rows.first().ok_or_else(|| DbError::Broken("refund answered no row".into()))?;
+        Ok((row.get(0), row.get(1)))
+    }
+
+    /// The caps of every account that has some; of the nil UUID, those of all others.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn caps(&self, deadline: Deadline) -> Result<Vec<(Uuid, Caps)>, DbError> {
+        let rows = self.rows(CAPS, &[], Again::Safe, deadline).await?;
+        let caps = rows.iter().map(|row| {
+            let caps = Caps {
+                unfinished_jobs: row.get(1),
+                unfinished_bytes: row.get(2),
+                enqueues_per_minute: row.get(3),
+            };
+            (row.get(0), caps)
+        });
+        Ok(caps.collect())
+    }
+
+    /// Bounds an account or, with the nil UUID, all that have no bounds of their own.
+    ///
+    /// # Errors
+    /// [`DbError::Broken`] when a value is out of its range.
+    pub async fn set_caps(&self, account_id: Uuid, caps: Caps, deadline: Deadline) -> Result<(), DbError> {
+        let params = [
+            (&account_id as _, Type::UUID),
+            (&caps.unfinished_jobs as _, Type::INT4),
+            (&caps.unfinished_bytes as _, Type::INT8),
+            (&caps.enqueues_per_minute as _, Type::INT4),
+        ];
+        self.rows(SET_CAPS, &params, Again::Safe, deadline).await.map(drop)
+    }
+}

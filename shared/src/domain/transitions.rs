@@ -1,0 +1,239 @@
+//! The state machine of a job, as one table: what may happen to it where, where it goes, and what becomes of its hold.
+//! `punchcard.settle`, `cancel`, `claim` and `rescue` do what stands here: `tests/db/transitions.rs` compares them, pair by
+//! pair, and the diagram in docs/LIFE_OF_A_JOB.md is this table's.
+
+use super::Status;
+
+/// Where a job stands. A running job that is to be canceled is a state of its own here, and `running` to a caller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum State {
+    /// Waits for `run_at`, then for a worker.
+    Queued,
+    /// Under a lease.
+    Running,
+    /// Under a lease, and its worker is told to stop.
+    Canceling,
+    /// Final.
+    Succeeded,
+    /// Final: the dead letters.
+    Failed,
+    /// Final.
+    Canceled,
+}
+
+/// What may happen to a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Event {
+    /// A worker takes it.
+    Claim,
+    /// Its worker: done.
+    Complete,
+    /// Its worker: an error, with attempts left.
+    Retry,
+    /// Its worker: not the job's fault, later.
+    Snooze,
+    /// Its worker dropped it when its time was up, or never reported: with crashes left.
+    Crash,
+    /// The same, and that was the last.
+    LastCrash,
+    /// Its worker: it will never work, or that was the last attempt.
+    Fail,
+    /// Its worker: it will never work with this input.
+    Reject,
+    /// Its worker dropped it because it was to be canceled.
+    Stop,
+    /// Its worker: never started.
+    Return,
+    /// Somebody cancels it.
+    Cancel,
+    /// Its life is over: `expires_at`.
+    Expire,
+}
+
+/// What becomes of the hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Money {
+    /// It stays.
+    Held,
+    /// It is captured; of a metered kind, what was used, and the rest released.
+    Captured,
+    /// It is released.
+    Released,
+    /// As the kind's `on_cancel` says.
+    OnCancel,
+    /// As the kind's `on_input_error` says.
+    OnInputError,
+}
+
+impl State {
+    /// Every state, in the order of a job's life.
+    pub const ALL: [Self; 6] =
+        [Self::Queued, Self::Running, Self::Canceling, Self::Succeeded, Self::Failed, Self::Canceled];
+
+    /// The status that a caller sees.
+    #[must_use]
+    pub fn status(self) -> Status {
+        match self {
+            Self::Queued => Status::Queued,
+            Self::Running | Self::Canceling => Status::Running,
+            Self::Succeeded => Status::Succeeded,
+            Self::Failed => Status::Failed,
+            Self::Canceled => Status::Canceled,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Canceling => "canceling",
+            other => other.status().as_str(),
+        }
+    }
+}
+
+impl Event {
+    /// Every event.
+    pub const ALL: [Self; 12] = [
+        Self::Claim,
+        Self::Complete,
+        Self::Retry,
+        Self::Snooze,
+        Self::Crash,
+        Self::LastCrash,
+        Self::Fail,
+        Self::Reject,
+        Self::Stop,
+        Self::Return,
+        Self::Cancel,
+        Self::Expire,
+    ];
+
+    fn word(self) -> &'static str {
+        match self {
+            Self::Claim => "claim",
+            Self::Complete => "complete",
+            Self::Retry => "retry",
+            Self::Snooze => "snooze",
+            Self::Crash => "crash",
+            Self::LastCrash => "last crash",
+            Self::Fail => "fail",
+            Self::Reject => "reject",
+            Self::Stop => "stop",
+            Self::Return => "return",
+            Self::Cancel => "cancel",
+            Self::Expire => "expire",
+        }
+    }
+}
+
+/// Where an event takes a job, and what becomes of its hold; `None`: nothing happens, whoever tries.
+#[must_use]
+pub fn next(state: State, event: Event) -> Option<(State, Money)> {
+    let to = |state, money| Some((state, money));
+    match (state, event) {
+        (State::Queued, Event::Claim) => to(State::Running, Money::Held),
+        (State::Queued, Event::Cancel) => to(State::Canceled, Money::Released),
+        (State::Queued, Event::Expire) => to(State::Failed, Money::Released),
+        // A report of a run that is over: its lease is.
+        (
+            State::Queued,
+            Event::Complete
+            | Event::Retry
+            | Event::Snooze
+            | Event::Crash
+            | Event::LastCrash
+            | Event::Fail
+            | Event::Reject
+            | Event::Stop
+            | Event::Return,
+        ) => None,
+
+        // One worker at a time.
+        (State::Running | State::Canceling, Event::Claim) => None,
+        (State::Running | State::Canceling, Event::Complete) => to(State::Succeeded, Money::Captured),
+        (State::Running | State::Canceling, Event::Fail) => to(State::Failed, Money::Released),
+        (State::Running | State::Canceling, Event::Reject) => to(State::Failed, Money::OnInputError),
+
+        (State::Running, Event::Retry | Event::Snooze | Event::Crash | Event::Return) => {
+            to(State::Queued, Money::Held)
+        }
+        (State::Running, Event::LastCrash | Event::Expire) => to(State::Failed, Money::Released),
+        (State::Running, Event::Cancel) => to(State::Canceling, Money::Held),
+        // Nobody asked for it.
+        (State::Running, Event::Stop) => None,
+
+        (State::Canceling, Event::Cancel) => to(State::Canceling, Money::Held),
+        (
+            State::Canceling,
+            Event::Retry | Event::Snooze | Event::Crash | Event::LastCrash | Event::Stop | Event::Expire,
+        ) => to(State::Canceled, Money::OnCancel),
+        (State::Canceling, Event::Return) => to(State::Canceled, Money::Released),
+
+        (
+            State::Succeeded | State::Failed | State::Canceled,
+            Event::Claim
+            | Event::Complete
+            | Event::Retry
+            | Event::Snooze
+            | Event::Crash
+            | Event::LastCrash
+            | Event::Fail
+            | Event::Reject
+            | Event::Stop
+            | Event::Return
+            | Event::Cancel
+            | Event::Expire,
+        ) => None,
+    }
+}
+
+/// The table as a Mermaid diagram: an arrow for each pair of states, with what leads from one to the other.
+#[must_use]
+pub fn diagram() -> String {
+    let mut text = String::from("stateDiagram-v2\n    [*] --> queued : enqueue (hold)\n");
+    for from in State::ALL {
+        for to in State::ALL {
+            let words = Event::ALL.into_iter().filter_map(|event| {
+                let (_, money) = next(from, event).filter(|(state, _)| *state == to)?;
+                Some(match money {
+                    Money::Held => event.word().to_owned(),
+                    Money::Captured => format!("{} (capture)", event.word()),
+                    Money::Released => format!("{} (release)", event.word()),
+                    Money::OnCancel => format!("{} (on_cancel)", event.word()),
+                    Money::OnInputError => format!("{} (on_input_error)", event.word()),
+                })
+            });
+            let words: Vec<String> = words.collect();
+            if !words.is_empty() {
+                text += &format!("    {} --> {} : {}\n", from.word(), to.word(), words.join(", "));
+            }
+        }
+        if from.status().is_final() {
+            text += &format!("    {} --> [*]\n", from.word());
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hold_is_open_exactly_as_long_as_its_job_is_unfinished() {
+        for from in State::ALL {
+            for event in Event::ALL {
+                if let Some((to, money)) = next(from, event) {
+                    assert!(!from.status().is_final(), "{from:?} is final");
+                    assert_eq!(money == Money::Held, !to.status().is_final(), "{from:?} {event:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_diagram_is_the_one_in_the_docs() {
+        let docs = include_str!("../../../docs/LIFE_OF_A_JOB.md");
+        let drawn = docs.split("```mermaid\n").nth(1).and_then(|rest| rest.split("```").next());
+        assert_eq!(drawn, Some(diagram().as_str()), "paste this:\n{}", diagram());
+    }
+}
