@@ -10,6 +10,7 @@ mod connect;
 mod db;
 mod events;
 mod import;
+mod life;
 mod secrets;
 mod support;
 mod worker;

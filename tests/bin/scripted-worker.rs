@@ -1,8 +1,11 @@
-//! The worker with kinds that do what a test wants, as its `sqs-worker`: `test.fine` is done, `test.error` errs,
-//! `test.panic` panics.
+//! The worker with kinds that do what a test wants, as its poller and its `sqs-worker`: `test.fine` is done, `test.error`
+//! errs, `test.panic` panics; `test.scripted` does what its input says: `{"script": [step, …]}`, a step for each run, the
+//! last one going on.
+
+use std::time::Duration;
 
 use lambda_runtime::{Error, LambdaEvent, run, service_fn};
-use serde_json::{Value, value::RawValue};
+use serde_json::{Value, json, value::RawValue};
 use shared::{
     config::Config,
     domain::{ErrorCode, JobError, Outcome},
@@ -20,17 +23,73 @@ impl Handler for Scripted {
         self.0
     }
 
-    fn perform<'a>(&'a self, _: &'a Run) -> Performing<'a> {
+    fn perform<'a>(&'a self, run: &'a Run) -> Performing<'a> {
         Box::pin(async move {
             match self.0 {
                 "test.panic" => panic!("as the test wants it"),
-                "test.error" => Outcome::Err {
-                    error: JobError::new(ErrorCode::HandlerError, "as the test wants it"),
-                    retry_after: None,
-                },
+                "test.error" => erred(None),
+                "test.scripted" => follow(run).await,
                 _ => Outcome::done(RawValue::NULL.to_owned()),
             }
         })
+    }
+}
+
+fn error(code: ErrorCode) -> JobError {
+    JobError::new(code, "as the test wants it")
+}
+
+fn erred(retry_after: Option<Duration>) -> Outcome {
+    Outcome::Err { error: error(ErrorCode::HandlerError), retry_after }
+}
+
+/// A step is `{"do": word}` with, as the word wants them, `seconds`, `retry_after`, `used`, `bytes`, `percent`, `message`.
+async fn follow(run: &Run) -> Outcome {
+    let input: Value = serde_json::from_str(&run.lease.input).expect("a script");
+    let steps = input["script"].as_array().expect("steps");
+    let nth = usize::try_from(run.lease.lease_token - 1).expect("a run");
+    let step = steps.get(nth).or(steps.last()).expect("a step");
+    let seconds = Duration::from_secs_f64(step["seconds"].as_f64().unwrap_or(0.0));
+    let retry_after = step["retry_after"].as_f64().map(Duration::from_secs_f64);
+    let output = serde_json::value::to_raw_value(&json!({ "run": nth + 1 })).expect("JSON");
+    match step["do"].as_str().expect("a word") {
+        // Done after so many seconds.
+        "done" => {
+            tokio::time::sleep(seconds).await;
+            Outcome::Done { output, used: step["used"].as_i64() }
+        }
+        "err" => erred(retry_after),
+        "unavailable" => Outcome::Unavailable { error: error(ErrorCode::Unavailable), retry_after },
+        "final" => Outcome::Final(error(ErrorCode::HandlerError)),
+        "reject" => Outcome::Final(error(ErrorCode::InvalidInput)),
+        "panic" => panic!("as the test wants it"),
+        "abort" => std::process::abort(),
+        "large" => {
+            let text = "x".repeat(usize::try_from(step["bytes"].as_u64().expect("bytes")).expect("a size"));
+            Outcome::done(serde_json::value::to_raw_value(&text).expect("JSON"))
+        }
+        // Says how far it is, and is done after so many seconds.
+        "progress" => {
+            let percent =
+                u8::try_from(step["percent"].as_u64().expect("a percentage")).expect("a percentage");
+            run.progress(percent, step["message"].as_str());
+            tokio::time::sleep(seconds).await;
+            Outcome::done(output)
+        }
+        // What it does once it is told to stop.
+        "stop_then_done" => {
+            run.canceled().await;
+            Outcome::Done { output, used: step["used"].as_i64() }
+        }
+        "stop_then_err" => {
+            run.canceled().await;
+            erred(None)
+        }
+        "stop_then_final" => {
+            run.canceled().await;
+            Outcome::Final(error(ErrorCode::HandlerError))
+        }
+        other => panic!("no such step: {other}"),
     }
 }
 
@@ -38,11 +97,15 @@ impl Handler for Scripted {
 async fn main() -> Result<(), Error> {
     let config = Config::from_env()?;
     telemetry::init(&config.log);
-    let handlers =
-        ["test.fine", "test.error", "test.panic"].map(|kind| Box::new(Scripted(kind)) as Box<dyn Handler>);
+    let handlers = ["test.fine", "test.error", "test.panic", "test.scripted"]
+        .map(|kind| Box::new(Scripted(kind)) as Box<dyn Handler>);
     let worker = &Worker::new(config, handlers.into());
     run(service_fn(|event: LambdaEvent<Value>| async move {
-        Ok::<_, Error>(worker.wake(event.payload, event.context.deadline()).await?)
+        let deadline = event.context.deadline();
+        if event.payload.get("Records").is_some() {
+            return Ok::<_, Error>(json!(worker.wake(event.payload, deadline).await?));
+        }
+        Ok(json!(worker.tick(deadline).await?))
     }))
     .await
 }

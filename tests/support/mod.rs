@@ -119,6 +119,48 @@ impl Bench {
         Function::new(binary("poller"), env).timeout(Duration::from_secs(60))
     }
 
+    /// The worker that does what a test wants (`tests/bin/scripted-worker.rs`), as a poller.
+    pub fn scripted_worker(&self) -> Function {
+        Function::new(binary("scripted-worker"), environment(&self.url)).timeout(Duration::from_secs(60))
+    }
+
+    /// The kind `test.scripted`, of price 10, tried again after a second; `terms` is more, as SQL assignments.
+    pub async fn scripted_kind(&self, terms: &str) {
+        self.sql(
+            "INSERT INTO punchcard.kinds (name, price, backoff_seconds, jitter) VALUES ('test.scripted', 10, 1, 0)",
+        )
+        .await;
+        if !terms.is_empty() {
+            self.sql(&format!("UPDATE punchcard.kinds SET {terms} WHERE name = 'test.scripted'")).await;
+        }
+    }
+
+    /// Buys a job of the kind `test.scripted` through the API; answers its id.
+    pub async fn script(&self, account: Uuid, steps: Value) -> String {
+        let answer =
+            self.post(account, json!({ "kind": "test.scripted", "input": { "script": steps } }), None).await;
+        assert_eq!(answer.status, 202, "{}", answer.body);
+        answer.body["id"].as_str().expect("an id").to_owned()
+    }
+
+    /// The job as the API shows it to its owner.
+    pub async fn job(&self, account: Uuid, id: &str) -> Value {
+        let answer = self.get(account, &format!("/api/jobs/{id}")).await;
+        assert_eq!(answer.status, 200, "{}", answer.body);
+        answer.body
+    }
+
+    /// Lets time pass for what is unfinished: all that is due within so many seconds is due, and all that ends within them
+    /// has ended.
+    pub async fn wait(&self, seconds: u32) {
+        self.sql(&format!(
+            "UPDATE punchcard.queue SET run_at = run_at - interval '{seconds} seconds',
+                 expires_at = expires_at - interval '{seconds} seconds',
+                 lease_expires_at = lease_expires_at - interval '{seconds} seconds'"
+        ))
+        .await;
+    }
+
     /// Starts a new account with credits.
     pub async fn account(&self, credits: i64) -> Uuid {
         let id = Uuid::new_v4();
@@ -193,6 +235,11 @@ impl Bench {
         let mut headers = vec![("authorization", token.as_str()), ("content-type", "application/json")];
         headers.extend(key.map(|key| ("idempotency-key", key)));
         self.request(event("POST", "/api/jobs", &headers, Some(&body.to_string()))).await
+    }
+
+    /// POST without a body, such as to `/api/jobs/{id}/cancel`.
+    pub async fn act(&self, account: Uuid, path: &str) -> Answer {
+        self.request(event("POST", path, &[("authorization", &bearer(account))], None)).await
     }
 
     /// Every invariant holds, and nothing is left idle in a transaction.

@@ -1,0 +1,1 @@
+//! Every run of a job, and bounded results and errors.

@@ -1,0 +1,1 @@
+//! What bounds an account beside its credits.

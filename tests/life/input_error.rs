@@ -1,0 +1,1 @@
+//! A final error that blames the input, and what it costs.

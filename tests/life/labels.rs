@@ -1,0 +1,1 @@
+//! Metadata and tags, and finding jobs by them.

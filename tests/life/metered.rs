@@ -1,0 +1,1 @@
+//! Metered prices: what was used is captured, the rest released.

@@ -1,0 +1,15 @@
+//! The life of a job, a file for each thing that can be done to it: through the API and a real tick, its money asserted.
+
+mod attempts;
+mod cancel;
+mod caps;
+mod input_error;
+mod labels;
+mod metered;
+mod progress;
+mod redrive;
+mod refund;
+mod retry_by_hand;
+mod retry_policy;
+mod time_limit;
+mod transaction;

@@ -1,0 +1,1 @@
+//! Progress, as a handler says it and a caller sees it.

@@ -1,0 +1,1 @@
+//! Failed jobs in bulk, by filter, at a rate.

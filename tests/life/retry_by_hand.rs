@@ -1,0 +1,1 @@
+//! A failed or canceled job once more, as a new job.

@@ -1,0 +1,1 @@
+//! A run's time limit, crashes, and that both are bounded.

@@ -1,0 +1,1 @@
+//! Enqueue, cancel and retry inside a transaction of the team's own.
