@@ -112,7 +112,7 @@ async fn the_two_roles_are_made_log_in_and_are_all_that_migrating_and_running_ne
     };
     let made = urls(&said(&run(&admin, &["roles"])));
     let [migrator, app] = made.as_slice() else { panic!("{made:?}") };
-    assert!(said(&run(migrator, &["migrate"])).contains("7 migrations applied"), "no Supabase, no superuser");
+    assert!(said(&run(migrator, &["migrate"])).contains("8 migrations applied"), "no Supabase, no superuser");
     assert!(said(&run(app, &["doctor", "--grants"])).contains("nobody has more than is meant"));
     assert!(refused(&run(app, &["migrate"])).contains("permission denied"));
 

@@ -597,6 +597,13 @@ BEGIN
         SELECT * FROM unnest(p_job_ids, p_lease_tokens, p_verdicts, p_delays, p_outputs, p_errors, p_used)
             AS v (job_id, lease_token, verdict, delay, output, error, used)
         ORDER BY v.job_id
+    ), undecided AS MATERIALIZED (
+        -- Whether these end the job is in its row, which is locked to look: a cancel may just be on its way.
+        SELECT v.*, q.cancel_requested_at IS NOT NULL OR (v.verdict = 'crash' AND q.crashes + 1 >= q.max_crashes) AS ends
+        FROM verdict v JOIN punchcard.queue q ON q.job_id = v.job_id
+        WHERE v.verdict IN ('retry', 'snooze', 'crash', 'return') AND q.lease_token = v.lease_token
+          AND (p_rescue OR q.lease_expires_at > clock_timestamp())
+        FOR NO KEY UPDATE OF q
     ), again AS (
         UPDATE punchcard.queue q
         SET attempt = CASE v.verdict WHEN 'retry' THEN q.attempt ELSE q.attempt - 1 END,
@@ -605,19 +612,17 @@ BEGIN
             run_at = CASE v.verdict WHEN 'return' THEN q.run_at ELSE now() + make_interval(secs => v.delay) END,
             error = CASE v.verdict WHEN 'return' THEN q.error ELSE v.error::json END,
             progress_percent = NULL, progress_message = NULL, progress_at = NULL
-        FROM verdict v
-        WHERE v.verdict IN ('retry', 'snooze', 'crash', 'return') AND q.cancel_requested_at IS NULL
-          AND (v.verdict <> 'crash' OR q.crashes + 1 < q.max_crashes)
-          AND q.job_id = v.job_id AND q.lease_token = v.lease_token
-          AND (p_rescue OR q.lease_expires_at > clock_timestamp())
+        FROM undecided v
+        WHERE q.job_id = v.job_id AND NOT v.ends
         RETURNING q.job_id, q.lease_token, v.verdict, q.run_started_at, v.error,
                   CASE v.verdict WHEN 'retry' THEN q.attempt ELSE q.attempt + 1 END AS attempt
     ), ended AS (
-        DELETE FROM punchcard.queue q USING verdict v
-        WHERE (v.verdict IN ('complete', 'fail', 'reject') OR q.cancel_requested_at IS NOT NULL
-               OR (v.verdict = 'crash' AND q.crashes + 1 >= q.max_crashes))
-          AND q.job_id = v.job_id AND q.lease_token = v.lease_token
+        DELETE FROM punchcard.queue q
+        USING (SELECT v.*, true AS ends FROM verdict v WHERE v.verdict IN ('complete', 'fail', 'reject', 'cancel')
+               UNION ALL SELECT u.* FROM undecided u WHERE u.ends) v
+        WHERE q.job_id = v.job_id AND q.lease_token = v.lease_token
           AND (p_rescue OR q.lease_expires_at > clock_timestamp())
+          AND (v.verdict <> 'cancel' OR q.cancel_requested_at IS NOT NULL)
         RETURNING q.job_id, q.account_id, q.share, q.price, q.bytes, q.attempt, q.lease_token, q.started_at,
                   CASE v.verdict WHEN 'crash' THEN q.crashes + 1 ELSE q.crashes END AS crashes,
                   CASE WHEN q.lease_expires_at IS NOT NULL AND v.verdict <> 'return' THEN q.run_started_at END

@@ -148,7 +148,7 @@ BEGIN
         )
         SELECT f.job_id, f.account_id, f.finished_at,
                row_number() OVER (ORDER BY f.finished_at, f.job_id) - 1 AS place
-        FROM found f ORDER BY f.account_id, f.job_id
+        FROM found f ORDER BY f.account_id, f.finished_at, f.job_id
     LOOP
         job_id := failed.job_id;
         finished_at := failed.finished_at;

@@ -18,7 +18,10 @@ async fn a_job_is_accepted_and_its_price_held() {
     let id = answer.body["id"].as_str().unwrap();
     assert_eq!(answer.headers["location"], format!("/api/jobs/{id}"));
     assert_eq!(answer.body["status"], "queued");
-    assert_eq!(answer.body["credits"], json!({ "price": 10, "held": 10, "captured": 0, "released": 0 }));
+    assert_eq!(
+        answer.body["credits"],
+        json!({ "price": 10, "held": 10, "captured": 0, "released": 0, "refunded": 0 })
+    );
     assert_eq!(bench.balance(account).await, (90, 10));
     bench.assert_audit_is_clean().await;
 }

@@ -68,10 +68,11 @@ async fn a_claim_honours_priority_then_age_and_leaves_what_is_delayed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_goes_on_finds_what_was_committed_late_and_one_from_the_start_finds_all() {
     let bench = Bench::new().await;
-    let account = bench.account(0).await;
+    // Two accounts: the slow one's row is locked until it commits.
+    let buy = |account: uuid::Uuid| format!("SELECT punchcard.enqueue('{account}', 'free')");
+    let (slowly, enqueue) = (buy(bench.account(0).await), buy(bench.account(0).await));
     let slow = connect(&bench.direct_url).await;
-    let enqueue = format!("SELECT punchcard.enqueue('{account}', 'free')");
-    slow.batch_execute(&format!("BEGIN; {enqueue}")).await.unwrap();
+    slow.batch_execute(&format!("BEGIN; {slowly}")).await.unwrap();
     bench.sql(&enqueue).await; // later, and committed earlier
     let db = bench.db();
     let mut cursor = Cursor::default();

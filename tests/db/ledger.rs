@@ -93,6 +93,7 @@ async fn each_audit_view_finds_what_it_is_for() {
         (
             "audit_i4",
             "DELETE FROM punchcard.queue; INSERT INTO punchcard.outcomes
+                (job_id, account_id, status, attempt, started_at, finished_at, output, error)
             SELECT id, account_id, 'succeeded', 1, now(), now(), '1', NULL FROM punchcard.jobs",
         ),
         ("audit_i5", "DELETE FROM punchcard.ledger WHERE kind = 'grant'"),

@@ -22,7 +22,7 @@ async fn catalog(client: &Client) -> String {
 async fn callers(client: &Client) -> Vec<String> {
     let sql = "SELECT rolname::text FROM pg_roles WHERE NOT rolsuper AND rolname NOT LIKE 'pg\\_%'
         AND has_schema_privilege(oid, 'punchcard', 'USAGE')
-        AND has_function_privilege(oid, 'punchcard.enqueue(uuid, text, json, text, integer, timestamptz)', 'EXECUTE') ORDER BY rolname";
+        AND has_function_privilege(oid, 'punchcard.enqueue(uuid, text, json, text, integer, timestamptz, jsonb)', 'EXECUTE') ORDER BY rolname";
     client.query_typed(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 

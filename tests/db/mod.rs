@@ -7,3 +7,4 @@ mod ledger;
 mod migrate;
 mod plans;
 mod statements;
+mod transitions;

@@ -60,7 +60,7 @@ async fn what_fails_for_good_is_refunded_once() {
     let account = bench.account(20).await;
     let target = ScriptedServer::start(|request| match request.path.as_str() {
         "/never" => Response::json(422, json!({})),
-        _ => Response::json(503, json!({})).header("retry-after", "0"),
+        _ => Response::json(425, json!({})).header("retry-after", "0"),
     })
     .await
     .unwrap();

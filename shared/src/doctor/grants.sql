@@ -38,10 +38,10 @@ JOIN pg_catalog.pg_proc p ON p.pronamespace = o.oid
 JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a ON true
 JOIN who w ON w.oid = a.grantee
 WHERE NOT (w.name = 'punchcard_app' AND p.proname IN
-           ('enqueue', 'enqueue_batch', 'grant_credits', 'balance', 'claim', 'settle', 'rescue', 'return_credits',
-            'source_health'))
+           ('enqueue', 'enqueue_batch', 'cancel', 'retry', 'redrive', 'grant_credits', 'balance', 'claim', 'check_in',
+            'settle', 'rescue', 'return_credits', 'source_health'))
   AND NOT (w.name = 'service_role' AND p.proname IN
-           ('enqueue', 'enqueue_batch', 'grant_credits', 'increment_user_credits'))
+           ('enqueue', 'enqueue_batch', 'cancel', 'retry', 'grant_credits', 'increment_user_credits'))
 UNION ALL
 SELECT format('the role %s: is a member of %s', r.rolname, m.rolname)
 FROM pg_catalog.pg_roles r, pg_catalog.pg_roles m

@@ -1,0 +1,411 @@
+//! Random sequences of what can happen to jobs, against the database and against the model of the promise: no divergence,
+//! and the audit clean after each. `property.rs` says how many.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::AssertUnwindSafe,
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use serde_json::value::RawValue;
+use shared::{
+    db::{
+        Db, DbError,
+        jobs::{JobOptions, NewJob},
+        life::{FailedFilter, RedrivePace},
+        queue::{Capacity, Cursor, Report},
+    },
+    domain::{Deadline, ErrorCode, JobError, Lease, Outcome},
+};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::model::{BACKOFF, LEASE, LIFE, Model, Refused, Said, Stand, Terms};
+use crate::support::{Bench, connect};
+
+const PLAIN: Terms = Terms {
+    name: "m.plain",
+    price: 10,
+    metered: false,
+    cancel_costs: false,
+    cancel_refused: false,
+    input_error_costs: false,
+    max_attempts: 3,
+    max_crashes: 2,
+};
+const KINDS: [Terms; 4] = [
+    PLAIN,
+    Terms {
+        name: "m.strict",
+        price: 7,
+        cancel_costs: true,
+        input_error_costs: true,
+        max_attempts: 2,
+        ..PLAIN
+    },
+    Terms { name: "m.metered", price: 9, metered: true, cancel_refused: true, max_crashes: 1, ..PLAIN },
+    Terms { name: "m.free", price: 0, max_attempts: 1, ..PLAIN },
+];
+const CREDITS: [i64; 2] = [45, 23];
+const STEPS: u64 = 24;
+
+/// SplitMix64: small, and the same everywhere.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> usize {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        usize::try_from((z ^ (z >> 31)) % bound).expect("small")
+    }
+
+    fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
+        (!from.is_empty()).then(|| from[self.below(from.len() as u64)].clone())
+    }
+}
+
+fn soon() -> Deadline {
+    Deadline::after(Duration::from_secs(20))
+}
+
+fn refused<T>(result: Result<T, DbError>) -> Result<T, Refused> {
+    match result {
+        Ok(value) => Ok(value),
+        Err(DbError::Refused { status: 402, .. }) => Err(Refused::NoCredits),
+        Err(DbError::Refused { status: 409, .. }) => Err(Refused::NotNow),
+        Err(error) => panic!("{error}"),
+    }
+}
+
+/// A database of its own, emptied before each sequence by a superuser whom no trigger stops.
+pub struct Lane {
+    pub bench: Bench,
+    db: Db,
+    owner: Client,
+}
+
+impl Lane {
+    pub async fn new() -> Self {
+        let bench = Bench::new().await;
+        for kind in KINDS {
+            let word = |charged, refused| {
+                if refused {
+                    "refuse"
+                } else if charged {
+                    "capture"
+                } else {
+                    "release"
+                }
+            };
+            bench
+                .sql(&format!(
+                    "INSERT INTO punchcard.kinds (name, price, metered, on_cancel, on_input_error, max_attempts, max_crashes,
+                         backoff, backoff_delays, jitter, life_seconds, timeout_seconds)
+                     VALUES ('{}', {}, {}, '{}', '{}', {}, {}, 'fixed', '{{{BACKOFF}}}', 0, {LIFE}, 30)",
+                    kind.name,
+                    kind.price,
+                    kind.metered,
+                    word(kind.cancel_costs, kind.cancel_refused),
+                    word(kind.input_error_costs, false),
+                    kind.max_attempts,
+                    kind.max_crashes
+                ))
+                .await;
+        }
+        let owner = connect(&bench.direct_url).await;
+        owner.batch_execute("SET session_replication_role = replica").await.unwrap();
+        Self { db: bench.db(), bench, owner }
+    }
+
+    async fn begin(&self) -> [Uuid; 2] {
+        self.owner
+            .batch_execute(
+                "DELETE FROM punchcard.jobs; DELETE FROM punchcard.queue; DELETE FROM punchcard.outcomes;
+                 DELETE FROM punchcard.attempts; DELETE FROM punchcard.ledger; DELETE FROM punchcard.accounts",
+            )
+            .await
+            .unwrap();
+        [self.bench.account(CREDITS[0]).await, self.bench.account(CREDITS[1]).await]
+    }
+}
+
+struct Sequence<'a> {
+    lane: &'a Lane,
+    dice: Dice,
+    accounts: [Uuid; 2],
+    model: Model,
+    leases: Vec<Lease>,
+    keys: BTreeMap<String, (usize, Terms, Uuid)>,
+    trace: Vec<String>,
+}
+
+/// Runs one sequence; answers what it had come to, if the database and the model went apart, or the audit found something.
+pub async fn divergence(lane: &Lane, seed: u64) -> Option<String> {
+    let mut sequence = Sequence {
+        lane,
+        dice: Dice(seed),
+        accounts: lane.begin().await,
+        model: Model::new(&CREDITS),
+        leases: Vec::new(),
+        keys: BTreeMap::new(),
+        trace: Vec::new(),
+    };
+    let all = AssertUnwindSafe(async {
+        for _ in 0..STEPS {
+            sequence.step().await;
+        }
+        // What has lapsed may stay for two ticks; then the audit minds.
+        sequence.tick().await;
+        sequence.compare().await;
+    });
+    match all.catch_unwind().await {
+        Ok(()) => None,
+        Err(_) => Some(format!("seed {seed}:\n{}", sequence.trace.join("\n"))),
+    }
+}
+
+impl Sequence<'_> {
+    fn job(&mut self) -> Option<Uuid> {
+        let jobs: Vec<Uuid> = self.model.jobs.keys().copied().collect();
+        self.dice.pick(&jobs)
+    }
+
+    /// One step. Panics where the database and the model go apart.
+    async fn step(&mut self) {
+        match self.dice.below(16) {
+            0..=3 => self.enqueue().await,
+            4..=5 => self.tick().await,
+            6..=9 => self.report().await,
+            10 => self.time_passes().await,
+            11 => self.cancel().await,
+            12 => self.retry().await,
+            13 => self.redrive().await,
+            14 => self.replay().await,
+            _ => self.refund().await,
+        }
+    }
+
+    async fn buy(&self, account: usize, terms: &Terms, key: &str) -> Result<(Uuid, bool), Refused> {
+        let options = JobOptions::default();
+        let job =
+            NewJob { kind: terms.name, input: RawValue::NULL, priority: 0, run_at: None, options: &options };
+        let bought = self.lane.db.enqueue(self.accounts[account], job, Some(key), soon()).await;
+        refused(bought).map(|bought| (bought.job.id, bought.replayed))
+    }
+
+    async fn enqueue(&mut self) {
+        let (account, terms) = (self.dice.below(2), KINDS[self.dice.below(4)]);
+        let key = format!("k{}", self.trace.len());
+        let can = self.model.can_buy(account, &terms);
+        let bought = self.buy(account, &terms, &key).await;
+        self.trace.push(format!("enqueue {account} {} {bought:?}", terms.name));
+        match bought {
+            Ok((id, replayed)) => {
+                assert!(can && !replayed);
+                self.model.buy(id, account, terms);
+                self.keys.insert(key, (account, terms, id));
+            }
+            Err(refused) => assert_eq!((refused, can), (Refused::NoCredits, false)),
+        }
+    }
+
+    async fn replay(&mut self) {
+        let keys: Vec<String> = self.keys.keys().cloned().collect();
+        let Some(key) = self.dice.pick(&keys) else { return };
+        let (account, terms, id) = self.keys[&key];
+        self.trace.push(format!("replay {key}"));
+        assert_eq!(self.buy(account, &terms, &key).await, Ok((id, true)));
+    }
+
+    /// A tick: takes back what has lapsed, then claims what is due of some kinds.
+    async fn tick(&mut self) {
+        self.lane.db.rescue(1_000, soon()).await.unwrap();
+        self.model.take_back();
+        let kinds: Vec<&str> =
+            KINDS.iter().map(|kind| kind.name).filter(|_| self.dice.below(4) > 0).collect();
+        let capacity = Capacity {
+            limit: 100,
+            named: &[],
+            woken: false,
+            rust_kinds: &kinds,
+            http: false,
+            budget: Duration::from_secs(60),
+            lease: Duration::from_secs(LEASE.unsigned_abs()),
+        };
+        let leases = self.lane.db.claim(capacity, &mut Cursor::default(), soon()).await.unwrap();
+        let claimed: BTreeSet<(Uuid, i64)> =
+            leases.iter().map(|lease| (lease.job_id, lease.lease_token)).collect();
+        self.trace.push(format!("tick {kinds:?} {claimed:?}"));
+        assert_eq!(claimed, self.model.start(&kinds));
+        self.leases.extend(leases);
+        self.check_in().await;
+    }
+
+    /// Workers hear of what is to be canceled, and of nothing else.
+    async fn check_in(&mut self) {
+        let report = |lease: &Lease| Report {
+            job_id: lease.job_id,
+            lease_token: lease.lease_token,
+            percent: Some(1),
+            message: None,
+        };
+        let reports: Vec<Report> = self.leases.iter().map(report).collect();
+        let told: BTreeSet<Uuid> =
+            self.lane.db.check_in(&reports, soon()).await.unwrap().into_iter().collect();
+        let to_stop = |lease: &&Lease| {
+            let stand = self.model.jobs[&lease.job_id].stand;
+            matches!(stand, Stand::Running { run, told_to_stop: true, .. } if run == lease.lease_token)
+        };
+        assert_eq!(told, self.leases.iter().filter(to_stop).map(|lease| lease.job_id).collect());
+    }
+
+    /// Some workers report at once: in time, late, twice; some never do.
+    async fn report(&mut self) {
+        let mut verdicts = Vec::new();
+        let mut counts = BTreeSet::new();
+        for _ in 0..=self.dice.below(3) {
+            let Some(lease) = self.dice.pick(&self.leases) else { break };
+            // One statement settles a job once.
+            if verdicts.iter().any(|(other, _): &(Lease, _)| other.job_id == lease.job_id) {
+                continue;
+            }
+            // Most are heard of once; a few report again.
+            if self.dice.below(4) > 0 {
+                self.leases
+                    .retain(|other| (other.job_id, other.lease_token) != (lease.job_id, lease.lease_token));
+            }
+            let error = |code| JobError::new(code, "no");
+            let (said, outcome) = match self.dice.below(12) {
+                0..=3 => {
+                    let used = self.dice.pick(&[None, Some(0), Some(4), Some(9), Some(50)]).flatten();
+                    (Said::Done { used }, Outcome::Done { output: RawValue::NULL.to_owned(), used })
+                }
+                4..=5 => {
+                    (Said::Error, Outcome::Err { error: error(ErrorCode::HandlerError), retry_after: None })
+                }
+                6 => {
+                    let away = error(ErrorCode::Unavailable);
+                    (Said::NotMyFault, Outcome::Unavailable { error: away, retry_after: None })
+                }
+                7 => (Said::Never, Outcome::Final(error(ErrorCode::HandlerError))),
+                8 => (Said::BadInput, Outcome::Final(error(ErrorCode::InvalidInput))),
+                9 => (Said::OutOfTime, Outcome::TimedOut(error(ErrorCode::TimedOut))),
+                10 => (Said::Stopped, Outcome::Canceled),
+                _ => (Said::NotStarted, Outcome::NotStarted),
+            };
+            self.trace.push(format!("report {} run {} {said:?}", lease.job_id, lease.lease_token));
+            if self.model.report(lease.job_id, lease.lease_token, said) {
+                counts.insert(lease.job_id);
+            }
+            let verdict = lease.settle(outcome, 1.0);
+            verdicts.push((lease, verdict));
+        }
+        let settled = self.lane.db.settle(&verdicts, soon()).await.unwrap();
+        assert_eq!(settled.into_iter().map(|(id, _)| id).collect::<BTreeSet<_>>(), counts);
+    }
+
+    /// Workers that are killed meanwhile report no more; those that are not may be late.
+    async fn time_passes(&mut self) {
+        let seconds = self.dice.pick(&[50, 150, 150, 350, 350, 2_050]).expect("one");
+        self.trace.push(format!("{seconds} s pass"));
+        self.lane.bench.wait(seconds).await;
+        self.model.now += i64::from(seconds);
+        let dice = &mut self.dice;
+        self.leases.retain(|_| dice.below(3) > 0);
+    }
+
+    async fn cancel(&mut self) {
+        let Some(id) = self.job() else { return };
+        self.trace.push(format!("cancel {id}"));
+        assert_eq!(refused(self.lane.db.cancel(id, None, soon()).await), self.model.cancel(id));
+    }
+
+    async fn retry(&mut self) {
+        let Some(id) = self.job() else { return };
+        self.trace.push(format!("retry {id}"));
+        let retried = refused(self.lane.db.retry(id, None, soon()).await);
+        assert_eq!(retried.as_ref().err(), self.model.can_retry(id).as_ref().err());
+        if let Ok(retried) = retried {
+            self.model.retry(id, retried.job_id);
+        }
+    }
+
+    async fn redrive(&mut self) {
+        let kind = KINDS[self.dice.below(4)].name;
+        self.trace.push(format!("redrive {kind}"));
+        let filter = FailedFilter { kind: Some(kind.to_owned()), ..FailedFilter::default() };
+        let pace = RedrivePace { limit: 1_000, per_second: None, delay: 0.0, after: None };
+        let redriven = self.lane.db.redrive(&filter, pace, soon()).await.unwrap();
+        let dead = self.model.dead_letters(kind);
+        assert_eq!(redriven.iter().map(|job| job.job_id).collect::<Vec<_>>(), dead);
+        for job in redriven {
+            assert_eq!(job.retried_as.is_some(), self.model.can_retry(job.job_id).is_ok(), "{job:?}");
+            if let Some(new) = job.retried_as {
+                self.model.retry(job.job_id, new);
+            }
+        }
+    }
+
+    async fn refund(&mut self) {
+        let Some(id) = self.job() else { return };
+        self.trace.push(format!("refund {id}"));
+        let sql = format!("SELECT amount FROM punchcard.refund('{id}')");
+        let refunded = match self.lane.bench.admin.query_typed(&sql, &[]).await {
+            Ok(rows) => Ok(rows[0].get::<_, i64>(0)),
+            Err(error) => {
+                assert_eq!(
+                    error.code().map(tokio_postgres::error::SqlState::code),
+                    Some("PT409"),
+                    "{error:?}"
+                );
+                Err(Refused::NotNow)
+            }
+        };
+        assert_eq!(refunded, self.model.refund(id));
+    }
+
+    /// Everything that can be seen, and the audit.
+    async fn compare(&self) {
+        let shown = self.lane.bench.rows(
+            "SELECT n.id, n.status, n.cancel_requested_at IS NOT NULL, coalesce(n.captured, 0), n.crashes::int,
+                 EXISTS (SELECT FROM punchcard.jobs r WHERE r.retry_of = n.id),
+                 EXISTS (SELECT FROM punchcard.ledger l WHERE l.job_id = n.id AND l.kind = 'adjust')
+             FROM punchcard.jobs_now n ORDER BY n.id",
+        );
+        let shown: Vec<_> = shown
+            .await
+            .into_iter()
+            .map(|row| {
+                let (id, status, stop): (Uuid, String, bool) = (row.get(0), row.get(1), row.get(2));
+                (id, status, stop, row.get::<_, i64>(3), row.get::<_, i32>(4), row.get(5), row.get(6))
+            })
+            .collect();
+        let promised: Vec<_> = self
+            .model
+            .jobs
+            .iter()
+            .map(|(id, job)| {
+                let (status, stop) = match job.stand {
+                    Stand::Queued { .. } => ("queued", false),
+                    Stand::Running { told_to_stop, .. } => ("running", told_to_stop),
+                    Stand::Succeeded => ("succeeded", false),
+                    Stand::Failed => ("failed", false),
+                    Stand::Canceled => ("canceled", false),
+                };
+                let crashes = i32::try_from(job.crashes).expect("few");
+                (*id, status.to_owned(), stop, job.captured, crashes, job.retried, job.refunded)
+            })
+            .collect();
+        assert_eq!(shown, promised);
+        for (account, id) in self.accounts.iter().enumerate() {
+            let balance = (self.model.available[account], self.model.held[account]);
+            assert_eq!(self.lane.bench.balance(*id).await, balance, "account {account}");
+        }
+        let findings = self.lane.bench.rows("SELECT invariant || ' ' || finding FROM punchcard.audit").await;
+        let findings: Vec<String> = findings.iter().map(|row| row.get(0)).collect();
+        assert!(findings.is_empty(), "{findings:?}");
+    }
+}
