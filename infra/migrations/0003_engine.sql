@@ -624,7 +624,8 @@ BEGIN
           AND (p_rescue OR q.lease_expires_at > clock_timestamp())
           AND (v.verdict <> 'cancel' OR q.cancel_requested_at IS NOT NULL)
         RETURNING q.job_id, q.account_id, q.share, q.price, q.bytes, q.attempt, q.lease_token, q.started_at,
-                  CASE v.verdict WHEN 'crash' THEN q.crashes + 1 ELSE q.crashes END AS crashes,
+                  CASE WHEN v.verdict = 'crash' AND q.cancel_requested_at IS NULL THEN q.crashes + 1 ELSE q.crashes END
+                      AS crashes,
                   CASE WHEN q.lease_expires_at IS NOT NULL AND v.verdict <> 'return' THEN q.run_started_at END
                       AS run_started_at,
                   CASE WHEN v.verdict = 'complete' THEN 'succeeded'

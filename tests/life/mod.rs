@@ -5,6 +5,7 @@ mod cancel;
 mod caps;
 mod input_error;
 mod labels;
+mod lane;
 mod metered;
 mod model;
 mod progress;

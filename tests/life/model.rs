@@ -44,7 +44,8 @@ pub struct Job {
     pub captured: i64,
     pub refunded: bool,
     pub retried: bool,
-    pub finished: usize,
+    /// The step in which it became final.
+    pub finished_in: usize,
 }
 
 /// What a worker says of a run.
@@ -73,7 +74,7 @@ pub struct Model {
     pub available: Vec<i64>,
     pub held: Vec<i64>,
     pub jobs: BTreeMap<Uuid, Job>,
-    finished: usize,
+    pub step: usize,
 }
 
 impl Model {
@@ -100,18 +101,17 @@ impl Model {
             captured: 0,
             refunded: false,
             retried: false,
-            finished: 0,
+            finished_in: 0,
         };
         assert!(self.jobs.insert(id, job).is_none(), "an id is new");
     }
 
     /// A final status: the hold is closed, once.
     fn finish(&mut self, id: Uuid, stand: Stand, captured: i64) {
-        self.finished += 1;
-        let finished = self.finished;
+        let step = self.step;
         let job = self.jobs.get_mut(&id).expect("a job");
         assert!(matches!(job.stand, Stand::Queued { .. } | Stand::Running { .. }), "final once");
-        (job.stand, job.captured, job.finished) = (stand, captured, finished);
+        (job.stand, job.captured, job.finished_in) = (stand, captured, step);
         self.held[job.account] -= job.terms.price;
         self.available[job.account] += job.terms.price - captured;
     }
@@ -239,12 +239,10 @@ impl Model {
         self.buy(new, account, terms);
     }
 
-    /// The dead letters of a kind that were not retried yet, oldest first.
-    pub fn dead_letters(&self, kind: &str) -> Vec<Uuid> {
+    /// The dead letters of a kind that were not retried yet.
+    pub fn dead_letters(&self, kind: &str) -> BTreeSet<Uuid> {
         let dead = |job: &Job| job.stand == Stand::Failed && !job.retried && job.terms.name == kind;
-        let mut dead: Vec<_> = self.jobs.iter().filter(|(_, job)| dead(job)).collect();
-        dead.sort_by_key(|(_, job)| job.finished);
-        dead.into_iter().map(|(id, _)| *id).collect()
+        self.jobs.iter().filter(|(_, job)| dead(job)).map(|(id, _)| *id).collect()
     }
 
     /// At most once, what was captured.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use futures_util::future::join_all;
 
-use super::sequences::{Lane, divergence};
+use super::{lane::Lane, sequences::divergence};
 
 /// Sequences at once, each in a database of its own.
 const LANES: usize = 3;

@@ -84,7 +84,7 @@ async fn race<A: Send + 'static, B: Send + 'static>(
             }
         }
     };
-    let (first, second) = (start(time % 2 == 0), start(time % 2 == 1));
+    let (first, second) = (start(time.is_multiple_of(2)), start(!time.is_multiple_of(2)));
     let one = tokio::spawn(async move {
         first.await;
         one.await

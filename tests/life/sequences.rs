@@ -11,61 +11,21 @@ use futures_util::FutureExt;
 use serde_json::value::RawValue;
 use shared::{
     db::{
-        Db, DbError,
+        DbError,
         jobs::{JobOptions, NewJob},
-        life::{FailedFilter, RedrivePace},
+        life::{FailedFilter, RedrivePace, Redriven},
         queue::{Capacity, Cursor, Report},
     },
     domain::{Deadline, ErrorCode, JobError, Lease, Outcome},
 };
-use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::model::{BACKOFF, LEASE, LIFE, Model, Refused, Said, Stand, Terms};
-use crate::support::{Bench, connect};
-
-const PLAIN: Terms = Terms {
-    name: "m.plain",
-    price: 10,
-    metered: false,
-    cancel_costs: false,
-    cancel_refused: false,
-    input_error_costs: false,
-    max_attempts: 3,
-    max_crashes: 2,
+use super::{
+    lane::{CREDITS, Dice, KINDS, Lane},
+    model::{LEASE, Model, Refused, Said, Stand, Terms},
 };
-const KINDS: [Terms; 4] = [
-    PLAIN,
-    Terms {
-        name: "m.strict",
-        price: 7,
-        cancel_costs: true,
-        input_error_costs: true,
-        max_attempts: 2,
-        ..PLAIN
-    },
-    Terms { name: "m.metered", price: 9, metered: true, cancel_refused: true, max_crashes: 1, ..PLAIN },
-    Terms { name: "m.free", price: 0, max_attempts: 1, ..PLAIN },
-];
-const CREDITS: [i64; 2] = [45, 23];
+
 const STEPS: u64 = 24;
-
-/// SplitMix64: small, and the same everywhere.
-struct Dice(u64);
-
-impl Dice {
-    fn below(&mut self, bound: u64) -> usize {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        usize::try_from((z ^ (z >> 31)) % bound).expect("small")
-    }
-
-    fn pick<T: Clone>(&mut self, from: &[T]) -> Option<T> {
-        (!from.is_empty()).then(|| from[self.below(from.len() as u64)].clone())
-    }
-}
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(20))
@@ -80,58 +40,6 @@ fn refused<T>(result: Result<T, DbError>) -> Result<T, Refused> {
     }
 }
 
-/// A database of its own, emptied before each sequence by a superuser whom no trigger stops.
-pub struct Lane {
-    pub bench: Bench,
-    db: Db,
-    owner: Client,
-}
-
-impl Lane {
-    pub async fn new() -> Self {
-        let bench = Bench::new().await;
-        for kind in KINDS {
-            let word = |charged, refused| {
-                if refused {
-                    "refuse"
-                } else if charged {
-                    "capture"
-                } else {
-                    "release"
-                }
-            };
-            bench
-                .sql(&format!(
-                    "INSERT INTO punchcard.kinds (name, price, metered, on_cancel, on_input_error, max_attempts, max_crashes,
-                         backoff, backoff_delays, jitter, life_seconds, timeout_seconds)
-                     VALUES ('{}', {}, {}, '{}', '{}', {}, {}, 'fixed', '{{{BACKOFF}}}', 0, {LIFE}, 30)",
-                    kind.name,
-                    kind.price,
-                    kind.metered,
-                    word(kind.cancel_costs, kind.cancel_refused),
-                    word(kind.input_error_costs, false),
-                    kind.max_attempts,
-                    kind.max_crashes
-                ))
-                .await;
-        }
-        let owner = connect(&bench.direct_url).await;
-        owner.batch_execute("SET session_replication_role = replica").await.unwrap();
-        Self { db: bench.db(), bench, owner }
-    }
-
-    async fn begin(&self) -> [Uuid; 2] {
-        self.owner
-            .batch_execute(
-                "DELETE FROM punchcard.jobs; DELETE FROM punchcard.queue; DELETE FROM punchcard.outcomes;
-                 DELETE FROM punchcard.attempts; DELETE FROM punchcard.ledger; DELETE FROM punchcard.accounts",
-            )
-            .await
-            .unwrap();
-        [self.bench.account(CREDITS[0]).await, self.bench.account(CREDITS[1]).await]
-    }
-}
-
 struct Sequence<'a> {
     lane: &'a Lane,
     dice: Dice,
@@ -139,6 +47,7 @@ struct Sequence<'a> {
     model: Model,
     leases: Vec<Lease>,
     keys: BTreeMap<String, (usize, Terms, Uuid)>,
+    touched: Vec<Uuid>,
     trace: Vec<String>,
 }
 
@@ -151,6 +60,7 @@ pub async fn divergence(lane: &Lane, seed: u64) -> Option<String> {
         model: Model::new(&CREDITS),
         leases: Vec::new(),
         keys: BTreeMap::new(),
+        touched: Vec::new(),
         trace: Vec::new(),
     };
     let all = AssertUnwindSafe(async {
@@ -168,13 +78,18 @@ pub async fn divergence(lane: &Lane, seed: u64) -> Option<String> {
 }
 
 impl Sequence<'_> {
+    /// Any job; as often as not one to which something was done before.
     fn job(&mut self) -> Option<Uuid> {
-        let jobs: Vec<Uuid> = self.model.jobs.keys().copied().collect();
-        self.dice.pick(&jobs)
+        let all: Vec<Uuid> = self.model.jobs.keys().copied().collect();
+        let again = if self.dice.below(2) == 0 { self.dice.pick(&self.touched) } else { None };
+        let job = again.or_else(|| self.dice.pick(&all))?;
+        self.touched.push(job);
+        Some(job)
     }
 
     /// One step. Panics where the database and the model go apart.
     async fn step(&mut self) {
+        self.model.step += 1;
         match self.dice.below(16) {
             0..=3 => self.enqueue().await,
             4..=5 => self.tick().await,
@@ -339,8 +254,12 @@ impl Sequence<'_> {
         let filter = FailedFilter { kind: Some(kind.to_owned()), ..FailedFilter::default() };
         let pace = RedrivePace { limit: 1_000, per_second: None, delay: 0.0, after: None };
         let redriven = self.lane.db.redrive(&filter, pace, soon()).await.unwrap();
-        let dead = self.model.dead_letters(kind);
-        assert_eq!(redriven.iter().map(|job| job.job_id).collect::<Vec<_>>(), dead);
+        assert_eq!(
+            redriven.iter().map(|job| job.job_id).collect::<BTreeSet<_>>(),
+            self.model.dead_letters(kind)
+        );
+        let failed_at = |job: &Redriven| self.model.jobs[&job.job_id].finished_in;
+        assert!(redriven.is_sorted_by_key(failed_at), "oldest first");
         for job in redriven {
             assert_eq!(job.retried_as.is_some(), self.model.can_retry(job.job_id).is_ok(), "{job:?}");
             if let Some(new) = job.retried_as {

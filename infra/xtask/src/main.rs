@@ -31,6 +31,10 @@ enum Task {
         /// Only the first pass of the integration tests.
         #[arg(long)]
         direct_only: bool,
+        /// How many random sequences the property test runs in each pass; 2,000 if not given. All of them alone:
+        /// `--direct-only --sequences 100000 -- life::property`.
+        #[arg(long)]
+        sequences: Option<u64>,
         /// Passed on to the integration tests.
         #[arg(last = true)]
         filter: Vec<String>,
@@ -71,7 +75,7 @@ async fn main() -> ExitCode {
     tokio::spawn(tokio::signal::ctrl_c());
     let work = async {
         match task {
-            Task::Test { direct_only, filter } => test(direct_only, &filter).await,
+            Task::Test { direct_only, sequences, filter } => test(direct_only, sequences, &filter).await,
             Task::Check => check(),
             Task::Build { sqs } => build(sqs),
             Task::Bench { options } => bench(&options),
@@ -93,7 +97,7 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn test(direct_only: bool, filter: &[String]) -> Result<()> {
+async fn test(direct_only: bool, sequences: Option<u64>, filter: &[String]) -> Result<()> {
     build_with_sqs(&["build", "-p", "api", "-p", "worker", "--bins"], "debug")?;
     run(cargo(&["build", "-p", "api", "-p", "worker", "-p", "cli", "--bins"]))?;
     let emulator = step("SQS", Emulator::start)?;
@@ -103,7 +107,9 @@ async fn test(direct_only: bool, filter: &[String]) -> Result<()> {
     run(cargo(&["test", "--workspace", "--exclude", "tests"]))?;
     let pass = |name: &str, url: &str, filter: &[String]| {
         println!("\n== {name} ==");
-        integration(url, &emulator, filter)
+        let mut pass = integration(url, &emulator, filter);
+        pass.envs(sequences.map(|sequences| ("PUNCHCARD_SEQUENCES", sequences.to_string())));
+        pass
     };
     run(pass("direct", &url, filter))?;
     if direct_only {
