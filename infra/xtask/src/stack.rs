@@ -159,6 +159,11 @@ impl Functions {
         self.call(Method::POST, user, "/api/jobs", key, body.into()).await
     }
 
+    /// POST without a body.
+    pub(crate) async fn act(&self, user: Uuid, path: &str) -> Result<Response<Bytes>> {
+        self.call(Method::POST, user, path, None, Bytes::new()).await
+    }
+
     async fn call(
         &self,
         method: Method,

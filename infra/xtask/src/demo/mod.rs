@@ -1,5 +1,5 @@
-//! `cargo xtask demo`: the main job end to end. Ten jobs of two users go in by HTTP, scheduler events run them, and
-//! every credit is accounted for: PostgreSQL and `cargo lambda watch` around the functions as they are deployed.
+//! `cargo xtask demo`: the main job end to end. Ten jobs of two users go in by HTTP, one of them metered, and one more that
+//! is canceled; scheduler events run them, and every credit is accounted for: PostgreSQL and `cargo lambda watch` around the functions as they are deployed.
 
 mod outcomes;
 
@@ -19,6 +19,9 @@ use uuid::Uuid;
 use crate::stack::{self, Database, Functions, unexpected};
 
 const MOST_TICKS: usize = 20;
+/// The most that a metered job may cost, and what it uses.
+const METERED_PRICE: i64 = 8;
+const METERED_USED: i64 = 3;
 const EXPECTED: &str = "demo: 9 succeeded, 1 failed and refunded, 1 refused, audit clean";
 
 /// Everything from building to the last line, which is printed once nothing runs any more.
@@ -52,11 +55,14 @@ async fn show(cargo_lambda: &Path, database: &Database) -> Result<String> {
     heading("One more that cannot be paid, and one sent twice");
     let refused = post_refused(&functions, &users[1]).await?;
     post_again(&functions, &orders[0]).await?;
+    heading("And one that is canceled while it waits");
+    orders.push(post_and_cancel(&functions, &users[1]).await?);
     heading("EventBridge event in: ticks until no job is unfinished");
     tick_until_done(&functions, &mut orders).await?;
     heading("What became of them");
     let succeeded = outcomes::show(&orders, &folder)?;
     outcomes::retried_twice(&orders, &target)?;
+    outcomes::paid_what_was_used(&orders)?;
     let mut refunded = 0;
     for user in &users {
         refunded += outcomes::show_ledger(&functions, user, &orders).await?;
@@ -76,6 +82,8 @@ async fn team_target() -> Result<ScriptedServer> {
     let calls = AtomicU32::new(0);
     let answer = move |request: scripted::Request| match request.path.as_str() {
         "/ok" => scripted::Response::json(200, json!({ "greeting": "hello from the team's own service" })),
+        "/metered" => scripted::Response::json(200, json!({ "tokens": 2718 }))
+            .header("punchcard-credits-used", &METERED_USED.to_string()),
         "/flaky" if calls.fetch_add(1, Ordering::Relaxed) < 2 => {
             scripted::Response::json(500, json!({ "error": "not yet" }))
         }
@@ -87,10 +95,12 @@ async fn team_target() -> Result<ScriptedServer> {
 
 async fn offer(database: &Client, target: &ScriptedServer) -> Result<()> {
     let kinds = format!(
-        "INSERT INTO punchcard.kinds (name, price, backoff_seconds, url) VALUES
-         ('qr.svg', 1, 10, NULL), ('demo.http', 2, 10, '{ok}'), ('demo.flaky', 2, 1, '{flaky}'),
-         ('demo.broken', 5, 10, '{broken}'), ('demo.dear', 100, 10, '{ok}')",
+        "INSERT INTO punchcard.kinds (name, price, backoff_seconds, url, metered) VALUES
+         ('qr.svg', 1, 10, NULL, false), ('demo.http', 2, 10, '{ok}', false),
+         ('demo.metered', {METERED_PRICE}, 10, '{metered}', true), ('demo.flaky', 2, 1, '{flaky}', false),
+         ('demo.broken', 5, 10, '{broken}', false), ('demo.dear', 100, 10, '{ok}', false)",
         ok = target.url("/ok"),
+        metered = target.url("/metered"),
         flaky = target.url("/flaky"),
         broken = target.url("/broken"),
     );
@@ -141,7 +151,7 @@ fn wishes() -> Vec<(usize, &'static str, Value)> {
         (0, "qr.svg", text("https://example.com/tickets/2?seat=12A")),
         (0, "qr.svg", text("WIFI:T:WPA;S:Analytical Engine;P:difference;;")),
         (0, "qr.svg", text("Grüße, 世界 ✓")),
-        (0, "demo.http", json!({ "name": "Ada" })),
+        (0, "demo.metered", json!({ "prompt": "a poem about engines" })),
         (0, "demo.broken", json!({ "name": "Ada" })),
         (1, "qr.svg", text("0123456789")),
         (1, "qr.svg", text("PUNCHCARD")),
@@ -185,6 +195,22 @@ async fn post_again(functions: &Functions, order: &Order<'_>) -> Result<()> {
     }
     println!("  200  {}  {}  Idempotent-Replayed: true (key {})", order.user.name, order.id, order.key);
     Ok(())
+}
+
+/// Canceled before any worker has seen it: its price comes back in the same statement.
+async fn post_and_cancel<'a>(functions: &Functions, user: &'a User) -> Result<Order<'a>> {
+    let (kind, input, key) = ("demo.http", json!({ "name": user.name }), "order-11".to_owned());
+    let response = functions.post_job(user.id, kind, &input, Some(&key)).await?;
+    let job: Value = serde_json::from_slice(response.body())?;
+    let id = job["id"].as_str().ok_or("a job without an id")?.to_owned();
+    let response = functions.act(user.id, &format!("/api/jobs/{id}/cancel")).await?;
+    let job: Value = serde_json::from_slice(response.body())?;
+    let credits = &job["credits"];
+    if response.status() != 200 || job["status"] != "canceled" || credits["released"] != credits["price"] {
+        return Err(unexpected("a cancel", &response));
+    }
+    println!("  200  {}  {id}  {kind:<12} canceled, credits {credits}", user.name);
+    Ok(Order { user, kind, input, key, id, job })
 }
 
 async fn tick_until_done(functions: &Functions, orders: &mut [Order<'_>]) -> Result<()> {

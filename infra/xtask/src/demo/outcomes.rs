@@ -8,7 +8,7 @@ use local::Result;
 use local::scripted::ScriptedServer;
 use resvg::{tiny_skia, usvg};
 
-use super::{Order, User, heading};
+use super::{METERED_PRICE, METERED_USED, Order, User, heading};
 use crate::stack::Functions;
 
 /// Answers how many succeeded; a QR code counts once its file reads back as its text.
@@ -27,7 +27,8 @@ pub(super) fn show(orders: &[Order<'_>], folder: &Path) -> Result<usize> {
                 }
                 format!("{} reads {text:?}", file.display())
             }
-            ("succeeded", _) => job["output"].to_string(),
+            ("succeeded", _) => format!("{}, credits {}", job["output"], job["credits"]),
+            ("canceled", _) => format!("credits {}", job["credits"]),
             _ => job["error"].to_string(),
         };
         succeeded += usize::from(status == "succeeded");
@@ -57,6 +58,17 @@ pub(super) fn retried_twice(orders: &[Order<'_>], target: &ScriptedServer) -> Re
     match calls == 3 && flaky.status() == "succeeded" && flaky.job["attempt"] == 3 {
         true => Ok(()),
         false => Err(format!("demo.flaky was called {calls} times: {}", flaky.job).into()),
+    }
+}
+
+/// The metered job cost what it used, and not what was held for it.
+pub(super) fn paid_what_was_used(orders: &[Order<'_>]) -> Result<()> {
+    let metered = orders.iter().find(|order| order.kind == "demo.metered").ok_or("no demo.metered")?;
+    let credits = &metered.job["credits"];
+    let released = METERED_PRICE - METERED_USED;
+    match credits["captured"] == METERED_USED && credits["released"] == released && credits["held"] == 0 {
+        true => Ok(()),
+        false => Err(format!("demo.metered used {METERED_USED} of {METERED_PRICE}: {}", metered.job).into()),
     }
 }
 
