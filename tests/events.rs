@@ -6,7 +6,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Bench, claims, sign, sqs::Sqs};
 
-const ANSWERS: [(&str, u64); 12] = [
+const ANSWERS: [(&str, u64); 16] = [
+    ("api-cancel-job", 404),
     ("api-create-batch", 202),
     ("api-create-job", 202),
     ("api-create-job-base64", 202),
@@ -16,16 +17,19 @@ const ANSWERS: [(&str, u64); 12] = [
     ("api-get-job", 404),
     ("api-grant-credits", 201),
     ("api-health", 200),
+    ("api-list-attempts", 404),
     ("api-list-jobs", 200),
     ("api-list-ledger", 200),
     ("api-no-token", 401),
+    ("api-redrive", 200),
+    ("api-retry-job", 404),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_sample_gets_its_answer() {
     let bench = Bench::new().await;
     let token = sign(&claims(bench.account(10).await));
-    let service = bench.service_token("backend", &["enqueue", "grant"]).await;
+    let service = bench.service_token("backend", &["enqueue", "grant", "operate"]).await;
     bench.sql("SELECT punchcard.grant_credits('7a1f6a52-8f0e-4a55-9f0b-2f4a3a3d9c11', 1, 'first')").await;
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../events");
     let sample = |name: &str| -> Value {
