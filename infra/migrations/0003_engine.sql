@@ -588,6 +588,8 @@ CREATE FUNCTION punchcard.settle(
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
 #variable_conflict use_column
+DECLARE
+    settled bigint;
 BEGIN
     RETURN QUERY
     WITH verdict AS MATERIALIZED (
@@ -670,6 +672,20 @@ BEGIN
     )
     SELECT e.job_id, e.status FROM ended e
     UNION ALL SELECT a.job_id, 'queued' FROM again a;
+    GET DIAGNOSTICS settled = ROW_COUNT;
+    -- A job that was canceled just now, and was to be queued again, is in neither: the statement began before. The next sees it.
+    IF settled < cardinality(p_job_ids) THEN
+        RETURN QUERY
+        SELECT s.job_id, s.status
+        FROM (SELECT array_agg(v.job_id) AS job_ids, array_agg(v.lease_token) AS lease_tokens,
+                     array_agg(v.verdict) AS verdicts, array_agg(v.error) AS errors
+              FROM unnest(p_job_ids, p_lease_tokens, p_verdicts, p_errors) AS v (job_id, lease_token, verdict, error)
+              JOIN punchcard.queue q ON q.job_id = v.job_id AND q.lease_token = v.lease_token
+              WHERE v.verdict IN ('retry', 'snooze', 'crash', 'return') AND q.cancel_requested_at IS NOT NULL
+                AND (p_rescue OR q.lease_expires_at > clock_timestamp())) c,
+             punchcard.settle(c.job_ids, c.lease_tokens, c.verdicts, NULL, NULL, c.errors, NULL, p_rescue) s
+        WHERE c.job_ids IS NOT NULL;
+    END IF;
 END $$;
 
 -- Takes back up to p_limit jobs that have lapsed. Past its life a job fails; a job whose lease expired has crashed, and is
