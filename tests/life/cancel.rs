@@ -258,7 +258,7 @@ async fn a_kind_may_refuse_to_be_canceled_once_it_runs() {
     let worker = bench.scripted_worker();
     let queued = bench.script(account, json!([{ "do": "done" }])).await;
     assert_canceled_at_once(&bench, account, &queued).await;
-    let (id, tick) = running(&bench, &worker, account, json!({ "do": "done", "seconds": 3 })).await;
+    let (id, tick) = running(&bench, &worker, account, json!({ "do": "done", "seconds": 6 })).await;
     assert_refused(&cancel(&bench, account, &id).await, 409, "not_cancelable");
     let job = bench.job(account, &id).await;
     assert_eq!((&job["cancel_requested_at"], &job["credits"]), (&Value::Null, &credits(10, 0, 0)));
@@ -327,10 +327,10 @@ async fn a_run_that_errs_while_it_is_being_canceled_is_canceled() {
     let account = bench.account(10).await;
     bench.scripted_kind("on_cancel = 'capture'").await;
     let worker = bench.scripted_worker();
-    let (id, tick) = running(&bench, &worker, account, json!({ "do": "err", "seconds": 1.5 })).await;
+    let (id, tick) = running(&bench, &worker, account, json!({ "do": "err", "seconds": 3 })).await;
     bench.sql("BEGIN").await;
     bench.sql(&format!("SELECT punchcard.cancel('{id}', '{account}')")).await;
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    tokio::time::sleep(Duration::from_secs(5)).await;
     bench.sql("COMMIT").await;
     let summary = tick.wait().await.unwrap();
     assert_eq!((&summary["canceled"], &summary["lost"]), (&json!(1), &json!(0)));
