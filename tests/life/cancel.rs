@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use local::{
     lambda::{Function, Invocation},
     scripted::{Response, ScriptedServer},
@@ -337,5 +338,41 @@ async fn a_run_that_errs_while_it_is_being_canceled_is_canceled() {
     let job = bench.job(account, &id).await;
     assert_eq!((&job["status"], &job["credits"]), (&json!("canceled"), &credits(0, 10, 0)));
     assert_eq!(bench.balance(account).await, (0, 0));
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_a_cancel_and_its_rivals_one_wins_and_the_price_moves_once() {
+    let bench = Bench::new().await;
+    let account = bench.account(200).await;
+    bench.scripted_kind("on_cancel = 'refuse'").await;
+    let id = bench.script(account, json!([{ "do": "done" }])).await;
+    let answers = join_all((0..8).map(|_| cancel(&bench, account, &id))).await;
+    assert_eq!(answers.iter().filter(|answer| answer.status == 200).count(), 1);
+    answers.iter().filter(|it| it.status != 200).for_each(|it| assert_refused(it, 409, "not_cancelable"));
+    assert_eq!(bench.balance(account).await, (200, 0));
+
+    // Against a worker: whoever has the job first.
+    let mut ids = Vec::new();
+    for _ in 0..20 {
+        ids.push(bench.script(account, json!([{ "do": "done" }])).await);
+    }
+    let worker = bench.scripted_worker();
+    let tick = worker.start_invoke(&json!({}));
+    let answers = join_all(ids.iter().map(|id| cancel(&bench, account, id))).await;
+    tick.wait().await.unwrap();
+    let mut captured = 0;
+    for (id, answer) in ids.iter().zip(&answers) {
+        let job = bench.job(account, id).await;
+        match answer.status {
+            200 => assert_eq!((&job["status"], &job["credits"]), (&json!("canceled"), &credits(0, 0, 10))),
+            _ => {
+                assert_refused(answer, 409, "not_cancelable");
+                assert_eq!((&job["status"], &job["credits"]), (&json!("succeeded"), &credits(0, 10, 0)));
+                captured += 10;
+            }
+        }
+    }
+    assert_eq!(bench.balance(account).await, (200 - captured, 0));
     bench.assert_audit_is_clean().await;
 }
