@@ -100,7 +100,11 @@ fn a_worker_writes_jobs_by_claim_and_settle_alone_and_settle_is_fenced() {
     }
     let jobs = fs::read_to_string(root().join("infra/migrations/0003_engine.sql")).unwrap();
     let settle = jobs.split("CREATE FUNCTION punchcard.settle").nth(1).unwrap();
-    assert_eq!(settle.matches("q.lease_token = v.lease_token").count(), 2, "to settle and to try again");
+    assert_eq!(
+        settle.matches("q.lease_token = v.lease_token").count(),
+        3,
+        "to settle, to try again, and if canceled meanwhile"
+    );
 }
 
 #[test]
