@@ -136,11 +136,10 @@ EXCEPTION WHEN data_exception THEN
     RETURN sha256(convert_to(p_what || E'\n' || p_input::text, 'UTF8'));
 END $$;
 
--- Whether a JSON value is a whole number within bounds.
+-- Whether a JSON value is a whole number within bounds, written as one: workers do not read 10.0.
 CREATE FUNCTION punchcard.is_whole(p_value jsonb, p_least numeric, p_most numeric) RETURNS boolean
     LANGUAGE sql AS $$
-    SELECT CASE WHEN jsonb_typeof(p_value) = 'number'
-                THEN p_value::numeric % 1 = 0 AND p_value::numeric BETWEEN p_least AND p_most ELSE false END
+    SELECT CASE WHEN p_value::text ~ '^[0-9]+$' THEN p_value::numeric BETWEEN p_least AND p_most ELSE false END
 $$;
 
 -- Vets what a job asks for beside its kind's policy: an object with, as wished, `retry`, `metadata`, `tags`, `retry_of`.

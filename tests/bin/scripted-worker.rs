@@ -53,12 +53,15 @@ async fn follow(run: &Run) -> Outcome {
     let retry_after = step["retry_after"].as_f64().map(Duration::from_secs_f64);
     let output = serde_json::value::to_raw_value(&json!({ "run": nth + 1 })).expect("JSON");
     match step["do"].as_str().expect("a word") {
-        // Done after so many seconds.
+        // After so many seconds.
         "done" => {
             tokio::time::sleep(seconds).await;
             Outcome::Done { output, used: step["used"].as_i64() }
         }
-        "err" => erred(retry_after),
+        "err" => {
+            tokio::time::sleep(seconds).await;
+            erred(retry_after)
+        }
         "unavailable" => Outcome::Unavailable { error: error(ErrorCode::Unavailable), retry_after },
         "final" => Outcome::Final(error(ErrorCode::HandlerError)),
         "reject" => Outcome::Final(error(ErrorCode::InvalidInput)),

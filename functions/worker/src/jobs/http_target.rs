@@ -172,13 +172,15 @@ fn judge(response: &Response<Bytes>, metered: bool) -> Outcome {
 
 /// The output of a job that is done, and what it used.
 fn done(response: &Response<Bytes>, metered: bool) -> Result<(Box<RawValue>, Option<i64>), &'static str> {
-    let used = match response.headers().get(CREDITS_USED).filter(|_| metered) {
-        None => None,
-        Some(value) => {
+    let mut said = response.headers().get_all(CREDITS_USED).iter().filter(|_| metered);
+    let used = match (said.next(), said.next()) {
+        (None, _) => None,
+        (Some(value), None) => {
             let used = value.to_str().ok().and_then(|value| value.trim().parse().ok());
             // A guess would charge somebody for it.
             Some(used.filter(|used| *used >= 0).ok_or("punchcard-credits-used is no whole number from 0")?)
         }
+        (Some(_), Some(_)) => return Err("there is more than one punchcard-credits-used"),
     };
     // 204 has no body, whatever follows it.
     if response.body().is_empty() || response.status() == StatusCode::NO_CONTENT {
@@ -257,6 +259,9 @@ mod tests {
                 "{value}"
             );
         }
+        let twice = Response::builder().status(200).header(CREDITS_USED, "1").header(CREDITS_USED, "9");
+        let twice = judge(&twice.body(Bytes::from("1")).expect("a response"), true);
+        assert!(matches!(twice, Outcome::Final(e) if e.code == ErrorCode::InvalidOutput));
         let priced = Response::builder().status(200).header(CREDITS_USED, "x").body(Bytes::new());
         assert!(matches!(judge(&priced.expect("a response"), false), Outcome::Done { used: None, .. }));
     }
