@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::support::{Bench, OWNER, as_role, binary};
 
-pub fn punchcard(bench: &Bench, args: &[&str]) -> Output {
+pub(crate) fn punchcard(bench: &Bench, args: &[&str]) -> Output {
     let mut command = std::process::Command::new(binary("punchcard"));
     command
         .args(args)
@@ -17,13 +17,13 @@ pub fn punchcard(bench: &Bench, args: &[&str]) -> Output {
         .expect("it runs")
 }
 
-pub fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
 /// One line on standard error, and nothing changed.
-pub fn refused(output: &Output) -> String {
+pub(crate) fn refused(output: &Output) -> String {
     assert!(!output.status.success());
     let text = String::from_utf8(output.stderr.clone()).unwrap();
     assert_eq!(text.trim().lines().count(), 1, "{text}");

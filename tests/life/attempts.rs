@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{code, serve, tick};
+use super::help::{code, serve, tick};
 use crate::support::{Bench, event};
 
 async fn attempts(bench: &Bench, account: Uuid, id: &str) -> Vec<Value> {

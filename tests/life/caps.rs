@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{books, code, tick};
+use super::help::{books, code, tick};
 use crate::{
     cli::{punchcard, refused, said},
     support::{Answer, Bench, bearer, event},

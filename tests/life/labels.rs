@@ -5,7 +5,7 @@ use shared::db::STATEMENTS;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::{books, code};
+use super::help::{books, code};
 use crate::support::{Answer, Bench, bearer, event};
 
 async fn batch(bench: &Bench, account: Uuid, jobs: Value) -> Answer {

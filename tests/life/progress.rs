@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::tick;
+use super::help::tick;
 use crate::support::{Bench, now};
 
 /// The job's progress, once there is some; what it came to without it, if that never came.

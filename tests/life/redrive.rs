@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{books, code, serve, tick};
+use super::help::{books, code, serve, tick};
 use crate::{
     cli::{punchcard, refused, said},
     support::Bench,

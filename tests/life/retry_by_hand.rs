@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::{books, code, serve, tick};
+use super::help::{books, code, serve, tick};
 use crate::support::{Answer, Bench};
 
 async fn retry(bench: &Bench, account: Uuid, id: &str) -> Answer {

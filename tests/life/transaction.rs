@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use super::{books, tick};
+use super::help::{books, tick};
 use crate::support::{Bench, OWNER, as_role, claims, connect};
 
 const ORDERS: &str = "CREATE TABLE public.orders (id bigint, user_id uuid, code text)";
