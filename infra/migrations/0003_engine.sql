@@ -203,7 +203,8 @@ BEGIN
 
     IF coalesce(p_options -> 'tags', 'null') <> 'null' THEN
         IF jsonb_typeof(p_options -> 'tags') = 'array' THEN
-            SELECT array_agg(DISTINCT t.tag #>> '{}') INTO tags FROM jsonb_array_elements(p_options -> 'tags') t (tag);
+            -- In the order of their bytes, as the API sorts them too.
+            SELECT array_agg(DISTINCT (t.tag #>> '{}') COLLATE "C") INTO tags FROM jsonb_array_elements(p_options -> 'tags') t (tag);
         END IF;
         IF jsonb_typeof(p_options -> 'tags') <> 'array' OR cardinality(tags) > 10
             OR EXISTS (SELECT FROM unnest(tags) t WHERE (t ~ '^[A-Za-z0-9_.:/@+-]{1,64}$') IS NOT TRUE)

@@ -79,6 +79,15 @@ async fn follow(run: &Run) -> Outcome {
             tokio::time::sleep(seconds).await;
             Outcome::done(output)
         }
+        // Says so all the time, counting up to the percentage.
+        "chatter" => {
+            let most = step["percent"].as_u64().expect("a percentage");
+            for percent in 0..=most {
+                run.progress(u8::try_from(percent).expect("a percentage"), step["message"].as_str());
+                tokio::time::sleep(seconds.div_f64((most + 1) as f64)).await;
+            }
+            Outcome::done(output)
+        }
         // What it does once it is told to stop.
         "stop_then_done" => {
             run.canceled().await;

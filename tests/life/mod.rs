@@ -10,6 +10,7 @@ use crate::support::{Answer, Bench};
 mod attempts;
 mod cancel;
 mod caps;
+mod help;
 mod input_error;
 mod labels;
 mod lane;

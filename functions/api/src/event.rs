@@ -50,6 +50,9 @@ pub(crate) fn decode(event: Value) -> Result<Result<Request, ApiError>, Error> {
         }
         return Err("not an event of an API Gateway HTTP API with payload format 2.0".into());
     }
+    // As they came: the type below takes each comma for the gap between two parameters of the same name.
+    let query = event.get("queryStringParameters").and_then(Value::as_object).into_iter().flatten();
+    let query = query.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned()))).collect();
     let event: ApiGatewayV2httpRequest = serde_json::from_value(event)?;
     let body = event.body.unwrap_or_default();
     let body = if event.is_base64_encoded {
@@ -61,8 +64,6 @@ pub(crate) fn decode(event: Value) -> Result<Result<Request, ApiError>, Error> {
         Bytes::from(body)
     };
     let path = event.raw_path.unwrap_or_default();
-    let query =
-        event.query_string_parameters.iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
     let method = event.request_context.http.method.to_string();
     Ok(Ok(Request { method, path, query, headers: event.headers, body }))
 }

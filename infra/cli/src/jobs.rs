@@ -111,9 +111,8 @@ pub(crate) async fn run(db: &Db, command: Jobs) -> Result<(), Failure> {
         Jobs::Redrive { kind, filter, limit, per_second, dry_run } => {
             let filter = filter.of(Some(kind));
             if dry_run {
-                let limit = limit.map_or(1_000, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
-                let jobs = db.failed_jobs(&filter, limit, soon()).await?;
-                return jobs.iter().filter(|job| job.retried_as.is_none()).try_for_each(show);
+                let limit = limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
+                return db.redrivable_jobs(&filter, limit, soon()).await?.iter().try_for_each(show);
             }
             redrive(db, &filter, limit.unwrap_or(usize::MAX), per_second).await
         }

@@ -16,6 +16,7 @@ pub(crate) const CANCEL: &str = include_str!("life/cancel.sql");
 pub(crate) const RETRY: &str = include_str!("life/retry.sql");
 pub(crate) const REDRIVE: &str = include_str!("life/redrive.sql");
 pub(crate) const FAILED: &str = include_str!("life/failed.sql");
+pub(crate) const REDRIVABLE: &str = include_str!("life/redrivable.sql");
 pub(crate) const ATTEMPTS: &str = include_str!("life/attempts.sql");
 pub(crate) const REFUND: &str = include_str!("life/refund.sql");
 pub(crate) const CAPS: &str = include_str!("life/caps.sql");
@@ -201,6 +202,29 @@ impl Db {
         limit: i64,
         deadline: Deadline,
     ) -> Result<Vec<FailedJob>, DbError> {
+        self.dead_letters(FAILED, filter, limit, deadline).await
+    }
+
+    /// At most `limit` of the jobs that a redrive with this filter would retry, in its order: oldest first.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn redrivable_jobs(
+        &self,
+        filter: &FailedFilter,
+        limit: i64,
+        deadline: Deadline,
+    ) -> Result<Vec<FailedJob>, DbError> {
+        self.dead_letters(REDRIVABLE, filter, limit, deadline).await
+    }
+
+    async fn dead_letters(
+        &self,
+        statement: &'static str,
+        filter: &FailedFilter,
+        limit: i64,
+        deadline: Deadline,
+    ) -> Result<Vec<FailedJob>, DbError> {
         let params = [
             (&filter.kind as _, Type::TEXT),
             (&filter.code as _, Type::TEXT),
@@ -209,7 +233,7 @@ impl Db {
             (&filter.until as _, Type::TEXT),
             (&limit as _, Type::INT8),
         ];
-        let rows = self.rows(FAILED, &params, Again::Safe, deadline).await?;
+        let rows = self.rows(statement, &params, Again::Safe, deadline).await?;
         let jobs = rows.iter().map(|row| {
             Ok(FailedJob {
                 id: row.get(0),

@@ -363,6 +363,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("life/retry", life::RETRY),
     ("life/redrive", life::REDRIVE),
     ("life/failed", life::FAILED),
+    ("life/redrivable", life::REDRIVABLE),
     ("life/attempts", life::ATTEMPTS),
     ("life/refund", life::REFUND),
     ("life/caps", life::CAPS),

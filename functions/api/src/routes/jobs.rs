@@ -218,8 +218,11 @@ fn labels(request: &Request) -> Result<Vec<String>, ApiError> {
             labels.push(format!("{key}={value}"));
         }
     }
-    match labels.len() {
-        0..=MOST_LABELS => Ok(labels),
-        _ => Err(ApiError::bad("too_many_filters", "A list is filtered by up to ten tags and metadata.")),
+    if labels.len() > MOST_LABELS {
+        return Err(ApiError::bad("too_many_filters", "A list is filtered by up to ten tags and metadata."));
     }
+    if labels.iter().any(|label| label.contains('\0')) {
+        return Err(ApiError::bad("invalid_filter", "A filter cannot contain a NUL."));
+    }
+    Ok(labels)
 }

@@ -10,8 +10,9 @@ WHERE w.account_id = $1 AND w.label = $6
   AND ($4::uuid IS NULL OR w.job_id < $4)
   AND ($2::text IS NULL OR n.status = $2)
   AND ($3::text IS NULL OR n.kind = $3)
+  -- By its key, job by job: EXISTS would be free to read all labels of the account instead.
   AND NOT EXISTS (SELECT FROM unnest($7::text[]) o (label)
-                  WHERE NOT EXISTS (SELECT FROM punchcard.labels l
-                                    WHERE l.account_id = $1 AND l.label = o.label AND l.job_id = w.job_id))
+                  WHERE (SELECT l.job_id FROM punchcard.labels l
+                         WHERE l.account_id = $1 AND l.label = o.label AND l.job_id = w.job_id) IS NULL)
 ORDER BY w.job_id DESC
 LIMIT $5
