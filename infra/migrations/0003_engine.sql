@@ -16,10 +16,11 @@ DECLARE
     cap bigint;
     seconds integer := 60;
 BEGIN
-    IF p_jobs > 1 AND p_jobs > least(p_caps.unfinished_jobs, p_caps.enqueues_per_minute) THEN
+    IF p_jobs > 1 AND p_jobs > least(p_caps.unfinished_jobs, p_caps.enqueues_per_minute) OR p_bytes > p_caps.unfinished_bytes THEN
         RAISE EXCEPTION 'over_cap' USING ERRCODE = 'PT422', DETAIL = format(
-            'An account may have %s unfinished jobs, and enqueue %s a minute.',
-            coalesce(p_caps.unfinished_jobs::text, 'any number of'), coalesce(p_caps.enqueues_per_minute::text, 'any number'));
+            'An account may have %s unfinished jobs with %s bytes of input, and enqueue %s a minute.',
+            coalesce(p_caps.unfinished_jobs::text, 'any number of'), coalesce(p_caps.unfinished_bytes::text, 'any number of'),
+            coalesce(p_caps.enqueues_per_minute::text, 'any number'));
     END IF;
     INSERT INTO punchcard.accounts (id) VALUES (p_account_id) ON CONFLICT DO NOTHING;
     SELECT greatest(a.paced_until, clock_timestamp()) + interval '1 minute' / p_caps.enqueues_per_minute * p_jobs INTO until

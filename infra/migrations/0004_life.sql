@@ -158,7 +158,7 @@ BEGIN
             SELECT r.job_id INTO retried_as FROM punchcard.retry(
                 failed.job_id, failed.account_id,
                 clock_timestamp() + make_interval(secs => p_delay + coalesce(failed.place / p_per_second, 0))) r;
-        EXCEPTION WHEN SQLSTATE 'PT402' OR SQLSTATE 'PT409' OR SQLSTATE 'PT422' OR SQLSTATE 'PT429' THEN
+        EXCEPTION WHEN SQLSTATE 'PT402' OR SQLSTATE 'PT409' OR SQLSTATE 'PT422' OR SQLSTATE 'PT429' OR SQLSTATE 'PT503' THEN
             refused := SQLERRM;
         END;
         RETURN NEXT;

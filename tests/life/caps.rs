@@ -74,6 +74,8 @@ async fn the_bytes_of_unfinished_inputs_are_bounded() {
     let before = books(&bench).await;
     assert_too_many(&bench.post(account, sized(41), None).await, "too_many_bytes", 100);
     assert_too_many(&batch(&bench, account, &[sized(20), sized(21)]).await, "too_many_bytes", 100);
+    let huge = bench.post(account, sized(101), None).await;
+    assert_eq!(code(&huge), (422, "over_cap"), "it never could");
     assert_eq!(books(&bench).await, before);
     assert_eq!(batch(&bench, account, &[sized(20), sized(20)]).await.status, 202);
     assert_eq!(bench.balance(account).await, (97, 3));
@@ -208,7 +210,10 @@ async fn a_batch_passes_whole_or_not_at_all() {
     let over = batch(&bench, account, &jobs).await;
     assert_eq!(code(&over), (422, "over_cap"), "it never could");
     assert_eq!(over.headers["retry-after"], Value::Null);
-    assert_eq!(over.body["detail"], "An account may have 3 unfinished jobs, and enqueue 5 a minute.");
+    assert_eq!(
+        over.body["detail"],
+        "An account may have 3 unfinished jobs with any number of bytes of input, and enqueue 5 a minute."
+    );
     assert_eq!(books(&bench).await, before);
     assert_eq!(batch(&bench, account, &jobs[..2]).await.status, 202);
     let before = books(&bench).await;

@@ -1,6 +1,9 @@
 //! What several of these tests do and look at.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use uuid::Uuid;
 
 use crate::support::{Answer, Bench, event};
 
@@ -27,4 +30,30 @@ pub async fn serve(bench: &Bench, token: &str, path: &str, body: Option<Value>) 
 
 pub fn code(answer: &Answer) -> (u64, &str) {
     (answer.status, answer.body["code"].as_str().unwrap_or_default())
+}
+
+/// What a job shows of its price: what is held, was captured and was released.
+pub fn credits(held: i64, captured: i64, released: i64) -> Value {
+    let price = held + captured + released;
+    json!({ "price": price, "held": held, "captured": captured, "released": released, "refunded": 0 })
+}
+
+/// Waits until a worker has the job.
+pub async fn until_running(bench: &Bench, account: Uuid, id: &str) {
+    for _ in 0..600 {
+        match bench.job(account, id).await["status"].as_str() {
+            Some("running") => return,
+            Some("queued") => tokio::time::sleep(Duration::from_millis(50)).await,
+            other => panic!("{other:?} before it was seen running"),
+        }
+    }
+    panic!("not running after half a minute");
+}
+
+/// A problem with this status and code, in words of ours.
+pub fn assert_refused(answer: &Answer, status: u64, code: &str) {
+    assert_eq!((answer.status, &answer.body["code"]), (status, &json!(code)), "{}", answer.body);
+    assert_eq!(answer.headers["content-type"], "application/problem+json");
+    let detail = answer.body["detail"].as_str().expect("a detail");
+    assert!(!detail.is_empty() && !detail.contains("punchcard.") && !detail.contains("SQL"), "{detail}");
 }

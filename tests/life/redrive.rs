@@ -146,6 +146,26 @@ async fn nothing_runs_unpaid_and_those_that_can_pay_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_goes_on_behind_those_that_cannot_pay() {
+    let (bench, token) = bench().await;
+    let (poor, rich) = (bench.account(20).await, bench.account(20).await);
+    failed(&bench, poor, 2, "final").await;
+    failed(&bench, rich, 2, "final").await;
+    bench.enqueue(poor, "unserved", 4).await; // nothing is left
+    let first = redrive(&bench, &token, json!({ "limit": 2 })).await;
+    assert_eq!(figures(&first), (0, 2));
+    let next = redrive(&bench, &token, json!({ "limit": 2, "cursor": first["next_cursor"] })).await;
+    assert_eq!(figures(&next), (2, 0));
+    let last = redrive(&bench, &token, json!({ "limit": 2, "cursor": next["next_cursor"] })).await;
+    assert_eq!((figures(&last), &last["next_cursor"]), ((0, 0), &Value::Null));
+    assert_eq!((bench.balance(poor).await, bench.balance(rich).await), ((0, 20), (0, 20)));
+    let odd =
+        serve(&bench, &token, "/api/kinds/test.scripted/redrive", Some(json!({ "cursor": "odd" }))).await;
+    assert_eq!((odd.status, &odd.body["code"]), (400, &json!("invalid_cursor")));
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_a_service_that_may_operate_redrives() {
     let (bench, token) = bench().await;
     let backend = bench.service_token("backend", &["enqueue", "grant"]).await;

@@ -4,11 +4,13 @@ use serde::Deserialize;
 use serde_json::json;
 use shared::{
     db::life::{FailedFilter, RedrivePace},
-    domain::Deadline,
+    domain::{Deadline, Timestamp},
     wake::Message,
 };
+use time::OffsetDateTime;
+use uuid::Uuid;
 
-use super::{Page, is_kind, jobs::timestamp, ok, owner, path_id, respond};
+use super::{Page, bad_cursor, cursor, is_kind, jobs::timestamp, ok, open_cursor, owner, path_id, respond};
 use crate::{
     App,
     auth::{Scope, caller, uuid},
@@ -82,6 +84,7 @@ struct RedriveJobs {
     failed_before: Option<String>,
     limit: Option<i32>,
     per_second: Option<f64>,
+    cursor: Option<String>,
 }
 
 /// `POST /api/kinds/{kind}/redrive`: failed jobs of a kind once more, oldest first, at a rate; services with the scope
@@ -111,13 +114,28 @@ pub(crate) async fn redrive(
         from: wanted.failed_after.map(|text| timestamp("failed_after", &text)).transpose()?,
         until: wanted.failed_before.map(|text| timestamp("failed_before", &text)).transpose()?,
     };
-    let pace = RedrivePace {
-        limit: wanted.limit.unwrap_or(100),
-        per_second: wanted.per_second,
-        delay: 0.0,
-        after: None,
-    };
+    let limit = wanted.limit.unwrap_or(100);
+    let after = wanted.cursor.map(|cursor| opened(&cursor).ok_or_else(bad_cursor)).transpose()?;
+    let pace = RedrivePace { limit, per_second: wanted.per_second, delay: 0.0, after };
     let redriven = app.db.redrive(&filter, pace, deadline).await?;
     let refused = redriven.iter().filter(|job| job.refused.is_some()).count();
-    ok(&json!({ "redriven": redriven.len() - refused, "refused": refused, "data": redriven }))
+    let more = redriven.last().filter(|_| i32::try_from(redriven.len()) == Ok(limit));
+    let next_cursor = more.map(|job| place(job.finished_at, job.job_id));
+    let redriven_count = redriven.len() - refused;
+    ok(&json!({
+        "redriven": redriven_count, "refused": refused, "data": redriven, "next_cursor": next_cursor
+    }))
+}
+
+/// A cursor of no account's: where among the failed jobs a page ended.
+fn place(finished_at: Timestamp, id: Uuid) -> String {
+    let nanos = finished_at.0.unix_timestamp_nanos().to_be_bytes();
+    cursor(&[nanos.as_slice(), id.as_bytes()].concat(), Uuid::nil())
+}
+
+fn opened(cursor: &str) -> Option<(Timestamp, Uuid)> {
+    let bytes = open_cursor(cursor, Uuid::nil())?;
+    let (nanos, id) = bytes.split_first_chunk::<16>()?;
+    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from_be_bytes(*nanos)).ok()?;
+    Some((Timestamp(at), Uuid::from_slice(id).ok()?))
 }
