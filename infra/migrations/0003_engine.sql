@@ -6,9 +6,10 @@
 -- over_cap if they never could. Share 0 is locked first, so that no two buyers pass where one may.
 -- Enqueues are paced as by the generic cell rate algorithm (ITU-T I.371): a minute's worth at once, then one for each
 -- part of a minute that has passed.
-CREATE FUNCTION punchcard.pass_caps(p_account_id uuid, p_jobs integer, p_bytes bigint, p_caps punchcard.caps) RETURNS void
+CREATE FUNCTION punchcard.pass_caps(p_account_id uuid, p_jobs integer, p_bytes bigint) RETURNS void
     LANGUAGE plpgsql AS $$
 DECLARE
+    caps punchcard.caps;
     until timestamptz;
     jobs bigint;
     bytes bigint;
@@ -16,26 +17,31 @@ DECLARE
     cap bigint;
     seconds integer := 60;
 BEGIN
-    IF p_jobs > 1 AND p_jobs > least(p_caps.unfinished_jobs, p_caps.enqueues_per_minute) OR p_bytes > p_caps.unfinished_bytes THEN
+    SELECT * INTO caps FROM punchcard.caps c
+    WHERE c.account_id IN (p_account_id, '00000000-0000-0000-0000-000000000000') ORDER BY c.account_id DESC LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF p_jobs > 1 AND p_jobs > least(caps.unfinished_jobs, caps.enqueues_per_minute) OR p_bytes > caps.unfinished_bytes THEN
         RAISE EXCEPTION 'over_cap' USING ERRCODE = 'PT422', DETAIL = format(
             'An account may have %s unfinished jobs with %s bytes of input, and enqueue %s a minute.',
-            coalesce(p_caps.unfinished_jobs::text, 'any number of'), coalesce(p_caps.unfinished_bytes::text, 'any number of'),
-            coalesce(p_caps.enqueues_per_minute::text, 'any number'));
+            coalesce(caps.unfinished_jobs::text, 'any number of'), coalesce(caps.unfinished_bytes::text, 'any number of'),
+            coalesce(caps.enqueues_per_minute::text, 'any number'));
     END IF;
     INSERT INTO punchcard.accounts (id) VALUES (p_account_id) ON CONFLICT DO NOTHING;
-    SELECT greatest(a.paced_until, clock_timestamp()) + interval '1 minute' / p_caps.enqueues_per_minute * p_jobs INTO until
+    SELECT greatest(a.paced_until, clock_timestamp()) + interval '1 minute' / caps.enqueues_per_minute * p_jobs INTO until
     FROM punchcard.accounts a WHERE a.id = p_account_id AND a.share = 0 FOR NO KEY UPDATE;
     SELECT sum(a.unfinished_jobs), sum(a.unfinished_bytes) INTO jobs, bytes
     FROM punchcard.accounts a WHERE a.id = p_account_id;
-    IF jobs + p_jobs > p_caps.unfinished_jobs THEN
+    IF jobs + p_jobs > caps.unfinished_jobs THEN
         refused := 'too_many_jobs';
-        cap := p_caps.unfinished_jobs;
-    ELSIF bytes + p_bytes > p_caps.unfinished_bytes THEN
+        cap := caps.unfinished_jobs;
+    ELSIF bytes + p_bytes > caps.unfinished_bytes THEN
         refused := 'too_many_bytes';
-        cap := p_caps.unfinished_bytes;
+        cap := caps.unfinished_bytes;
     ELSIF until > clock_timestamp() + interval '1 minute' THEN
         refused := 'too_many_enqueues';
-        cap := p_caps.enqueues_per_minute;
+        cap := caps.enqueues_per_minute;
         seconds := greatest(ceil(extract(epoch FROM until - clock_timestamp() - interval '1 minute')), 1);
     END IF;
     IF refused IS NOT NULL THEN
@@ -49,16 +55,24 @@ BEGIN
 END $$;
 
 -- Holds credits for so many jobs: of the share that this backend uses, else of all shares dealt anew, else with what is
--- missing drawn from the team's own credits, if there is such a source (0006_credit_source).
--- Raises PT402 insufficient_credits. The caller writes the ledger entries.
+-- missing drawn from the team's own credits, if there is such a source (0006_credit_source). Within the account's caps,
+-- unless these were taken in elsewhere.
+-- Raises PT402 insufficient_credits, and as `pass_caps`. The caller writes the ledger entries.
 CREATE FUNCTION punchcard.hold_credits(
-    p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, OUT share smallint, OUT available bigint, OUT held bigint)
+    p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, p_capped boolean DEFAULT true,
+    OUT share smallint, OUT available bigint, OUT held bigint)
     LANGUAGE plpgsql AS $$
 DECLARE
     total bigint;
     shares integer;
+    capped boolean;
 BEGIN
-    SELECT f.spread INTO shares FROM punchcard.accounts f WHERE f.id = p_account_id AND f.share = 0;
+    -- Whether anybody is capped is asked along with it: for most, nobody is.
+    SELECT f.spread, EXISTS (SELECT FROM punchcard.caps) INTO shares, capped
+    FROM punchcard.accounts f WHERE f.id = p_account_id AND f.share = 0;
+    IF p_capped AND capped IS NOT FALSE THEN
+        PERFORM punchcard.pass_caps(p_account_id, p_jobs, p_bytes);
+    END IF;
     IF shares IS NULL AND p_amount = 0 THEN
         INSERT INTO punchcard.accounts (id) VALUES (p_account_id) ON CONFLICT DO NOTHING;
         shares := 1;
@@ -240,7 +254,6 @@ DECLARE
     hash bytea;
     bought punchcard.jobs;
     balance record;
-    caps punchcard.caps;
     attempts smallint;
     retry jsonb;
     metadata jsonb;
@@ -316,11 +329,6 @@ BEGIN
         RETURN;
     END IF;
 
-    SELECT * INTO caps FROM punchcard.caps c
-    WHERE c.account_id IN (p_account_id, '00000000-0000-0000-0000-000000000000') ORDER BY c.account_id DESC LIMIT 1;
-    IF FOUND THEN
-        PERFORM punchcard.pass_caps(p_account_id, 1, bytes, caps);
-    END IF;
     balance := punchcard.hold_credits(p_account_id, price, 1, bytes);
     IF price > 0 THEN
         INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
@@ -364,7 +372,6 @@ DECLARE
     options record;
     ids uuid[];
     balance record;
-    caps punchcard.caps;
     batch uuid;
 BEGIN
     IF p_account_id IS NULL OR p_jobs IS NULL OR json_typeof(p_jobs) <> 'array'
@@ -451,11 +458,6 @@ BEGIN
         END IF;
     END IF;
 
-    SELECT * INTO caps FROM punchcard.caps c
-    WHERE c.account_id IN (p_account_id, '00000000-0000-0000-0000-000000000000') ORDER BY c.account_id DESC LIMIT 1;
-    IF FOUND THEN
-        PERFORM punchcard.pass_caps(p_account_id, cardinality(ids), wanted.total_bytes, caps);
-    END IF;
     balance := punchcard.hold_credits(p_account_id, wanted.total, cardinality(ids), wanted.total_bytes);
     IF options.labeled > 0 THEN
         PERFORM punchcard.label(p_account_id, l.id, ARRAY(SELECT jsonb_array_elements_text(l.tags)), l.metadata)

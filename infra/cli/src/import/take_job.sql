@@ -33,7 +33,7 @@ BEGIN
             RAISE EXCEPTION 'the key import:% was used for another grant', p_row.job_id;
         END IF;
     END IF;
-    balance := punchcard.hold_credits(p_row.account_id, p_row.price, 1, bytes);
+    balance := punchcard.hold_credits(p_row.account_id, p_row.price, 1, bytes, false);
     IF p_row.price > 0 THEN
         INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
         VALUES (p_row.account_id, 'hold', p_row.price, balance.share, balance.available, balance.held, p_row.job_id);
