@@ -18,7 +18,8 @@ pub(super) fn ours() -> String {
         .replace("$3", ":input")
         .replace("$4", "NULL")
         .replace("$5", "0")
-        .replace("$6", "NULL");
+        .replace("$6", "NULL")
+        .replace("$7", "NULL");
     format!("{filled};")
 }
 
