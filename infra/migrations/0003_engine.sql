@@ -389,34 +389,28 @@ BEGIN
         END IF;
     END IF;
 
-    -- The jobs as parallel arrays: read once, used by each statement below.
-    SELECT array_agg(w.kind ORDER BY w.n) AS kinds, array_agg(coalesce(w.input, '{}') ORDER BY w.n) AS inputs,
-           array_agg(coalesce(w.priority, 0) ORDER BY w.n) AS priorities,
-           array_agg(greatest(w.run_at, now()) ORDER BY w.n) AS run_ats,
-           array_agg(k.price ORDER BY w.n) AS prices, array_agg(k.metered ORDER BY w.n) AS metered,
-           array_agg(k.on_cancel ORDER BY w.n) AS on_cancel, array_agg(k.on_input_error ORDER BY w.n) AS on_input_error,
-           array_agg(k.max_attempts ORDER BY w.n) AS attempts, array_agg(k.max_crashes ORDER BY w.n) AS crashes,
-           array_agg(CASE WHEN w.retry IS NOT NULL OR w.metadata IS NOT NULL OR w.tags IS NOT NULL
-                          THEN jsonb_build_object('retry', w.retry, 'metadata', w.metadata, 'tags', w.tags) END ORDER BY w.n)
-               AS options,
-           array_agg(octet_length(coalesce(w.input, '{}')::text) ORDER BY w.n) AS bytes,
-           sum(octet_length(coalesce(w.input, '{}')::text))::bigint AS total_bytes,
-           array_agg(make_interval(secs => k.life_seconds) ORDER BY w.n) AS lives,
-           array_agg(CASE k.dispatch WHEN 'sqs' THEN extract(epoch FROM greatest(w.run_at, now()) - now()) END
-                     ORDER BY w.n)::double precision[] AS wakes, sum(k.price)::bigint AS total,
-           min(w.n) FILTER (WHERE k.name IS NULL) AS unknown_kind,
+    -- The jobs as parallel arrays: read once and sorted once, used by each statement below.
+    SELECT array_agg(w.kind) AS kinds, array_agg(w.input) AS inputs, array_agg(w.bytes) AS bytes,
+           array_agg(coalesce(w.priority, 0)) AS priorities, array_agg(greatest(w.run_at, now())) AS run_ats,
+           array_agg(w.price) AS prices, array_agg(w.metered) AS metered, array_agg(w.on_cancel) AS on_cancel,
+           array_agg(w.on_input_error) AS on_input_error, array_agg(w.max_attempts) AS attempts,
+           array_agg(w.max_crashes) AS crashes, array_agg(make_interval(secs => w.life_seconds)) AS lives,
+           array_agg(CASE w.dispatch WHEN 'sqs' THEN extract(epoch FROM greatest(w.run_at, now()) - now()) END)
+               ::double precision[] AS wakes,
+           sum(w.price)::bigint AS total, sum(w.bytes)::bigint AS total_bytes,
+           min(w.n) FILTER (WHERE w.name IS NULL) AS unknown_kind,
            min(w.n) FILTER (WHERE w.priority NOT BETWEEN -10 AND 10) AS invalid_priority,
            min(w.n) FILTER (WHERE w.run_at > now() + interval '30 days') AS invalid_run_at,
-           min(w.n) FILTER (WHERE octet_length(w.input::text) > 65536 OR position('\u0000' IN w.input::text) > 0)
-               AS invalid_input
+           min(w.n) FILTER (WHERE w.bytes > 65536 OR position('\u0000' IN w.input::text) > 0) AS invalid_input
     INTO wanted
     -- To json_to_recordset an input that is null is none; where there may be one, the jobs are read again.
-    FROM (SELECT r.kind, coalesce(r.input, r.job -> 'input') AS input, r.priority, r.run_at, r.retry, r.metadata, r.tags, r.n
-          FROM ROWS FROM (json_to_recordset(p_jobs) AS (kind text, input json, priority integer, run_at timestamptz,
-                                                        retry jsonb, metadata jsonb, tags jsonb),
+    FROM (SELECT r.kind, i.input, octet_length(i.input::text) AS bytes, r.priority, r.run_at, r.n, k.*
+          FROM ROWS FROM (json_to_recordset(p_jobs) AS (kind text, input json, priority integer, run_at timestamptz),
                           json_array_elements(CASE WHEN position('null' IN p_jobs::text) > 0 THEN p_jobs END))
-               WITH ORDINALITY AS r (kind, input, priority, run_at, retry, metadata, tags, job, n)) w
-    LEFT JOIN punchcard.kinds k ON k.name = w.kind AND k.retired_at IS NULL;
+               WITH ORDINALITY AS r (kind, input, priority, run_at, job, n)
+          CROSS JOIN LATERAL (SELECT coalesce(r.input, r.job -> 'input', '{}') AS input) i
+          LEFT JOIN punchcard.kinds k ON k.name = r.kind AND k.retired_at IS NULL
+          ORDER BY r.n) w;
     IF wanted.unknown_kind IS NOT NULL THEN
         RAISE EXCEPTION 'unknown_kind' USING ERRCODE = 'PT422',
             DETAIL = format('Job %s of the batch: no such kind is offered.', wanted.unknown_kind);
@@ -429,12 +423,21 @@ BEGIN
     ELSIF wanted.invalid_input IS NOT NULL THEN
         PERFORM punchcard.check_input(w) FROM unnest(wanted.inputs) w;
     END IF;
+    -- Few batches ask for more than their kinds' policies: the others are not read for it.
     SELECT array_agg(coalesce(o.max_attempts, w.attempts) ORDER BY w.n) AS attempts, array_agg(o.retry ORDER BY w.n) AS retries,
            array_agg(o.metadata ORDER BY w.n) AS metadata, array_agg(to_jsonb(o.tags) ORDER BY w.n) AS tags,
            count(*) FILTER (WHERE o.metadata IS NOT NULL OR o.tags IS NOT NULL) AS labeled
     INTO options
-    FROM unnest(wanted.options, wanted.attempts) WITH ORDINALITY AS w (options, attempts, n)
-    LEFT JOIN LATERAL punchcard.check_options(w.options, p_account_id, w.attempts) o ON w.options IS NOT NULL;
+    FROM ROWS FROM (unnest(wanted.attempts),
+                    json_to_recordset(p_jobs) AS (retry jsonb, metadata jsonb, tags jsonb))
+         WITH ORDINALITY AS w (attempts, retry, metadata, tags, n)
+    LEFT JOIN LATERAL punchcard.check_options(
+        jsonb_build_object('retry', w.retry, 'metadata', w.metadata, 'tags', w.tags), p_account_id, w.attempts) o
+        ON w.retry IS NOT NULL OR w.metadata IS NOT NULL OR w.tags IS NOT NULL
+    WHERE p_jobs::text ~ '"(retry|metadata|tags)"';
+    IF options.attempts IS NULL THEN
+        options.attempts := wanted.attempts;
+    END IF;
     SELECT array_agg(v.id ORDER BY v.id) INTO ids
     FROM (SELECT punchcard.uuid_v7() AS id FROM generate_series(1, cardinality(wanted.kinds))) v;
 
