@@ -154,6 +154,8 @@ BEGIN
         finished_at := failed.finished_at;
         retried_as := NULL;
         refused := NULL;
+        -- All shares in their order before any of them: the next job of this account may need another one.
+        PERFORM FROM punchcard.accounts a WHERE a.id = failed.account_id ORDER BY a.share FOR NO KEY UPDATE;
         BEGIN
             SELECT r.job_id INTO retried_as FROM punchcard.retry(
                 failed.job_id, failed.account_id,
