@@ -139,7 +139,10 @@ async fn doubled_and_shuffled_messages_start_each_job_once() {
     }
     all_final(&bench).await;
     assert_eq!(sqs.emptied().await, 0);
-    assert_eq!(pump.deliveries().len(), 120);
+    assert!(
+        pump.deliveries().len() >= 120,
+        "each is delivered, and what was sent again for want of an answer too"
+    );
     let starts = starts(&target);
     assert!(starts.len() == 60 && starts.values().all(|times| *times == 1), "{starts:?}");
     assert_eq!(bench.balance(account).await, (400, 0));
