@@ -95,7 +95,7 @@ async fn kinds_become_what_the_file_says() {
     assert!(refused(&punchcard(&bench, &["apply", path])).contains("cost"));
     std::fs::remove_file(file).unwrap();
     let secret = said(&punchcard(&bench, &["kinds", "secret", "new"]));
-    assert_eq!(secret.trim(), worker::jobs::http_target::kind_secret("master", "new", 1));
+    assert_eq!(secret.trim(), shared::signing::kind_secret("master", "new", 1));
 }
 
 /// On a server of its own: roles and their passwords are the whole server's.
@@ -112,7 +112,7 @@ async fn the_two_roles_are_made_log_in_and_are_all_that_migrating_and_running_ne
     };
     let made = urls(&said(&run(&admin, &["roles"])));
     let [migrator, app] = made.as_slice() else { panic!("{made:?}") };
-    assert!(said(&run(migrator, &["migrate"])).contains("8 migrations applied"), "no Supabase, no superuser");
+    assert!(said(&run(migrator, &["migrate"])).contains("9 migrations applied"), "no Supabase, no superuser");
     assert!(said(&run(app, &["doctor", "--grants"])).contains("nobody has more than is meant"));
     assert!(refused(&run(app, &["migrate"])).contains("permission denied"));
 

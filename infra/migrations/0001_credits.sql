@@ -4,7 +4,7 @@ CREATE SCHEMA IF NOT EXISTS punchcard;
 REVOKE ALL ON SCHEMA punchcard FROM PUBLIC;
 
 -- Takes back what is everybody's once it is created: functions by PostgreSQL's default, and by name what default
--- privileges give (Supabase's). Each migration ends with it; 0008_access then grants what is meant, by name.
+-- privileges give (Supabase's). Each migration ends with it; 0009_access then grants what is meant, by name.
 CREATE FUNCTION punchcard.revoke_defaults() RETURNS void
     LANGUAGE plpgsql SET search_path = '' AS $$
 DECLARE

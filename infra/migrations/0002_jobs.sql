@@ -22,6 +22,7 @@ CREATE TABLE punchcard.kinds (
     dispatch             text NOT NULL DEFAULT 'sqs' CHECK (dispatch IN ('poll', 'sqs')),  -- woken, where SQS is on
     url                  text CHECK (url ~ '^https?://' AND length(url) <= 2000),  -- NULL: Rust code of this name
     cancel_url           text CHECK (cancel_url ~ '^https?://' AND length(cancel_url) <= 2000),  -- told of a job that was dropped
+    callback_seconds     integer NOT NULL DEFAULT 3600 CHECK (callback_seconds BETWEEN 1 AND 2592000),  -- within which who answered 202 calls back
     secret_version       integer NOT NULL DEFAULT 1 CHECK (secret_version BETWEEN 1 AND 1000000),
     retired_at           timestamptz,                  -- not sold any more; what is queued fails and is released
     CONSTRAINT kinds_fixed_has_delays CHECK ((backoff = 'fixed') = (cardinality(backoff_delays) > 0))
@@ -50,6 +51,7 @@ CREATE TABLE punchcard.jobs (
     retry_of         uuid,                             -- the failed or canceled job that it is another try of
     metadata         jsonb,                            -- the caller's own: an object of strings
     tags             text[],
+    webhook          jsonb,                            -- who is told of it, {url, events}; NULL: the account's webhook
     input            json NOT NULL,                    -- as it was sent, digit for digit
     PRIMARY KEY (account_id, id)                       -- a caller's own jobs, newest first
 );
@@ -85,7 +87,8 @@ CREATE TABLE punchcard.queue (
     crashes           smallint NOT NULL DEFAULT 0,     -- starts whose time was up, or whose worker never reported
     max_crashes       smallint NOT NULL DEFAULT 3,
     lease_token       bigint NOT NULL DEFAULT 0,       -- rises with each claim, never falls
-    lease_expires_at  timestamptz,                     -- leased (running) until then; NULL: queued
+    lease_expires_at  timestamptz,                     -- leased (running) until then
+    waiting_until     timestamptz,                     -- running outside, without a lease: called back by then. Both NULL: queued
     run_at            timestamptz NOT NULL,            -- not before
     expires_at        timestamptz NOT NULL,
     started_at        timestamptz,                     -- first claim
@@ -94,14 +97,17 @@ CREATE TABLE punchcard.queue (
     progress_percent  smallint,                        -- of the current run, as its handler said
     progress_message  text,
     progress_at       timestamptz,
+    checkpoint        json,                            -- what a run saved for the next one
+    webhook           jsonb,                           -- as in jobs
     error             json,                            -- of the last attempt that erred: {code, message, attempt}
     CONSTRAINT queue_attempts_are_bounded CHECK (attempt BETWEEN 0 AND max_attempts)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2);
 -- Claim reads what is due by priority, then age; what is delayed lies behind `now()` and costs it nothing.
-CREATE INDEX queue_due ON punchcard.queue (priority, run_at, job_id) WHERE lease_expires_at IS NULL;
--- Rescue reads what has lapsed: its lease, or its life.
-CREATE INDEX queue_lapse ON punchcard.queue (coalesce(lease_expires_at, expires_at));
+CREATE INDEX queue_due ON punchcard.queue (priority, run_at, job_id)
+    WHERE lease_expires_at IS NULL AND waiting_until IS NULL;
+-- Rescue reads what has lapsed: its lease, its wait, or its life.
+CREATE INDEX queue_lapse ON punchcard.queue (coalesce(lease_expires_at, waiting_until, expires_at));
 
 -- What came of it. Written once, by the statement that closed the hold; the job's row in the queue goes with it.
 CREATE TABLE punchcard.outcomes (
@@ -131,7 +137,7 @@ CREATE TABLE punchcard.attempts (
     job_id      uuid NOT NULL,
     number      bigint NOT NULL,                       -- the lease_token of its claim
     attempt     smallint NOT NULL,                     -- what the policy counted it as
-    ended       text NOT NULL CHECK (ended IN ('retry', 'snooze', 'crash')),
+    ended       text NOT NULL CHECK (ended IN ('retry', 'snooze', 'yield', 'crash')),
     started_at  timestamptz,
     ended_at    timestamptz NOT NULL,
     error       json,
@@ -157,12 +163,14 @@ CREATE TRIGGER queue_token_never_falls BEFORE UPDATE ON punchcard.queue
 -- Every job as it is now. Status words are the ADR's, and `canceled`.
 CREATE VIEW punchcard.jobs_now WITH (security_invoker = on) AS
     SELECT j.id, j.account_id, j.kind,
-           coalesce(o.status, CASE WHEN q.lease_expires_at IS NULL THEN 'queued' ELSE 'running' END) AS status,
+           coalesce(o.status, CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued' ELSE 'running' END)
+               AS status,
            j.price, j.priority, coalesce(o.attempt, q.attempt) AS attempt, j.max_attempts, j.input, o.output,
            coalesce(o.error, q.error) AS error, coalesce(q.run_at, j.scheduled_at) AS run_at, j.created_at,
            coalesce(o.started_at, q.started_at) AS started_at, o.finished_at, j.expires_at, j.batch_id,
            o.captured, coalesce(o.crashes, q.crashes) AS crashes, q.cancel_requested_at,
-           q.progress_percent, q.progress_message, q.progress_at, j.retry_of, j.metadata, j.tags
+           q.progress_percent, q.progress_message, q.progress_at, j.retry_of, j.metadata, j.tags,
+           q.waiting_until, j.webhook
     FROM punchcard.jobs j
     LEFT JOIN punchcard.queue q ON q.job_id = j.id
     LEFT JOIN punchcard.outcomes o ON o.job_id = j.id;

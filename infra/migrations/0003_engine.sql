@@ -55,7 +55,7 @@ BEGIN
 END $$;
 
 -- Holds credits for so many jobs: of the share that this backend uses, else of all shares dealt anew, else with what is
--- missing drawn from the team's own credits, if there is such a source (0006_credit_source). Within the account's caps,
+-- missing drawn from the team's own credits, if there is such a source (0007_credit_source). Within the account's caps,
 -- unless these were taken in elsewhere.
 -- Raises PT402 insufficient_credits, and as `pass_caps`. The caller writes the ledger entries.
 CREATE FUNCTION punchcard.hold_credits(
@@ -157,19 +157,37 @@ CREATE FUNCTION punchcard.is_whole(p_value jsonb, p_least numeric, p_most numeri
     SELECT CASE WHEN p_value::text ~ '^[0-9]+$' THEN p_value::numeric BETWEEN p_least AND p_most ELSE false END
 $$;
 
--- Vets what a job asks for beside its kind's policy: an object with, as wished, `retry`, `metadata`, `tags`, `retry_of`.
+-- Vets a webhook, {url, events}: events are those that end a job unless it says otherwise. Where it may point to is vetted by
+-- whoever sends, address by address.
+CREATE FUNCTION punchcard.check_webhook(p_webhook jsonb) RETURNS jsonb
+    LANGUAGE plpgsql AS $$
+DECLARE
+    events jsonb := coalesce(nullif(p_webhook -> 'events', 'null'), '["job.succeeded", "job.failed", "job.canceled"]');
+BEGIN
+    IF jsonb_typeof(p_webhook) <> 'object' OR p_webhook - ARRAY['url', 'events'] <> '{}'
+        OR (p_webhook ->> 'url' ~ '^https?://' AND length(p_webhook ->> 'url') <= 2000) IS NOT TRUE
+        OR jsonb_typeof(p_webhook -> 'url') <> 'string' OR jsonb_typeof(events) <> 'array' OR jsonb_array_length(events) = 0
+        OR NOT events <@ '["job.running", "job.succeeded", "job.failed", "job.canceled"]'
+    THEN
+        RAISE EXCEPTION 'invalid_webhook' USING ERRCODE = 'PT422', DETAIL =
+            'A webhook has a url (https, up to 2000 characters) and, as wished, events: job.running, job.succeeded, job.failed, job.canceled.';
+    END IF;
+    RETURN jsonb_build_object('url', p_webhook -> 'url', 'events', events);
+END $$;
+
+-- Vets what a job asks for beside its kind's policy: an object with, as wished, `retry`, `metadata`, `tags`, `webhook`, `retry_of`.
 -- Answers NULL for what it does not ask for.
 CREATE FUNCTION punchcard.check_options(
     p_options jsonb, p_account_id uuid, p_max_attempts integer,
-    OUT max_attempts smallint, OUT retry jsonb, OUT metadata jsonb, OUT tags text[], OUT retry_of uuid)
+    OUT max_attempts smallint, OUT retry jsonb, OUT metadata jsonb, OUT tags text[], OUT webhook jsonb, OUT retry_of uuid)
     LANGUAGE plpgsql AS $$
 DECLARE
     old record;
     known text[] := ARRAY['max_attempts', 'backoff', 'backoff_seconds', 'backoff_max_seconds', 'backoff_delays', 'jitter'];
 BEGIN
-    IF jsonb_typeof(p_options) <> 'object' OR p_options - ARRAY['retry', 'metadata', 'tags', 'retry_of'] <> '{}' THEN
+    IF jsonb_typeof(p_options) <> 'object' OR p_options - ARRAY['retry', 'metadata', 'tags', 'webhook', 'retry_of'] <> '{}' THEN
         RAISE EXCEPTION 'invalid_options' USING ERRCODE = 'PT422',
-            DETAIL = 'Options are an object with retry, metadata, tags and retry_of.';
+            DETAIL = 'Options are an object with retry, metadata, tags, webhook and retry_of.';
     END IF;
     retry := nullif(p_options -> 'retry', 'null');
     metadata := nullif(p_options -> 'metadata', 'null');
@@ -229,6 +247,10 @@ BEGIN
                 'Tags are up to 10 strings of up to 64 of A-Z a-z 0-9 _ . : / @ + -';
         END IF;
     END IF;
+
+    IF coalesce(p_options -> 'webhook', 'null') <> 'null' THEN
+        webhook := punchcard.check_webhook(p_options -> 'webhook');
+    END IF;
 END $$;
 
 -- Enters what a caller finds their job by.
@@ -258,6 +280,7 @@ DECLARE
     retry jsonb;
     metadata jsonb;
     tags text[];
+    webhook jsonb;
     retry_of uuid;
     bytes integer := octet_length(p_input::text);
 BEGIN
@@ -292,7 +315,7 @@ BEGIN
         job_id := punchcard.uuid_v7();
         price := offer.price;
         IF p_options IS NOT NULL THEN
-            SELECT * INTO attempts, retry, metadata, tags, retry_of
+            SELECT * INTO attempts, retry, metadata, tags, webhook, retry_of
             FROM punchcard.check_options(p_options, p_account_id, offer.max_attempts);
         END IF;
         max_attempts := coalesce(attempts, offer.max_attempts);
@@ -303,9 +326,9 @@ BEGIN
         -- A twin in flight with the same key is waited for here, by the unique index.
         INSERT INTO punchcard.jobs (account_id, id, kind, price, metered, on_cancel, on_input_error, priority, max_attempts,
                                     retry, scheduled_at, expires_at, idempotency_key, request_hash, retry_of, metadata, tags,
-                                    input)
+                                    webhook, input)
         VALUES (p_account_id, job_id, p_kind, price, offer.metered, offer.on_cancel, offer.on_input_error, p_priority,
-                max_attempts, retry, run_at, expires_at, p_key, hash, retry_of, metadata, tags, p_input)
+                max_attempts, retry, run_at, expires_at, p_key, hash, retry_of, metadata, tags, webhook, p_input)
         ON CONFLICT (account_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
         replayed := NOT FOUND;
         IF replayed THEN
@@ -335,9 +358,9 @@ BEGIN
         VALUES (p_account_id, 'hold', price, balance.share, balance.available, balance.held, job_id);
     END IF;
     INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, metered, on_cancel, on_input_error, bytes, priority,
-                                 max_attempts, max_crashes, run_at, expires_at)
+                                 max_attempts, max_crashes, run_at, expires_at, webhook)
     VALUES (job_id, p_account_id, balance.share, p_kind, price, offer.metered, offer.on_cancel, offer.on_input_error, bytes,
-            p_priority, max_attempts, offer.max_crashes, run_at, expires_at);
+            p_priority, max_attempts, offer.max_crashes, run_at, expires_at, webhook);
     IF metadata IS NOT NULL OR tags IS NOT NULL THEN
         PERFORM punchcard.label(p_account_id, job_id, tags, metadata);
     END IF;
@@ -358,7 +381,7 @@ BEGIN
 END $$;
 
 -- Buys up to 1,000 jobs of one account in one call, all or nothing: p_jobs is an array of objects with `kind` and,
--- as wished, `input`, `priority`, `run_at`, `retry`, `metadata`, `tags`. One hold for each. The key names the whole batch.
+-- as wished, `input`, `priority`, `run_at`, `retry`, `metadata`, `tags`, `webhook`. One hold for each. The key names the whole batch.
 -- Answers the jobs in their order. Refuses as `enqueue` does, and says which job, but for a bad input.
 CREATE FUNCTION punchcard.enqueue_batch(p_account_id uuid, p_jobs json, p_key text DEFAULT NULL)
     RETURNS TABLE (id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision)
@@ -426,15 +449,17 @@ BEGIN
     -- Few batches ask for more than their kinds' policies: the others are not read for it.
     SELECT array_agg(coalesce(o.max_attempts, w.attempts) ORDER BY w.n) AS attempts, array_agg(o.retry ORDER BY w.n) AS retries,
            array_agg(o.metadata ORDER BY w.n) AS metadata, array_agg(to_jsonb(o.tags) ORDER BY w.n) AS tags,
+           array_agg(o.webhook ORDER BY w.n) AS webhooks,
            count(*) FILTER (WHERE o.metadata IS NOT NULL OR o.tags IS NOT NULL) AS labeled
     INTO options
     FROM ROWS FROM (unnest(wanted.attempts),
-                    json_to_recordset(p_jobs) AS (retry jsonb, metadata jsonb, tags jsonb))
-         WITH ORDINALITY AS w (attempts, retry, metadata, tags, n)
+                    json_to_recordset(p_jobs) AS (retry jsonb, metadata jsonb, tags jsonb, webhook jsonb))
+         WITH ORDINALITY AS w (attempts, retry, metadata, tags, webhook, n)
     LEFT JOIN LATERAL punchcard.check_options(
-        jsonb_build_object('retry', w.retry, 'metadata', w.metadata, 'tags', w.tags), p_account_id, w.attempts) o
-        ON w.retry IS NOT NULL OR w.metadata IS NOT NULL OR w.tags IS NOT NULL
-    WHERE p_jobs::text ~ '"(retry|metadata|tags)"';
+        jsonb_build_object('retry', w.retry, 'metadata', w.metadata, 'tags', w.tags, 'webhook', w.webhook),
+        p_account_id, w.attempts) o
+        ON w.retry IS NOT NULL OR w.metadata IS NOT NULL OR w.tags IS NOT NULL OR w.webhook IS NOT NULL
+    WHERE p_jobs::text ~ '"(retry|metadata|tags|webhook)"';
     IF options.attempts IS NULL THEN
         options.attempts := wanted.attempts;
     END IF;
@@ -446,12 +471,12 @@ BEGIN
         -- The first job carries the key. A twin in flight is waited for here, by the unique index.
         INSERT INTO punchcard.jobs (account_id, id, kind, price, metered, on_cancel, on_input_error, priority, max_attempts,
                                     retry, scheduled_at, expires_at, idempotency_key, request_hash, batch_id, metadata, tags,
-                                    input)
+                                    webhook, input)
         VALUES (p_account_id, batch, wanted.kinds[1], wanted.prices[1], wanted.metered[1], wanted.on_cancel[1],
                 wanted.on_input_error[1], wanted.priorities[1], options.attempts[1], options.retries[1], wanted.run_ats[1],
                 wanted.run_ats[1] + wanted.lives[1], p_key, hash, batch, options.metadata[1],
                 CASE WHEN options.tags[1] IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(options.tags[1])) END,
-                wanted.inputs[1])
+                options.webhooks[1], wanted.inputs[1])
         ON CONFLICT (account_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
         IF NOT FOUND THEN
             SELECT * INTO STRICT bought FROM punchcard.jobs j
@@ -469,21 +494,21 @@ BEGIN
     WITH job AS MATERIALIZED (
         SELECT * FROM unnest(ids, wanted.kinds, wanted.inputs, wanted.bytes, wanted.priorities, wanted.run_ats, wanted.prices,
                              wanted.metered, wanted.on_cancel, wanted.on_input_error, options.attempts, wanted.crashes,
-                             options.retries, options.metadata, options.tags, wanted.lives)
+                             options.retries, options.metadata, options.tags, options.webhooks, wanted.lives)
             AS w (id, kind, input, bytes, priority, run_at, price, metered, on_cancel, on_input_error, max_attempts,
-                  max_crashes, retry, metadata, tags, life)
+                  max_crashes, retry, metadata, tags, webhook, life)
     ), bought AS (
         INSERT INTO punchcard.jobs (account_id, id, kind, price, metered, on_cancel, on_input_error, priority, max_attempts,
-                                    retry, scheduled_at, expires_at, batch_id, metadata, tags, input)
+                                    retry, scheduled_at, expires_at, batch_id, metadata, tags, webhook, input)
         SELECT p_account_id, w.id, w.kind, w.price, w.metered, w.on_cancel, w.on_input_error, w.priority, w.max_attempts,
                w.retry, w.run_at, w.run_at + w.life, batch, w.metadata,
-               CASE WHEN w.tags IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(w.tags)) END, w.input
+               CASE WHEN w.tags IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(w.tags)) END, w.webhook, w.input
         FROM job w WHERE w.id IS DISTINCT FROM batch
     ), queued AS (
         INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, metered, on_cancel, on_input_error, bytes,
-                                     priority, max_attempts, max_crashes, run_at, expires_at)
+                                     priority, max_attempts, max_crashes, run_at, expires_at, webhook)
         SELECT w.id, p_account_id, balance.share, w.kind, w.price, w.metered, w.on_cancel, w.on_input_error, w.bytes,
-               w.priority, w.max_attempts, w.max_crashes, w.run_at, w.run_at + w.life
+               w.priority, w.max_attempts, w.max_crashes, w.run_at, w.run_at + w.life, w.webhook
         FROM job w
     )
     -- The account moved once; each job still gets an entry of its own, with the balances after it.
@@ -517,7 +542,7 @@ CREATE FUNCTION punchcard.claim(
         input text, url text, secret_version integer, retired boolean, timeout_seconds integer,
         backoff_seconds integer, backoff_max_seconds integer, lasts_seconds double precision, priority smallint,
         run_at_micros bigint, price bigint, metered boolean, backoff text, backoff_delays integer[],
-        jitter double precision, retry text, cancel_url text)
+        jitter double precision, retry text, cancel_url text, callback_seconds integer, checkpoint text, told boolean)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
@@ -543,7 +568,7 @@ BEGIN
     ), due AS MATERIALIZED (
         SELECT d.job_id FROM (
             SELECT q.job_id FROM punchcard.queue q
-            WHERE q.job_id = ANY (p_named) AND q.lease_expires_at IS NULL AND q.run_at <= now()
+            WHERE q.job_id = ANY (p_named) AND q.lease_expires_at IS NULL AND q.waiting_until IS NULL AND q.run_at <= now()
               AND q.expires_at > now() AND q.kind = ANY ((SELECT names FROM served)::text[])
             LIMIT p_limit
             FOR NO KEY UPDATE SKIP LOCKED) d
@@ -552,7 +577,7 @@ BEGIN
         SELECT d.job_id
         FROM level l, LATERAL (
             SELECT q.job_id FROM punchcard.queue q
-            WHERE q.lease_expires_at IS NULL AND q.priority = l.priority
+            WHERE q.lease_expires_at IS NULL AND q.waiting_until IS NULL AND q.priority = l.priority
               AND q.run_at <= now() AND (q.run_at, q.job_id) > (l.run_at, l.id)
               AND q.expires_at > now() AND q.kind = ANY ((SELECT names FROM served)::text[])
               AND q.job_id <> ALL (p_named)
@@ -567,12 +592,19 @@ BEGIN
             started_at = coalesce(q.started_at, clock_timestamp()), run_started_at = clock_timestamp()
         WHERE q.job_id = ANY (ARRAY(SELECT d.job_id FROM due d))
         RETURNING q.*
+    ), told AS (
+        INSERT INTO punchcard.deliveries (id, account_id, job_id, event, url, next_at)
+        SELECT punchcard.uuid_v7(), c.account_id, c.job_id, 'job.running', c.webhook ->> 'url', now()
+        FROM claimed c LEFT JOIN punchcard.webhooks w ON w.account_id = c.account_id
+        WHERE CASE WHEN c.webhook IS NOT NULL THEN c.webhook -> 'events' ? 'job.running'
+                   ELSE w.url IS NOT NULL AND w.disabled_at IS NULL AND 'job.running' = ANY (w.events) END
+        RETURNING job_id
     )
     SELECT c.job_id, c.lease_token, c.account_id, c.kind, c.attempt, c.max_attempts, j.input::text, k.url,
            k.secret_version, k.retired_at IS NOT NULL, k.timeout_seconds, k.backoff_seconds, k.backoff_max_seconds,
            extract(epoch FROM c.lease_expires_at - clock_timestamp())::double precision, c.priority,
            (extract(epoch FROM c.run_at) * 1000000)::bigint, c.price, c.metered, k.backoff, k.backoff_delays, k.jitter,
-           j.retry::text, k.cancel_url
+           j.retry::text, k.cancel_url, k.callback_seconds, c.checkpoint::text, EXISTS (SELECT FROM told)
     FROM claimed c
     JOIN punchcard.jobs j ON j.account_id = c.account_id AND j.id = c.job_id
     JOIN punchcard.kinds k ON k.name = c.kind;
@@ -582,15 +614,19 @@ END $$;
 --   complete  succeeded, with its output             retry   queued again after p_delays seconds
 --   fail      failed                                 snooze  the same, the attempt not counted
 --   reject    failed, and its input is to blame      crash   the same, a crash counted; failed if that was the last
---   cancel    canceled, as was asked for             return  queued as it was: it never started
+--   cancel    canceled, as was asked for             yield   queued again at once, the attempt not counted
+--   overdue   failed: nobody called back in time     return  queued as it was: it never started
+--   wait      running without a lease: somebody outside calls back within p_delays seconds
 -- A job that is to be canceled is not queued again, but canceled. What succeeds, or fails for good, does.
--- p_used are the credits that a metered job used; NULL: all. Each verdict needs its lease: same token, not expired.
--- p_rescue is for those that hold the row's lock: `rescue`, which takes back what has lapsed, and `cancel`.
--- Answers the jobs it settled; whoever is missing had lost its lease, and nothing of it was written.
+-- p_outputs are also what a run that goes on later saved for it. p_used are the credits that a metered job used; NULL: all.
+-- Each verdict needs its lease: same token, not expired. p_rescue is for those that hold the row's lock: `rescue`, which takes
+-- back what has lapsed, `cancel` and `call_back`.
+-- Answers the jobs it settled, and whether somebody is to be told of it; whoever is missing had lost its lease, and nothing
+-- of it was written.
 CREATE FUNCTION punchcard.settle(
     p_job_ids uuid[], p_lease_tokens bigint[], p_verdicts text[], p_delays double precision[],
     p_outputs text[], p_errors text[], p_used bigint[] DEFAULT NULL, p_rescue boolean DEFAULT false)
-    RETURNS TABLE (job_id uuid, status text)
+    RETURNS TABLE (job_id uuid, status text, told boolean)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
@@ -607,54 +643,71 @@ BEGIN
         -- Whether these end the job is in its row, which is locked to look: a cancel may just be on its way.
         SELECT v.*, q.cancel_requested_at IS NOT NULL OR (v.verdict = 'crash' AND q.crashes + 1 >= q.max_crashes) AS ends
         FROM verdict v JOIN punchcard.queue q ON q.job_id = v.job_id
-        WHERE v.verdict IN ('retry', 'snooze', 'crash', 'return') AND q.lease_token = v.lease_token
+        WHERE v.verdict IN ('retry', 'snooze', 'yield', 'crash', 'return', 'wait') AND q.lease_token = v.lease_token
           AND (p_rescue OR q.lease_expires_at > clock_timestamp())
         FOR NO KEY UPDATE OF q
     ), again AS (
         UPDATE punchcard.queue q
-        SET attempt = CASE v.verdict WHEN 'retry' THEN q.attempt ELSE q.attempt - 1 END,
+        SET attempt = CASE WHEN v.verdict IN ('retry', 'wait') THEN q.attempt ELSE q.attempt - 1 END,
             crashes = CASE v.verdict WHEN 'crash' THEN q.crashes + 1 ELSE q.crashes END,
             lease_expires_at = NULL,
-            run_at = CASE v.verdict WHEN 'return' THEN q.run_at ELSE now() + make_interval(secs => v.delay) END,
-            error = CASE v.verdict WHEN 'return' THEN q.error ELSE v.error::json END,
-            progress_percent = NULL, progress_message = NULL, progress_at = NULL
+            waiting_until = CASE v.verdict WHEN 'wait' THEN least(now() + make_interval(secs => v.delay), q.expires_at) END,
+            run_at = CASE WHEN v.verdict IN ('return', 'wait') THEN q.run_at ELSE now() + make_interval(secs => v.delay) END,
+            checkpoint = coalesce(v.output::json, q.checkpoint),
+            error = coalesce(v.error::json, q.error),
+            progress_percent = CASE v.verdict WHEN 'wait' THEN q.progress_percent END,
+            progress_message = CASE v.verdict WHEN 'wait' THEN q.progress_message END,
+            progress_at = CASE v.verdict WHEN 'wait' THEN q.progress_at END
         FROM undecided v
         WHERE q.job_id = v.job_id AND NOT v.ends
         RETURNING q.job_id, q.lease_token, v.verdict, q.run_started_at, v.error,
-                  CASE v.verdict WHEN 'retry' THEN q.attempt ELSE q.attempt + 1 END AS attempt
+                  CASE WHEN v.verdict IN ('retry', 'wait') THEN q.attempt ELSE q.attempt + 1 END AS attempt
     ), ended AS (
         DELETE FROM punchcard.queue q
-        USING (SELECT v.*, true AS ends FROM verdict v WHERE v.verdict IN ('complete', 'fail', 'reject', 'cancel')
+        USING (SELECT v.*, true AS ends FROM verdict v WHERE v.verdict IN ('complete', 'fail', 'reject', 'cancel', 'overdue')
                UNION ALL SELECT u.* FROM undecided u WHERE u.ends) v
         WHERE q.job_id = v.job_id AND q.lease_token = v.lease_token
           AND (p_rescue OR q.lease_expires_at > clock_timestamp())
           AND (v.verdict <> 'cancel' OR q.cancel_requested_at IS NOT NULL)
-        RETURNING q.job_id, q.account_id, q.share, q.price, q.bytes, q.attempt, q.lease_token, q.started_at,
+        RETURNING q.job_id, q.account_id, q.kind, q.share, q.price, q.bytes, q.attempt, q.lease_token, q.started_at, q.webhook,
+                  -- Whoever it waits for is still at work, and can be told to stop.
+                  v.verdict = 'wait' OR (v.verdict IN ('cancel', 'overdue') AND q.waiting_until IS NOT NULL) AS dropped,
                   CASE WHEN v.verdict = 'crash' AND q.cancel_requested_at IS NULL THEN q.crashes + 1 ELSE q.crashes END
                       AS crashes,
-                  CASE WHEN q.lease_expires_at IS NOT NULL AND v.verdict <> 'return' THEN q.run_started_at END
-                      AS run_started_at,
+                  CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL AND v.verdict <> 'return'
+                       THEN q.run_started_at END AS run_started_at,
                   CASE WHEN v.verdict = 'complete' THEN 'succeeded'
-                       WHEN v.verdict IN ('fail', 'reject') OR q.cancel_requested_at IS NULL THEN 'failed'
+                       WHEN v.verdict IN ('fail', 'reject', 'overdue') OR q.cancel_requested_at IS NULL THEN 'failed'
                        ELSE 'canceled' END AS status,
                   CASE WHEN v.verdict = 'complete' OR (v.verdict = 'reject' AND q.on_input_error = 'capture')
                            -- A running job that was canceled: one that waits in the queue is given nothing for.
-                           OR (v.verdict NOT IN ('fail', 'reject', 'return') AND q.cancel_requested_at IS NOT NULL
-                               AND q.lease_expires_at IS NOT NULL AND q.on_cancel = 'capture')
+                           OR (v.verdict NOT IN ('fail', 'reject', 'overdue', 'return') AND q.cancel_requested_at IS NOT NULL
+                               AND coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL AND q.on_cancel = 'capture')
                        THEN CASE WHEN q.metered THEN greatest(least(v.used, q.price), 0) ELSE q.price END
                        ELSE 0 END AS captured,
                   CASE v.verdict WHEN 'complete' THEN v.output::json END AS output,
-                  CASE WHEN v.verdict IN ('complete', 'cancel', 'return') THEN q.error ELSE v.error::json END AS error
+                  coalesce(v.error::json, q.error) AS error
     ), history AS (
         INSERT INTO punchcard.attempts (job_id, number, attempt, ended, started_at, ended_at, error)
         SELECT a.job_id, a.lease_token, a.attempt, a.verdict, a.run_started_at, clock_timestamp(), a.error::json
-        FROM again a WHERE a.verdict <> 'return' AND a.lease_token <= 1000
+        FROM again a WHERE a.verdict NOT IN ('return', 'wait') AND a.lease_token <= 1000
     ), outcome AS (
         INSERT INTO punchcard.outcomes (job_id, account_id, status, captured, attempt, crashes, lease_token, started_at,
                                         run_started_at, finished_at, output, error)
         SELECT e.job_id, e.account_id, e.status, e.captured, e.attempt, e.crashes, e.lease_token, e.started_at,
                e.run_started_at, clock_timestamp(), e.output, e.error
         FROM ended e
+    ), told AS (
+        INSERT INTO punchcard.deliveries (id, account_id, job_id, event, url, next_at)
+        SELECT punchcard.uuid_v7(), e.account_id, e.job_id, 'job.' || e.status, e.webhook ->> 'url', now()
+        FROM ended e LEFT JOIN punchcard.webhooks w ON w.account_id = e.account_id
+        WHERE CASE WHEN e.webhook IS NOT NULL THEN e.webhook -> 'events' ? ('job.' || e.status)
+                   ELSE w.url IS NOT NULL AND w.disabled_at IS NULL AND 'job.' || e.status = ANY (w.events) END
+        UNION ALL
+        SELECT punchcard.uuid_v7(), e.account_id, e.job_id, 'cancel', k.cancel_url, now()
+        FROM ended e JOIN punchcard.kinds k ON k.name = e.kind
+        WHERE e.dropped AND k.cancel_url IS NOT NULL
+        RETURNING job_id
     ), moved AS (
         -- The account moves once; its jobs go along, so that nothing is joined with itself.
         UPDATE punchcard.accounts a
@@ -681,14 +734,15 @@ BEGIN
                          ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
         ORDER BY a.id, a.share, e.n, p.part
     )
-    SELECT e.job_id, e.status FROM ended e
-    UNION ALL SELECT a.job_id, 'queued' FROM again a;
+    SELECT e.job_id, e.status, EXISTS (SELECT FROM told) FROM ended e
+    UNION ALL SELECT a.job_id, CASE a.verdict WHEN 'wait' THEN 'running' ELSE 'queued' END, false FROM again a;
 END $$;
 
--- Takes back up to p_limit jobs that have lapsed. Past its life a job fails; a job whose lease expired has crashed, and is
--- queued again at once (the lease was delay enough); one that was to be canceled is.
+-- Takes back up to p_limit jobs that have lapsed. Past its life a job fails, and so does one that nobody called back for in
+-- time; a job whose lease expired has crashed, and is queued again at once (the lease was delay enough); one that was to be
+-- canceled is.
 CREATE FUNCTION punchcard.rescue(p_limit bigint)
-    RETURNS TABLE (job_id uuid, status text)
+    RETURNS TABLE (job_id uuid, status text, told boolean)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET enable_seqscan = off SET enable_bitmapscan = off
     SET jit = off AS $$
 #variable_conflict use_column
@@ -696,23 +750,27 @@ BEGIN
     RETURN QUERY
     WITH lapsed AS MATERIALIZED (
         SELECT q.job_id, q.lease_token, q.attempt, q.expires_at <= now() AS expired,
-               q.cancel_requested_at IS NOT NULL AS canceled
+               q.cancel_requested_at IS NOT NULL AS canceled, q.waiting_until IS NOT NULL AS waiting
         FROM punchcard.queue q
-        WHERE coalesce(q.lease_expires_at, q.expires_at) <= now()
-        ORDER BY coalesce(q.lease_expires_at, q.expires_at)
+        WHERE coalesce(q.lease_expires_at, q.waiting_until, q.expires_at) <= now()
+        ORDER BY coalesce(q.lease_expires_at, q.waiting_until, q.expires_at)
         LIMIT p_limit
         FOR NO KEY UPDATE SKIP LOCKED
     ), verdict AS (
         SELECT array_agg(job_id) AS ids, array_agg(lease_token) AS tokens,
-               array_agg(CASE WHEN canceled THEN 'cancel' WHEN expired THEN 'fail' ELSE 'crash' END) AS verdicts,
+               array_agg(CASE WHEN canceled THEN 'cancel' WHEN waiting THEN 'overdue' WHEN expired THEN 'fail' ELSE 'crash' END)
+                   AS verdicts,
                array_agg(0::double precision) AS delays, array_agg(NULL::text) AS outputs,
-               array_agg(CASE WHEN expired
+               array_agg(CASE WHEN canceled THEN NULL
+                   WHEN waiting
+                   THEN json_build_object('code', 'not_called_back', 'message', 'nobody called back in time', 'attempt', attempt)
+                   WHEN expired
                    THEN json_build_object('code', 'expired', 'message', 'not finished within its life', 'attempt', attempt)
                    ELSE json_build_object('code', 'lease_expired', 'message',
                         'the worker did not report before its lease expired', 'attempt', attempt) END::text) AS errors
         FROM lapsed
     )
-    SELECT s.job_id, s.status
+    SELECT s.job_id, s.status, s.told
     FROM verdict v, punchcard.settle(v.ids, v.tokens, v.verdicts, v.delays, v.outputs, v.errors, p_rescue => true) s
     WHERE v.ids IS NOT NULL;
 END $$;

@@ -3,7 +3,8 @@
 
 -- Cancels a job, of p_account_id or, if NULL, of anybody. A queued one is canceled and released at once: 'canceled'. A
 -- running one is asked to stop, and its worker told when it checks in: 'running'; what that costs is the kind's `on_cancel`,
--- and if it succeeds first, it has. Refuses by raising: PT404 not_found · PT409 not_cancelable (final; or the kind refuses).
+-- and if it succeeds first, it has. One that waits outside is canceled at once, at the same cost, and the kind's
+-- `cancel_url` told. Refuses by raising: PT404 not_found · PT409 not_cancelable (final; or the kind refuses).
 CREATE FUNCTION punchcard.cancel(p_job_id uuid, p_account_id uuid DEFAULT NULL) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
@@ -20,7 +21,7 @@ BEGIN
         END IF;
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
     END IF;
-    IF job.lease_expires_at IS NOT NULL AND job.on_cancel = 'refuse' THEN
+    IF coalesce(job.lease_expires_at, job.waiting_until) IS NOT NULL AND job.on_cancel = 'refuse' THEN
         RAISE EXCEPTION 'not_cancelable' USING ERRCODE = 'PT409',
             DETAIL = 'Jobs of this kind cannot be canceled once they are running.';
     END IF;
@@ -34,28 +35,77 @@ BEGIN
     RETURN 'canceled';
 END $$;
 
--- What a worker says of the jobs that it is running, and hears: notes their progress, and answers those that are to be
--- canceled. A percentage and a message of NULL are nothing new.
+-- What a worker says of the jobs that it is running, and hears: notes their progress and what they save, and answers those that
+-- are to be canceled. NULLs are nothing new.
 CREATE FUNCTION punchcard.check_in(
-    p_job_ids uuid[], p_lease_tokens bigint[], p_percents smallint[], p_messages text[])
+    p_job_ids uuid[], p_lease_tokens bigint[], p_percents smallint[], p_messages text[], p_checkpoints text[])
     RETURNS TABLE (job_id uuid)
     LANGUAGE sql SECURITY DEFINER SET search_path = ''
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
     WITH said AS MATERIALIZED (
-        SELECT * FROM unnest(p_job_ids, p_lease_tokens, p_percents, p_messages) AS s (job_id, lease_token, percent, message)
+        SELECT * FROM unnest(p_job_ids, p_lease_tokens, p_percents, p_messages, p_checkpoints)
+            AS s (job_id, lease_token, percent, message, checkpoint)
         ORDER BY s.job_id
     ), noted AS (
         UPDATE punchcard.queue q
         SET progress_percent = coalesce(s.percent, q.progress_percent),
-            progress_message = coalesce(s.message, q.progress_message), progress_at = now()
+            progress_message = coalesce(s.message, q.progress_message),
+            progress_at = CASE WHEN s.percent IS NULL AND s.message IS NULL THEN q.progress_at ELSE now() END,
+            checkpoint = coalesce(s.checkpoint::json, q.checkpoint)
         FROM said s
         WHERE q.job_id = s.job_id AND q.lease_token = s.lease_token AND q.lease_expires_at > clock_timestamp()
-          AND (s.percent IS NOT NULL OR s.message IS NOT NULL)
+          AND (s.percent IS NOT NULL OR s.message IS NOT NULL OR s.checkpoint IS NOT NULL)
     )
     SELECT q.job_id FROM said s JOIN punchcard.queue q ON q.job_id = s.job_id
     WHERE q.lease_token = s.lease_token AND q.cancel_requested_at IS NOT NULL
 $$;
+
+-- What somebody outside says of the run p_lease_token that waits for them, or whose worker has yet to say that it does. With
+-- `progress` it goes on; `complete`, `retry` (after p_delay seconds, failed if that was the last attempt), `fail` and `reject`
+-- end it, once. p_used: as in `settle`. Answers how the job stands then, and whether it is to be canceled.
+-- Raises PT404 not_found · PT409 callback_used (the job is final), callback_expired (another run, or its time is up).
+CREATE FUNCTION punchcard.call_back(
+    p_job_id uuid, p_lease_token bigint, p_verdict text, p_delay double precision DEFAULT 0, p_output text DEFAULT NULL,
+    p_code text DEFAULT NULL, p_message text DEFAULT NULL, p_used bigint DEFAULT NULL, p_percent smallint DEFAULT NULL,
+    OUT status text, OUT cancel_requested boolean)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+DECLARE
+    job punchcard.queue;
+    verdict text := p_verdict;
+    error text;
+BEGIN
+    SELECT * INTO job FROM punchcard.queue q WHERE q.job_id = p_job_id FOR NO KEY UPDATE;
+    IF NOT FOUND THEN
+        IF EXISTS (SELECT FROM punchcard.outcomes o WHERE o.job_id = p_job_id) THEN
+            RAISE EXCEPTION 'callback_used' USING ERRCODE = 'PT409', DETAIL = 'The job is final already.';
+        END IF;
+        RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
+    END IF;
+    IF job.lease_token <> p_lease_token
+        OR (coalesce(job.lease_expires_at, job.waiting_until) > clock_timestamp()) IS NOT TRUE
+    THEN
+        RAISE EXCEPTION 'callback_expired' USING ERRCODE = 'PT409', DETAIL = 'The job does not wait for this call any more.';
+    END IF;
+    cancel_requested := job.cancel_requested_at IS NOT NULL;
+    IF verdict = 'progress' THEN
+        UPDATE punchcard.queue q
+        SET progress_percent = coalesce(p_percent, q.progress_percent),
+            progress_message = coalesce(p_message, q.progress_message), progress_at = now()
+        WHERE q.job_id = p_job_id;
+        status := 'running';
+        RETURN;
+    END IF;
+    IF verdict = 'retry' AND job.attempt >= job.max_attempts THEN
+        verdict := 'fail';
+    END IF;
+    IF verdict <> 'complete' THEN
+        error := json_build_object('code', p_code, 'message', p_message, 'attempt', job.attempt);
+    END IF;
+    SELECT s.status INTO STRICT status
+    FROM punchcard.settle(ARRAY[p_job_id], ARRAY[p_lease_token], ARRAY[verdict], ARRAY[p_delay], ARRAY[p_output], ARRAY[error],
+                          ARRAY[p_used], p_rescue => true) s;
+END $$;
 
 -- The job that p_job_id is to be retried as another try of: failed or canceled, of this account, not retried yet. Locks its
 -- outcome, so that of two who retry it one waits, holding nothing.
@@ -104,7 +154,7 @@ BEGIN
     SELECT * INTO STRICT old FROM punchcard.jobs j WHERE j.account_id = retry.account_id AND j.id = p_job_id;
     SELECT * INTO bought FROM punchcard.enqueue(account_id, old.kind, old.input, NULL, old.priority, p_run_at,
         jsonb_strip_nulls(jsonb_build_object(
-            'retry_of', p_job_id, 'metadata', old.metadata, 'tags', to_jsonb(old.tags),
+            'retry_of', p_job_id, 'metadata', old.metadata, 'tags', to_jsonb(old.tags), 'webhook', old.webhook,
             'retry', nullif(coalesce(old.retry, '{}') || CASE WHEN old.max_attempts = (
                 SELECT k.max_attempts FROM punchcard.kinds k WHERE k.name = old.kind) THEN '{}'
                 ELSE jsonb_build_object('max_attempts', old.max_attempts) END, '{}'))));

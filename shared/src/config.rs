@@ -72,6 +72,8 @@ pub struct WorkerConfig {
     pub most_helpers: usize,
     /// `ALLOW_PRIVATE_TARGETS`: plain HTTP and private addresses as targets, for local use only.
     pub allow_private_targets: bool,
+    /// `PUBLIC_URL`: where the API is reached from outside, without a slash at its end; without it nobody can call back.
+    pub public_url: Option<String>,
 }
 
 impl Config {
@@ -121,6 +123,7 @@ impl Config {
                 linger: Duration::from_millis(number("LINGER_MS", 0, 0..=600_000)? as u64),
                 most_helpers: number("MOST_HELPERS", 20, 0..=1000)?,
                 allow_private_targets: switch("ALLOW_PRIVATE_TARGETS")?,
+                public_url: url("PUBLIC_URL")?,
             },
             connections: number("AWS_LAMBDA_MAX_CONCURRENCY", 1, 1..=10_000)?.min(MOST_CONNECTIONS),
             doctor: doctor()?,
@@ -148,6 +151,15 @@ fn doctor() -> Result<Option<Deployment>, ConfigError> {
 
 fn text(name: &'static str) -> Option<String> {
     env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
+}
+
+fn url(name: &'static str) -> Result<Option<String>, ConfigError> {
+    match text(name) {
+        Some(url) if !url.starts_with("https://") && !url.starts_with("http://") => {
+            Err(ConfigError { name, problem: "must be a URL such as https://jobs.example.com".into() })
+        }
+        url => Ok(url.map(|url| url.trim_end_matches('/').to_owned())),
+    }
 }
 
 fn switch(name: &'static str) -> Result<bool, ConfigError> {

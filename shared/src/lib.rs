@@ -7,5 +7,6 @@ pub mod doctor;
 pub mod domain;
 pub mod http_client;
 pub mod secrets;
+pub mod signing;
 pub mod telemetry;
 pub mod wake;

@@ -56,12 +56,12 @@ async fn a_claim_honours_priority_then_age_and_leaves_what_is_delayed() {
     let mut order = Vec::new();
     for _ in 0..7 {
         order.extend(
-            db.claim(capacity(1), &mut cursor, soon()).await.unwrap().into_iter().map(|lease| lease.input),
+            db.claim(capacity(1), &mut cursor, soon()).await.unwrap().leases.into_iter().map(|lease| lease.input),
         );
     }
     assert_eq!(order, ["5", "7", "6", "1", "2", "4"], "3 is not due");
     bench.sql("UPDATE punchcard.queue SET run_at = now() WHERE priority = 10").await;
-    let due = db.claim(capacity(10), &mut cursor, soon()).await.unwrap();
+    let due = db.claim(capacity(10), &mut cursor, soon()).await.unwrap().leases;
     assert_eq!(due.len(), 1, "due now, and found by a claim that goes on from an earlier one");
 }
 
@@ -76,15 +76,15 @@ async fn a_claim_that_goes_on_finds_what_was_committed_late_and_one_from_the_sta
     bench.sql(&enqueue).await; // later, and committed earlier
     let db = bench.db();
     let mut cursor = Cursor::default();
-    assert_eq!(db.claim(capacity(10), &mut cursor, soon()).await.unwrap().len(), 1);
+    assert_eq!(db.claim(capacity(10), &mut cursor, soon()).await.unwrap().leases.len(), 1);
     slow.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(db.claim(capacity(10), &mut cursor, soon()).await.unwrap().len(), 1, "within five seconds");
+    assert_eq!(db.claim(capacity(10), &mut cursor, soon()).await.unwrap().leases.len(), 1, "within five seconds");
     bench.sql(&format!("{enqueue}; {enqueue}")).await;
     bench
         .sql("UPDATE punchcard.queue SET run_at = run_at - interval '1 hour' WHERE lease_expires_at IS NULL")
         .await;
-    assert_eq!(db.claim(capacity(10), &mut cursor, soon()).await.unwrap().len(), 0, "far behind");
-    assert_eq!(db.claim(capacity(10), &mut Cursor::default(), soon()).await.unwrap().len(), 2);
+    assert_eq!(db.claim(capacity(10), &mut cursor, soon()).await.unwrap().leases.len(), 0, "far behind");
+    assert_eq!(db.claim(capacity(10), &mut Cursor::default(), soon()).await.unwrap().leases.len(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -147,14 +147,14 @@ async fn a_spread_account_spends_each_credit_once_and_adds_up() {
 
     // Settled where it was held, released where it was held; a correction reaches every share.
     let db = bench.db();
-    let leases = db.claim(capacity(50), &mut Cursor::default(), soon()).await.unwrap();
+    let leases = db.claim(capacity(50), &mut Cursor::default(), soon()).await.unwrap().leases;
     let (kept, given_back) = leases.split_at(20);
     let done: Vec<_> = kept.iter().map(|lease| (lease.clone(), complete())).collect();
-    assert_eq!(db.settle(&done, soon()).await.unwrap().len(), 20);
+    assert_eq!(db.settle(&done, soon()).await.unwrap().jobs.len(), 20);
     let error = shared::domain::JobError::new(shared::domain::ErrorCode::HandlerError, "no");
     let failed: Vec<_> =
         given_back.iter().map(|lease| (lease.clone(), Verdict::Fail(error.clone()))).collect();
-    assert_eq!(db.settle(&failed, soon()).await.unwrap().len(), 30);
+    assert_eq!(db.settle(&failed, soon()).await.unwrap().jobs.len(), 30);
     assert_eq!(bench.balance(account).await, (300, 0));
     bench.sql(&format!("SELECT punchcard.increment_user_credits('{account}', -290, 'fix')")).await;
     bench.assert_audit_is_clean().await;

@@ -196,12 +196,12 @@ async fn what_print_supabase_prints_is_the_same_schema() {
     // The template's default privileges are harsher; what was granted by them is gone in both.
     assert_eq!(theirs, ours);
     assert!(
-        shared::db::migrate::as_one_file(Some("0008_access"))
+        shared::db::migrate::as_one_file(Some("0009_access"))
             .unwrap()
             .lines()
             .all(|line| !line.contains("CREATE VIEW"))
     );
-    assert!(shared::db::migrate::as_one_file(Some("nope")).unwrap_err().contains("0008_access"));
+    assert!(shared::db::migrate::as_one_file(Some("nope")).unwrap_err().contains("0009_access"));
     bench.sql(&format!("DROP DATABASE {name} WITH (FORCE)")).await;
 }
 

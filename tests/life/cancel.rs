@@ -220,7 +220,7 @@ async fn a_target_is_hung_up_on_and_told_signed() {
     assert_eq!(tick.wait().await.unwrap()["canceled"], 1);
     let requests = target.requests();
     assert_eq!(requests.iter().map(|it| it.path.as_str()).collect::<Vec<_>>(), ["/work", "/stop"]);
-    let secret = worker::jobs::http_target::kind_secret(SIGNING_SECRET, "slow", 1);
+    let secret = shared::signing::kind_secret(SIGNING_SECRET, "slow", 1);
     Webhook::new(&secret)
         .unwrap()
         .verify(&requests[1].body, &requests[1].headers)

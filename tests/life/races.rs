@@ -42,7 +42,7 @@ async fn claim(db: &Db) -> Lease {
         budget: minute,
         lease: minute,
     };
-    db.claim(capacity, &mut Cursor::default(), soon()).await.unwrap().remove(0)
+    db.claim(capacity, &mut Cursor::default(), soon()).await.unwrap().leases.remove(0)
 }
 
 /// A database with the kind `race`, and two connections of whoever races.
@@ -115,7 +115,7 @@ async fn cancel_against_success_has_one_winner() {
         let (db, other) = (Arc::clone(&worker), Arc::clone(&canceler));
         let (settled, canceled) = race(
             time,
-            async move { db.settle(&[(lease, done())], soon()).await.unwrap().len() },
+            async move { db.settle(&[(lease, done())], soon()).await.unwrap().jobs.len() },
             async move { other.cancel(job, Some(account), soon()).await },
         )
         .await;
@@ -150,12 +150,12 @@ async fn cancel_against_a_claim_has_one_winner() {
                     budget: minute,
                     lease: minute,
                 };
-                let leases = db.claim(capacity, &mut Cursor::default(), soon()).await.unwrap();
+                let leases = db.claim(capacity, &mut Cursor::default(), soon()).await.unwrap().leases;
                 let verdicts: Vec<_> = leases
                     .into_iter()
                     .map(|lease| (lease, Verdict::Retry { delay: Duration::ZERO, error: error() }))
                     .collect();
-                db.settle(&verdicts, soon()).await.unwrap().len()
+                db.settle(&verdicts, soon()).await.unwrap().jobs.len()
             },
             async move { other.cancel(job, Some(account), soon()).await.unwrap() },
         )
@@ -223,7 +223,7 @@ async fn a_late_finish_against_take_back_has_one_winner() {
         let (db, other) = (Arc::clone(&worker), Arc::clone(&rescuer));
         let (settled, rescued) = race(
             time,
-            async move { db.settle(&[(lease, done())], soon()).await.unwrap().len() },
+            async move { db.settle(&[(lease, done())], soon()).await.unwrap().jobs.len() },
             async move {
                 let mut rescued = 0;
                 for _ in 0..4 {

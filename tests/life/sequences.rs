@@ -150,7 +150,7 @@ impl Sequence<'_> {
             budget: Duration::from_secs(60),
             lease: Duration::from_secs(LEASE.unsigned_abs()),
         };
-        let leases = self.lane.db.claim(capacity, &mut Cursor::default(), soon()).await.unwrap();
+        let leases = self.lane.db.claim(capacity, &mut Cursor::default(), soon()).await.unwrap().leases;
         let claimed: BTreeSet<(Uuid, i64)> =
             leases.iter().map(|lease| (lease.job_id, lease.lease_token)).collect();
         self.trace.push(format!("tick {kinds:?} {claimed:?}"));
@@ -166,6 +166,7 @@ impl Sequence<'_> {
             lease_token: lease.lease_token,
             percent: Some(1),
             message: None,
+            checkpoint: None,
         };
         let reports: Vec<Report> = self.leases.iter().map(report).collect();
         let told: BTreeSet<Uuid> =
@@ -219,7 +220,7 @@ impl Sequence<'_> {
             verdicts.push((lease, verdict));
         }
         let settled = self.lane.db.settle(&verdicts, soon()).await.unwrap();
-        assert_eq!(settled.into_iter().map(|(id, _)| id).collect::<BTreeSet<_>>(), counts);
+        assert_eq!(settled.jobs.into_iter().map(|(id, _)| id).collect::<BTreeSet<_>>(), counts);
     }
 
     /// Workers that are killed meanwhile report no more; those that are not may be late.

@@ -18,7 +18,7 @@ async fn the_job_is_posted_signed_and_the_answer_is_its_output() {
     bench.poller().invoke(&json!({})).await.unwrap();
 
     let request = target.requests().remove(0);
-    let secret = worker::jobs::http_target::kind_secret(SIGNING_SECRET, "made", 1);
+    let secret = shared::signing::kind_secret(SIGNING_SECRET, "made", 1);
     Webhook::new(&secret).unwrap().verify(&request.body, &request.headers).expect("a valid signature");
     assert_eq!(request.headers["webhook-id"].to_str().unwrap(), job.body["id"].as_str().unwrap());
     assert_eq!(request.headers["punchcard-attempt"], "1");

@@ -42,30 +42,30 @@ async fn a_late_worker_changes_no_row() {
     let lapse = "UPDATE punchcard.queue SET lease_expires_at = now() - interval '1 second' WHERE lease_expires_at IS NOT NULL";
 
     // Expired, and nobody has noticed yet.
-    let first = claim().await.unwrap().remove(0);
+    let first = claim().await.unwrap().leases.remove(0);
     bench.sql(lapse).await;
-    assert!(db.settle(&[(first.clone(), complete())], soon()).await.unwrap().is_empty());
+    assert!(db.settle(&[(first.clone(), complete())], soon()).await.unwrap().jobs.is_empty());
     // Taken back.
     assert_eq!(db.rescue(10, soon()).await.unwrap().0.len(), 1);
-    assert!(db.settle(&[(first.clone(), complete())], soon()).await.unwrap().is_empty());
+    assert!(db.settle(&[(first.clone(), complete())], soon()).await.unwrap().jobs.is_empty());
     // Claimed again by another.
-    let second = claim().await.unwrap().remove(0);
+    let second = claim().await.unwrap().leases.remove(0);
     assert!(second.lease_token > first.lease_token);
-    assert!(db.settle(&[(first.clone(), complete())], soon()).await.unwrap().is_empty());
+    assert!(db.settle(&[(first.clone(), complete())], soon()).await.unwrap().jobs.is_empty());
     // Given back unstarted, which lowers the attempt but never the token, and claimed once more.
-    assert_eq!(db.settle(&[(second.clone(), Verdict::Return)], soon()).await.unwrap().len(), 1);
-    let third = claim().await.unwrap().remove(0);
+    assert_eq!(db.settle(&[(second.clone(), Verdict::Return)], soon()).await.unwrap().jobs.len(), 1);
+    let third = claim().await.unwrap().leases.remove(0);
     assert_eq!((third.attempt, third.lease_token), (second.attempt, second.lease_token + 1));
     for late in [&first, &second] {
-        assert!(db.settle(&[(late.clone(), complete())], soon()).await.unwrap().is_empty());
+        assert!(db.settle(&[(late.clone(), complete())], soon()).await.unwrap().jobs.is_empty());
     }
     assert_eq!(bench.balance(account).await, (9, 1), "the hold is untouched by all of that");
     // The leaseholder alone settles, and once.
     assert_eq!(
-        db.settle(&[(third.clone(), complete())], soon()).await.unwrap(),
+        db.settle(&[(third.clone(), complete())], soon()).await.unwrap().jobs,
         [(third.job_id, Status::Succeeded)]
     );
-    assert!(db.settle(&[(third, complete())], soon()).await.unwrap().is_empty());
+    assert!(db.settle(&[(third, complete())], soon()).await.unwrap().jobs.is_empty());
     assert_eq!(bench.balance(account).await, (9, 0));
     bench.assert_audit_is_clean().await;
 }
@@ -77,7 +77,7 @@ async fn crashes_are_bounded_even_if_every_worker_dies() {
     bench.enqueue(account, "qr.svg", 1).await;
     let db = bench.db();
     for _ in 1..=3 {
-        let lease = db.claim(capacity(), &mut Cursor::default(), soon()).await.unwrap().remove(0);
+        let lease = db.claim(capacity(), &mut Cursor::default(), soon()).await.unwrap().leases.remove(0);
         assert_eq!(lease.attempt, 1, "a crash is no attempt");
         bench.sql("UPDATE punchcard.queue SET lease_expires_at = now() - interval '1 second'").await;
         assert_eq!(db.rescue(10, soon()).await.unwrap().0.len(), 1);

@@ -5,11 +5,14 @@ use std::{sync::Arc, time::Duration};
 use shared::{
     db::{
         DbError,
-        queue::{Capacity, Cursor},
+        queue::{Capacity, Claimed, Cursor},
     },
-    domain::{Deadline, Lease},
+    domain::Deadline,
 };
-use tokio::time::{Instant, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use uuid::Uuid;
 
 use crate::{MARGIN, Summary, Worker, executor::Executor, help::Help, jobs::Kinds};
@@ -37,19 +40,21 @@ pub(crate) enum Trigger<'a> {
     Wake(&'a [Uuid]),
 }
 
+/// Drains the queue, and says by `told` that there are messages to send.
 pub(crate) async fn run(
     worker: &Worker,
     trigger: Trigger<'_>,
+    told: &watch::Sender<()>,
     deadline: Deadline,
     summary: &mut Summary,
 ) -> Result<(), DbError> {
     let secrets = worker.secrets.get(deadline).await?;
-    let kinds = Kinds::new(Arc::clone(&worker.handlers), &secrets, worker.config.allow_private_targets);
+    let kinds = Kinds::new(Arc::clone(&worker.handlers), &secrets, &worker.config);
     if !kinds.serve_http() {
         tracing::warn!("there is no SIGNING_SECRET: jobs of HTTP targets wait");
     }
     let mut claims = Claims::new(worker, trigger, &kinds);
-    let mut executor = Executor::new(&worker.db, kinds);
+    let mut executor = Executor::new(&worker.db, kinds, told);
     let mut help = Help::of(worker, trigger);
     let concurrency = worker.config.concurrency;
 
@@ -73,7 +78,12 @@ pub(crate) async fn run(
             // What waits to be settled goes out just before the claim, in the same breath.
             let ((), leases) = tokio::join!(executor.flush_many(deadline), claims.next(limit, deadline));
             let leases = match leases {
-                Ok(leases) => leases,
+                Ok(claimed) => {
+                    if claimed.told {
+                        told.send_replace(());
+                    }
+                    claimed.leases
+                }
                 // What runs already is worth settling first; then the drain has failed.
                 Err(error) => {
                     tracing::error!(error = %error, "claim failed");
@@ -142,7 +152,7 @@ impl<'a> Claims<'a> {
         Self { worker, rust_kinds, http, woken, named, cursor, looked_back }
     }
 
-    async fn next(&mut self, limit: usize, deadline: Deadline) -> Result<Vec<Lease>, DbError> {
+    async fn next(&mut self, limit: usize, deadline: Deadline) -> Result<Claimed, DbError> {
         if self.looked_back.elapsed() > LOOK_BACK_EVERY {
             (self.cursor, self.looked_back) = (Cursor::default(), Instant::now());
         }

@@ -5,10 +5,14 @@ use std::{collections::HashMap, panic::AssertUnwindSafe, sync::Arc, time::Durati
 use futures_util::FutureExt;
 use serde::Serialize;
 use shared::{
-    db::{Db, DbError, queue::Report},
+    db::{
+        Db, DbError,
+        queue::{Report, Settled},
+    },
     domain::{Deadline, ErrorCode, JobError, Lease, Outcome, Status, Target, Verdict},
 };
 use tokio::{
+    sync::watch,
     task::JoinSet,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
@@ -45,6 +49,10 @@ pub struct Tally {
     pub snoozed: usize,
     /// Out of time, and to be tried again.
     pub crashed: usize,
+    /// Stopped in time, and to be gone on with.
+    pub yielded: usize,
+    /// Left to somebody outside, who calls back.
+    pub waiting: usize,
     /// Given up.
     pub failed: usize,
     /// Canceled while they ran.
@@ -58,6 +66,7 @@ pub struct Tally {
 pub(crate) struct Executor<'a> {
     db: &'a Db,
     kinds: Arc<Kinds>,
+    told: &'a watch::Sender<()>,
     running: JoinSet<(Arc<Run>, Outcome)>,
     runs: HashMap<Uuid, Arc<Run>>,
     check_in_at: Instant,
@@ -67,9 +76,11 @@ pub(crate) struct Executor<'a> {
 }
 
 impl<'a> Executor<'a> {
-    pub(crate) fn new(db: &'a Db, kinds: Kinds) -> Self {
+    /// An executor of these kinds that says by `told` that there are messages to send.
+    pub(crate) fn new(db: &'a Db, kinds: Kinds, told: &'a watch::Sender<()>) -> Self {
         Self {
             db,
+            told,
             kinds: Arc::new(kinds),
             running: JoinSet::new(),
             runs: HashMap::new(),
@@ -86,8 +97,10 @@ impl<'a> Executor<'a> {
 
     /// Attempts that have ended so far.
     pub(crate) fn finished(&self) -> usize {
-        let Tally { succeeded, retried, snoozed, crashed, failed, canceled, returned: _, lost } = self.tally;
-        succeeded + retried + snoozed + crashed + failed + canceled + lost + self.settled.len()
+        let Tally { succeeded, retried, snoozed, crashed, yielded, waiting, failed, canceled, returned: _, lost } =
+            self.tally;
+        let again = retried + snoozed + crashed + yielded + waiting;
+        succeeded + again + failed + canceled + lost + self.settled.len()
     }
 
     pub(crate) fn tally(&self) -> Tally {
@@ -106,7 +119,7 @@ impl<'a> Executor<'a> {
         if self.runs.is_empty() {
             self.check_in_at = Instant::now() + CHECK_IN_EVERY;
         }
-        let (kinds, run) = (Arc::clone(&self.kinds), Arc::new(Run::new(lease)));
+        let (kinds, run) = (Arc::clone(&self.kinds), Arc::new(self.kinds.run(lease)));
         self.runs.insert(run.lease.job_id, Arc::clone(&run));
         self.running.spawn(async move {
             let outcome = attempt(&kinds, &run).await;
@@ -123,7 +136,9 @@ impl<'a> Executor<'a> {
                 match finished {
                     Ok((run, outcome)) => {
                         self.runs.remove(&run.lease.job_id);
-                        self.record(run.lease.clone(), outcome);
+                        let mut lease = run.lease.clone();
+                        lease.checkpoint = run.saved().or(lease.checkpoint);
+                        self.record(lease, outcome);
                     }
                     Err(error) => tracing::error!(error = %error, "a job's task was lost; its lease will expire"),
                 }
@@ -147,6 +162,7 @@ impl<'a> Executor<'a> {
                 lease_token: run.lease.lease_token,
                 percent: progress.as_ref().map(|progress| progress.percent.into()),
                 message: progress.and_then(|progress| progress.message),
+                checkpoint: run.take_saved(),
             }
         });
         let reports: Vec<Report> = reports.collect();
@@ -172,7 +188,7 @@ impl<'a> Executor<'a> {
         }
         let verdict = lease.settle(outcome, jitter());
         if let Verdict::Retry { error, .. }
-        | Verdict::Snooze { error, .. }
+        | Verdict::Snooze { error: Some(error), .. }
         | Verdict::Crash { error, .. }
         | Verdict::Fail(error)
         | Verdict::Reject(error) = &verdict
@@ -202,7 +218,12 @@ impl<'a> Executor<'a> {
             // invocation outcome by outcome.
             let until = deadline.later(MARGIN - TO_ANSWER);
             match self.settle(&batch, until).await {
-                Ok(settled) => self.count(&batch, &settled.into_iter().collect()),
+                Ok(settled) => {
+                    self.count(&batch, &settled.jobs.into_iter().collect());
+                    if settled.told {
+                        self.told.send_replace(());
+                    }
+                }
                 // One outcome that the database refuses must not take the others with it.
                 Err(DbError::Broken(why)) if batch.len() > 1 => {
                     tracing::error!(error = why, jobs = batch.len(), "settling refused, trying one by one");
@@ -236,7 +257,7 @@ impl<'a> Executor<'a> {
         &self,
         batch: &[(Lease, Verdict)],
         until: Deadline,
-    ) -> Result<Vec<(Uuid, Status)>, DbError> {
+    ) -> Result<Settled, DbError> {
         let mut pause = SETTLE_AFTER;
         loop {
             match self.db.settle(batch, until).await {
@@ -265,6 +286,8 @@ impl<'a> Executor<'a> {
         let tally = &mut self.tally;
         for (lease, verdict) in batch {
             let count = match (settled.get(&lease.job_id), verdict) {
+                // Whoever was waited for was faster than we, and it is done.
+                (None | Some(Status::Running), Verdict::Wait { .. }) => &mut tally.waiting,
                 (None, _) => {
                     tracing::warn!(job.id = %lease.job_id, attempt = lease.attempt, "lease lost, run discarded");
                     &mut tally.lost
@@ -274,6 +297,7 @@ impl<'a> Executor<'a> {
                 (Some(Status::Canceled), _) => &mut tally.canceled,
                 (Some(_), Verdict::Snooze { .. }) => &mut tally.snoozed,
                 (Some(_), Verdict::Crash { .. }) => &mut tally.crashed,
+                (Some(_), Verdict::Yield) => &mut tally.yielded,
                 (Some(_), Verdict::Return) => &mut tally.returned,
                 (Some(_), _) => &mut tally.retried,
             };
@@ -285,7 +309,7 @@ impl<'a> Executor<'a> {
 /// Runs a job once, within its time limit and its lease, until it is canceled. A panic is an error like any other.
 async fn attempt(kinds: &Kinds, run: &Run) -> Outcome {
     let limit = run.lease.timeout.min(run.lease.lasts);
-    let until = Instant::now() + limit;
+    let until = Instant::now() + run.time_left();
     let work = AssertUnwindSafe(timeout(limit, kinds.perform(run))).catch_unwind();
     tokio::select! {
         biased;
@@ -317,13 +341,13 @@ async fn dropped(run: &Run) {
 }
 
 /// A random point in `0.0..=1.0`; the middle if the system has no randomness to give.
-fn jitter() -> f64 {
+pub(crate) fn jitter() -> f64 {
     getrandom::u32().map_or(0.5, |random| f64::from(random) / f64::from(u32::MAX))
 }
 
 #[cfg(test)]
 mod tests {
-    use shared::{domain::Backoff, secrets::Secrets};
+    use shared::{config::WorkerConfig, domain::Backoff, secrets::Secrets};
 
     use super::*;
     use crate::jobs::{Handler, Performing};
@@ -344,7 +368,7 @@ mod tests {
     }
 
     fn run(kind: &str) -> Run {
-        Run::new(Lease {
+        let lease = Lease {
             job_id: uuid::Uuid::nil(),
             lease_token: 1,
             account_id: uuid::Uuid::nil(),
@@ -358,13 +382,27 @@ mod tests {
             timeout: Duration::from_secs(30),
             lasts: Duration::from_secs(20),
             backoff: Backoff::exponential(Duration::from_secs(10), Duration::from_secs(60)),
-        })
+            callback_within: Duration::from_secs(60),
+            checkpoint: None,
+        };
+        Run::new(lease, None)
+    }
+
+    fn kinds<const N: usize>(handlers: [Box<dyn Handler>; N]) -> Kinds {
+        let config = WorkerConfig {
+            concurrency: 1,
+            linger: Duration::ZERO,
+            most_helpers: 0,
+            allow_private_targets: false,
+            public_url: None,
+        };
+        Kinds::new(Arc::new(handlers), &Secrets::default(), &config)
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_panic_and_a_hang_are_errors_to_be_tried_again() {
         let handlers: [Box<dyn Handler>; 2] = [Box::new(Bad("panics")), Box::new(Bad("hangs"))];
-        let kinds = Kinds::new(Arc::new(handlers), &Secrets::default(), false);
+        let kinds = kinds(handlers);
         let panicked = attempt(&kinds, &run("panics")).await;
         assert!(matches!(panicked, Outcome::Err { error, .. } if error.code == ErrorCode::HandlerPanicked));
         let Outcome::TimedOut(hung) = attempt(&kinds, &run("hangs")).await else { panic!("not out of time") };
@@ -375,7 +413,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_canceled_run_is_dropped_after_its_grace() {
         let handlers: [Box<dyn Handler>; 1] = [Box::new(Bad("hangs"))];
-        let kinds = Kinds::new(Arc::new(handlers), &Secrets::default(), false);
+        let kinds = kinds(handlers);
         let (run, began) = (run("hangs"), Instant::now());
         run.cancel();
         assert!(matches!(attempt(&kinds, &run).await, Outcome::Canceled));

@@ -1,6 +1,7 @@
-//! Runs jobs. `tick` is one scheduled run, `sqs` one batch of wake-ups; both `drain`. `executor` keeps many jobs in
-//! flight and settles what they come to; `help` calls more workers; `jobs` holds the kinds.
+//! Runs jobs. `tick` is one scheduled run, `sqs` one batch of wake-ups; both `drain`, and `deliver` what is to be said.
+//! `executor` keeps many jobs in flight and settles what they come to; `help` calls more workers; `jobs` holds the kinds.
 
+mod deliver;
 mod drain;
 mod executor;
 mod help;
@@ -31,6 +32,7 @@ pub use lambda_runtime::run;
 #[cfg(feature = "concurrency-tokio")]
 pub use lambda_runtime::run_concurrent as run;
 
+pub use deliver::Delivered;
 pub use executor::Tally;
 use jobs::Handler;
 pub use sqs::{Answer, NotABatch};
@@ -67,6 +69,8 @@ pub struct Summary {
     /// What became of the jobs.
     #[serde(flatten)]
     pub settled: Tally,
+    /// What became of the messages that were sent.
+    pub webhooks: Delivered,
 }
 
 /// Why there is no diagnosis.

@@ -7,8 +7,8 @@ use shared::{domain::Deadline, wake::WakeUp};
 use uuid::Uuid;
 
 use crate::{
-    Summary, Worker,
-    drain::{self, Trigger},
+    Summary, Worker, deliver,
+    drain::Trigger,
 };
 
 /// The event is no batch of SQS: the invocation fails, and Lambda delivers all of it again.
@@ -59,7 +59,8 @@ pub(crate) async fn run(worker: &Worker, event: Value, deadline: Deadline) -> Re
     }
     if drains > 0 || !jobs.is_empty() {
         let mut summary = Summary::default();
-        match drain::run(worker, Trigger::Wake(&jobs), deadline, &mut summary).await {
+        let drained = deliver::while_draining(worker, Trigger::Wake(&jobs), false, deadline, &mut summary);
+        match drained.await {
             Ok(()) => tracing::info!(jobs = jobs.len(), drains, ?summary, "wake-ups done"),
             // The alarm WakeUpsFailed counts this line.
             Err(error) => {

@@ -1,13 +1,13 @@
 //! One scheduled run: takes back what has lapsed, then drains.
 
 use shared::{
-    db::DbError,
+    db::{DbError, queue::Chores},
     domain::{Deadline, Status},
 };
 
 use crate::{
-    Summary, Worker,
-    drain::{self, Trigger},
+    Summary, Worker, deliver,
+    drain::Trigger,
 };
 
 /// How many lapsed jobs one statement takes back.
@@ -15,9 +15,9 @@ const RESCUE_LIMIT: usize = 1_000;
 
 pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, DbError> {
     let mut summary = Summary::default();
-    let has_source = rescue(worker, deadline, &mut summary).await?;
-    drain::run(worker, Trigger::Tick, deadline, &mut summary).await?;
-    if has_source {
+    let chores = rescue(worker, deadline, &mut summary).await?;
+    deliver::while_draining(worker, Trigger::Tick, chores.deliveries, deadline, &mut summary).await?;
+    if chores.returns {
         // The next tick tries again: what waits is the account's all the while.
         match worker.db.return_credits(deadline).await {
             Ok(accounts) => summary.credits_returned = accounts,
@@ -27,10 +27,10 @@ pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, 
     Ok(summary)
 }
 
-/// Answers whether credits come from a source of the team's own.
-async fn rescue(worker: &Worker, deadline: Deadline, summary: &mut Summary) -> Result<bool, DbError> {
+/// Answers what else there is to do.
+async fn rescue(worker: &Worker, deadline: Deadline, summary: &mut Summary) -> Result<Chores, DbError> {
     loop {
-        let (jobs, has_source) = worker.db.rescue(RESCUE_LIMIT as i64, deadline).await?;
+        let (jobs, chores) = worker.db.rescue(RESCUE_LIMIT as i64, deadline).await?;
         for job in &jobs {
             match job.status {
                 Status::Queued => summary.rescued += 1,
@@ -40,7 +40,7 @@ async fn rescue(worker: &Worker, deadline: Deadline, summary: &mut Summary) -> R
             tracing::warn!(job.id = %job.job_id, status = %job.status, "lapsed job taken back");
         }
         if jobs.len() < RESCUE_LIMIT {
-            return Ok(has_source);
+            return Ok(chores);
         }
     }
 }

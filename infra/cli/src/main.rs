@@ -222,7 +222,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
                     known.secret_version.unsigned_abs()
                 }
             };
-            println!("{}", worker::jobs::http_target::kind_secret(&signing_secret, &kind, version));
+            println!("{}", shared::signing::kind_secret(&signing_secret, &kind, version));
             Ok(())
         }
     }?;

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
@@ -54,6 +54,8 @@ pub struct Job {
     pub finished_at: Option<Timestamp>,
     /// Unfinished by then, it fails.
     pub expires_at: Timestamp,
+    /// Of a job that somebody outside is at work on: when it fails unless they call back.
+    pub waiting_until: Option<Timestamp>,
     /// When it was asked to stop, while it ran.
     pub cancel_requested_at: Option<Timestamp>,
     /// The failed or canceled job that it is another try of.
@@ -64,8 +66,21 @@ pub struct Job {
     pub metadata: BTreeMap<String, String>,
     /// The caller's own.
     pub tags: Vec<String>,
+    /// Who is told of it; the account's webhook unless there is one.
+    pub webhook: Option<JobWebhook>,
     /// What became of its price.
     pub credits: JobCredits,
+}
+
+/// Who is told what of a job: by a message that is signed as Standard Webhooks has it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobWebhook {
+    /// HTTPS, public.
+    pub url: String,
+    /// Of what: `job.running`, `job.succeeded`, `job.failed`, `job.canceled`; of the last three unless it says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events: Option<Vec<String>>,
 }
 
 /// How far a run is.
@@ -105,9 +120,10 @@ impl JobCredits {
 }
 
 impl Job {
-    fn from_row(row: &Row) -> Result<Self, DbError> {
+    pub(super) fn from_row(row: &Row) -> Result<Self, DbError> {
         let time = |column: usize| row.get::<_, Option<_>>(column).map(Timestamp);
         let metadata = row.get::<_, Option<String>>(24).map(|text| serde_json::from_str(&text)).transpose();
+        let webhook = row.get::<_, Option<String>>(28).map(|text| serde_json::from_str(&text)).transpose();
         let progress =
             time(21).map(|updated_at| JobProgress { percent: row.get(19), message: row.get(20), updated_at });
         Ok(Self {
@@ -130,6 +146,8 @@ impl Job {
             expires_at: Timestamp(row.get(14)),
             priority: row.get(15),
             cancel_requested_at: time(18),
+            waiting_until: time(27),
+            webhook: webhook.map_err(|error| DbError::Broken(error.to_string()))?,
             retry_of: row.get(22),
             retried_as: row.get(23),
             metadata: metadata.map_err(|error| DbError::Broken(error.to_string()))?.unwrap_or_default(),
@@ -150,12 +168,16 @@ pub struct JobOptions {
     /// The caller's own.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tags: Vec<String>,
+    /// Who is told of it, instead of the account's webhook.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub webhook: Option<JobWebhook>,
 }
 
 impl JobOptions {
     /// As the statement takes them; `None` if nothing is asked for.
     fn to_json(&self) -> Result<Option<String>, DbError> {
-        if self.retry.is_none() && self.metadata.is_empty() && self.tags.is_empty() {
+        let Self { retry, metadata, tags, webhook } = self;
+        if retry.is_none() && metadata.is_empty() && tags.is_empty() && webhook.is_none() {
             return Ok(None);
         }
         serde_json::to_string(self).map(Some).map_err(|error| DbError::Broken(error.to_string()))
@@ -275,7 +297,9 @@ impl Db {
             started_at: None,
             finished_at: None,
             expires_at: Timestamp(row.get(5)),
+            waiting_until: None,
             cancel_requested_at: None,
+            webhook: job.options.webhook.clone(),
             retry_of: None,
             retried_as: None,
             metadata: job.options.metadata.clone(),

@@ -63,6 +63,9 @@ pub struct Kind {
     /// Where the HTTP target is told of a job that was canceled while it was at work.
     #[serde(default)]
     pub cancel_url: Option<String>,
+    /// Within what time a target that answered 202 calls back; then the job fails.
+    #[serde(default = "hour")]
+    pub callback_seconds: i32,
     /// Which derivation of the kind's secret signs.
     #[serde(default = "one")]
     pub secret_version: i32,
@@ -157,6 +160,7 @@ impl Db {
                 backoff_delays: row.get(16),
                 jitter: row.get(17),
                 cancel_url: row.get(18),
+                callback_seconds: row.get(19),
             })
         });
         kinds.collect()

@@ -23,10 +23,11 @@ migrations![
     "0002_jobs",
     "0003_engine",
     "0004_life",
-    "0005_audit",
-    "0006_credit_source",
-    "0007_supabase",
-    "0008_access",
+    "0005_webhooks",
+    "0006_audit",
+    "0007_credit_source",
+    "0008_supabase",
+    "0009_access",
 ];
 
 #[cfg(feature = "migrate")]

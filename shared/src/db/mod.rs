@@ -3,6 +3,7 @@
 //! Statements go out unnamed and return built-in types only: named ones break behind a transaction pooler, and a
 //! user-defined result type brings them back through the driver's own look-ups (ADR 0003).
 
+pub mod callbacks;
 pub mod connect;
 pub mod connection_string;
 pub mod credits;
@@ -13,6 +14,7 @@ pub mod life;
 pub mod migrate;
 pub mod queue;
 pub mod tokens;
+pub mod webhooks;
 
 use std::{
     sync::{

@@ -2,10 +2,14 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use serde_json::value::RawValue;
 use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
-use super::{Again, Db, DbError, jobs::status};
+use super::{
+    Again, Db, DbError,
+    jobs::{json, status},
+};
 use crate::domain::{Backoff, Deadline, Growth, Lease, Status, Target, Verdict};
 
 pub(crate) const CLAIM: &str = include_str!("queue/claim.sql");
@@ -65,6 +69,26 @@ pub struct Report {
     pub percent: Option<i16>,
     /// What it is doing, if that is new.
     pub message: Option<String>,
+    /// What it saved for the next run, if that is new.
+    pub checkpoint: Option<Box<RawValue>>,
+}
+
+/// Jobs that a worker has now.
+#[derive(Debug)]
+pub struct Claimed {
+    /// The right to run each.
+    pub leases: Vec<Lease>,
+    /// Whether somebody is to be told.
+    pub told: bool,
+}
+
+/// What became of verdicts.
+#[derive(Debug)]
+pub struct Settled {
+    /// The jobs that they settled, and how these stand now.
+    pub jobs: Vec<(Uuid, Status)>,
+    /// Whether somebody is to be told.
+    pub told: bool,
 }
 
 /// What a rescue did to a job.
@@ -74,6 +98,15 @@ pub struct Rescued {
     pub job_id: Uuid,
     /// `Queued` again, or `Failed` and released.
     pub status: Status,
+}
+
+/// What else a rescue found to do.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Chores {
+    /// Credits come from a source of the team's own, to which refunds are to be returned.
+    pub returns: bool,
+    /// Messages are due to be sent.
+    pub deliveries: bool,
 }
 
 impl Db {
@@ -86,7 +119,7 @@ impl Db {
         capacity: Capacity<'_>,
         cursor: &mut Cursor,
         deadline: Deadline,
-    ) -> Result<Vec<Lease>, DbError> {
+    ) -> Result<Claimed, DbError> {
         let limit = i64::try_from(capacity.limit).unwrap_or(i64::MAX);
         let budget = i32::try_from(capacity.budget.as_secs()).unwrap_or(i32::MAX);
         let (priorities, positions): (Vec<i16>, Vec<(i64, Uuid)>) = cursor.0.iter().unzip();
@@ -108,7 +141,8 @@ impl Db {
         for row in rows.iter().filter(|row| !capacity.named.contains(&row.get(0))) {
             cursor.advance(row.get(14), (row.get(15), row.get(0)));
         }
-        rows.iter().map(lease_from_row).collect()
+        let told = rows.first().is_some_and(|row| row.get(25));
+        Ok(Claimed { leases: rows.iter().map(lease_from_row).collect::<Result<_, _>>()?, told })
     }
 
     /// Records the verdicts, each fenced by its lease, and answers the jobs it settled, and how they stand now: whoever is
@@ -120,7 +154,7 @@ impl Db {
         &self,
         verdicts: &[(Lease, Verdict)],
         deadline: Deadline,
-    ) -> Result<Vec<(Uuid, Status)>, DbError> {
+    ) -> Result<Settled, DbError> {
         let mut columns = Columns::default();
         for (lease, verdict) in verdicts {
             columns.push(lease, verdict);
@@ -135,10 +169,12 @@ impl Db {
             (&columns.used as _, Type::INT8_ARRAY),
         ];
         let rows = self.rows(SETTLE, &params, Again::Safe, deadline).await?;
-        rows.iter().map(|row| Ok((row.get(0), status(row.get(1))?))).collect()
+        let told = rows.iter().any(|row| row.get(2));
+        let settled = rows.iter().map(|row| Ok((row.get(0), status(row.get(1))?)));
+        Ok(Settled { jobs: settled.collect::<Result<_, DbError>>()?, told })
     }
 
-    /// Notes the progress of jobs that are running, and answers those that are to be canceled.
+    /// Notes the progress of jobs that are running and what they save, and answers those that are to be canceled.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer. Checking in twice is safe.
@@ -147,32 +183,39 @@ impl Db {
         let tokens: Vec<i64> = reports.iter().map(|report| report.lease_token).collect();
         let percents: Vec<Option<i16>> = reports.iter().map(|report| report.percent).collect();
         let messages: Vec<Option<&str>> = reports.iter().map(|report| report.message.as_deref()).collect();
+        let checkpoints: Vec<Option<&str>> =
+            reports.iter().map(|report| report.checkpoint.as_deref().map(RawValue::get)).collect();
         let params = [
             (&ids as _, Type::UUID_ARRAY),
             (&tokens as _, Type::INT8_ARRAY),
             (&percents as _, Type::INT2_ARRAY),
             (&messages as _, Type::TEXT_ARRAY),
+            (&checkpoints as _, Type::TEXT_ARRAY),
         ];
         let rows = self.rows(CHECK_IN, &params, Again::Safe, deadline).await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Takes back at most `limit` lapsed jobs: their lease, or their life, has expired. Also answers whether credits come
-    /// from a source, to which refunds are to be returned.
+    /// Takes back at most `limit` lapsed jobs: their lease, their wait or their life has expired. Also answers what else there
+    /// is to do.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer. Rescuing twice is safe.
-    pub async fn rescue(&self, limit: i64, deadline: Deadline) -> Result<(Vec<Rescued>, bool), DbError> {
+    pub async fn rescue(&self, limit: i64, deadline: Deadline) -> Result<(Vec<Rescued>, Chores), DbError> {
         let rows = self.rows(RESCUE, &[(&limit, Type::INT8)], Again::Safe, deadline).await?;
-        let mut has_source = false;
+        let mut chores = Chores::default();
         let mut rescued = Vec::with_capacity(rows.len());
         for row in &rows {
             match row.get::<_, Option<Uuid>>(0) {
-                Some(job_id) => rescued.push(Rescued { job_id, status: status(row.get(1))? }),
-                None => has_source = true,
+                Some(job_id) => {
+                    chores.deliveries |= row.get::<_, bool>(2);
+                    rescued.push(Rescued { job_id, status: status(row.get(1))? });
+                }
+                None if row.get(2) => chores.deliveries = true,
+                None => chores.returns = true,
             }
         }
-        Ok((rescued, has_source))
+        Ok((rescued, chores))
     }
 
     /// How much there is to do for workers that SQS wakes, of kinds whose time limit fits into `budget`; counts `limit` due
@@ -216,19 +259,6 @@ fn lease_from_row(row: &Row) -> Result<Lease, DbError> {
         }
         None => Target::Rust,
     };
-    let broken = |what: &dyn std::fmt::Display| DbError::Broken(format!("a policy cannot be read: {what}"));
-    let delays =
-        row.get::<_, Vec<i32>>(19).into_iter().map(|delay| Duration::from_secs(delay.unsigned_abs().into()));
-    let mut backoff = Backoff {
-        growth: Growth::parse(row.get(18)).ok_or_else(|| broken(&row.get::<_, String>(18)))?,
-        base: seconds(11),
-        cap: seconds(12),
-        delays: delays.collect(),
-        jitter: row.get(20),
-    };
-    if let Some(overrides) = row.get::<_, Option<&str>>(21) {
-        backoff = backoff.overridden_by(serde_json::from_str(overrides).map_err(|error| broken(&error))?);
-    }
     Ok(Lease {
         job_id: row.get(0),
         lease_token: row.get(1),
@@ -242,8 +272,28 @@ fn lease_from_row(row: &Row) -> Result<Lease, DbError> {
         lasts: Duration::from_secs_f64(row.get::<_, f64>(13).max(0.0)),
         price: row.get(16),
         metered: row.get(17),
-        backoff,
+        backoff: backoff_from_row(row, [18, 11, 12, 19, 20, 21])?,
+        callback_within: seconds(23),
+        checkpoint: row.get::<_, Option<String>>(24).map(json).transpose()?,
     })
+}
+
+/// A kind's policy, and what a job wants otherwise: growth, base, cap, delays, jitter and overrides, from these columns.
+pub(super) fn backoff_from_row(row: &Row, columns: [usize; 6]) -> Result<Backoff, DbError> {
+    let [growth, base, cap, delays, jitter, overrides] = columns;
+    let seconds = |seconds: i32| Duration::from_secs(seconds.unsigned_abs().into());
+    let broken = |what: &dyn std::fmt::Display| DbError::Broken(format!("a policy cannot be read: {what}"));
+    let backoff = Backoff {
+        growth: Growth::parse(row.get(growth)).ok_or_else(|| broken(&row.get::<_, String>(growth)))?,
+        base: seconds(row.get(base)),
+        cap: seconds(row.get(cap)),
+        delays: row.get::<_, Vec<i32>>(delays).into_iter().map(seconds).collect(),
+        jitter: row.get(jitter),
+    };
+    match row.get::<_, Option<&str>>(overrides) {
+        Some(json) => Ok(backoff.overridden_by(serde_json::from_str(json).map_err(|error| broken(&error))?)),
+        None => Ok(backoff),
+    }
 }
 
 /// Verdicts as the parallel arrays of `settle.sql`.
@@ -259,11 +309,13 @@ struct Columns<'a> {
 }
 
 impl<'a> Columns<'a> {
-    fn push(&mut self, lease: &Lease, verdict: &'a Verdict) {
+    fn push(&mut self, lease: &'a Lease, verdict: &'a Verdict) {
         let (word, delay, error) = match verdict {
             Verdict::Complete { .. } => ("complete", None, None),
             Verdict::Retry { delay, error } => ("retry", Some(delay), Some(error)),
-            Verdict::Snooze { delay, error } => ("snooze", Some(delay), Some(error)),
+            Verdict::Snooze { delay, error } => ("snooze", Some(delay), error.as_ref()),
+            Verdict::Yield => ("yield", None, None),
+            Verdict::Wait { within } => ("wait", Some(within), None),
             Verdict::Crash { delay, error } => ("crash", Some(delay), Some(error)),
             Verdict::Fail(error) => ("fail", None, Some(error)),
             Verdict::Reject(error) => ("reject", None, Some(error)),
@@ -272,7 +324,8 @@ impl<'a> Columns<'a> {
         };
         let (output, used) = match verdict {
             Verdict::Complete { output, used } => (Some(output.get()), *used),
-            _ => (None, None),
+            // What was saved goes on with the job, if it goes on.
+            _ => (lease.checkpoint.as_deref().map(RawValue::get), None),
         };
         let error = error.map(|error| {
             serde_json::json!({ "code": error.code, "message": error.message, "attempt": lease.attempt })

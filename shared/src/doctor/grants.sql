@@ -39,7 +39,8 @@ JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a ON tr
 JOIN who w ON w.oid = a.grantee
 WHERE NOT (w.name = 'punchcard_app' AND p.proname IN
            ('enqueue', 'enqueue_batch', 'cancel', 'retry', 'redrive', 'grant_credits', 'balance', 'claim', 'check_in',
-            'settle', 'rescue', 'return_credits', 'source_health'))
+            'settle', 'rescue', 'return_credits', 'source_health', 'call_back', 'claim_deliveries', 'settle_deliveries',
+            'set_webhook', 'rotate_webhook_secret'))
   AND NOT (w.name = 'service_role' AND p.proname IN
            ('enqueue', 'enqueue_batch', 'cancel', 'retry', 'grant_credits', 'increment_user_credits'))
 UNION ALL

@@ -10,6 +10,8 @@ use super::{Backoff, json};
 
 /// The largest output of a job, in bytes of JSON.
 pub const MAX_OUTPUT_BYTES: usize = 65_536;
+/// The largest state that a run may save for the next one, in bytes of JSON.
+pub const MAX_CHECKPOINT_BYTES: usize = 16_384;
 /// How deep the arrays and objects of an output may nest: every JSON reader takes so much.
 pub const MAX_OUTPUT_DEPTH: usize = 100;
 /// The longest error message kept with a job, in characters.
@@ -91,7 +93,7 @@ pub enum ErrorCode {
     TargetUnreachable,
     /// The HTTP target's address is not allowed.
     TargetForbidden,
-    /// The HTTP target answered with an error.
+    /// The HTTP target answered, or whoever does the work outside called back, with an error.
     TargetError,
 }
 
@@ -160,6 +162,10 @@ pub struct Lease {
     pub lasts: Duration,
     /// When to try again after an error.
     pub backoff: Backoff,
+    /// Within what time whoever answers "later" calls back.
+    pub callback_within: Duration,
+    /// What an earlier run saved: JSON.
+    pub checkpoint: Option<Box<RawValue>>,
 }
 
 /// How a run ended, said by the handler as a value.
@@ -185,6 +191,15 @@ pub enum Outcome {
         error: JobError,
         /// When it may be back, if the handler knows.
         retry_after: Option<Duration>,
+    },
+    /// Nothing is wrong, but there is nothing to do yet: later, at the earliest in a second, and no attempt is spent.
+    Snooze(Duration),
+    /// Its time is nearly up: what it saved is where the next run, as soon as may be, goes on. No attempt is spent.
+    Yield,
+    /// Somebody outside does it, and calls back within so long (`POST /api/callbacks/{token}`): no worker is busy with it.
+    Wait {
+        /// After that the job fails.
+        within: Duration,
     },
     /// It can never work: no further attempt. [`ErrorCode::InvalidInput`] blames the input.
     Final(JobError),
@@ -225,8 +240,15 @@ pub enum Verdict {
     Snooze {
         /// From now, by the database's clock.
         delay: Duration,
-        /// What was away.
-        error: JobError,
+        /// What was away, if anything was.
+        error: Option<JobError>,
+    },
+    /// Queued again at once, the attempt not counted.
+    Yield,
+    /// Running without a lease until somebody calls back.
+    Wait {
+        /// From now, by the database's clock: after that it fails.
+        within: Duration,
     },
     /// Queued again, due after the delay, a crash counted instead of the attempt; failed if that was the last.
     Crash {
@@ -245,6 +267,22 @@ pub enum Verdict {
     Return,
 }
 
+/// Whether an output can be kept: neither too large nor nested too deep.
+///
+/// # Errors
+/// [`ErrorCode::InvalidOutput`], with what the job then failed for.
+pub fn check_output(output: &RawValue) -> Result<(), JobError> {
+    let (bytes, text) = (output.get().len(), output.get());
+    let why = if bytes > MAX_OUTPUT_BYTES {
+        format!("the output has {bytes} bytes, at most {MAX_OUTPUT_BYTES} are kept")
+    } else if json::depth(text) > MAX_OUTPUT_DEPTH {
+        format!("the output nests more than {MAX_OUTPUT_DEPTH} levels deep")
+    } else {
+        return Ok(());
+    };
+    Err(JobError::new(ErrorCode::InvalidOutput, why))
+}
+
 impl Lease {
     /// Decides what an outcome means for the job. `chance` in `0.0..=1.0` spreads the retries.
     #[must_use]
@@ -254,16 +292,10 @@ impl Lease {
             delay.clamp(least, MAX_RETRY_AFTER)
         };
         match outcome {
-            Outcome::Done { output, .. } if output.get().len() > MAX_OUTPUT_BYTES => {
-                let bytes = output.get().len();
-                let why = format!("the output has {bytes} bytes, at most {MAX_OUTPUT_BYTES} are kept");
-                Verdict::Fail(JobError::new(ErrorCode::InvalidOutput, why))
-            }
-            Outcome::Done { output, .. } if json::depth(output.get()) > MAX_OUTPUT_DEPTH => {
-                let why = format!("the output nests more than {MAX_OUTPUT_DEPTH} levels deep");
-                Verdict::Fail(JobError::new(ErrorCode::InvalidOutput, why))
-            }
-            Outcome::Done { output, used } => Verdict::Complete { output, used },
+            Outcome::Done { output, used } => match check_output(&output) {
+                Ok(()) => Verdict::Complete { output, used },
+                Err(error) => Verdict::Fail(error),
+            },
             Outcome::Err { error, .. } if self.attempt >= self.max_attempts => Verdict::Fail(error),
             Outcome::Err { error, retry_after } => {
                 Verdict::Retry { delay: delay(retry_after, self.attempt, Duration::ZERO), error }
@@ -271,8 +303,11 @@ impl Lease {
             // It costs no attempt, so each start makes it wait longer, and none comes at once.
             Outcome::Unavailable { error, retry_after } => {
                 let starts = u32::try_from(self.lease_token).unwrap_or(u32::MAX);
-                Verdict::Snooze { delay: delay(retry_after, starts, LEAST_SNOOZE), error }
+                Verdict::Snooze { delay: delay(retry_after, starts, LEAST_SNOOZE), error: Some(error) }
             }
+            Outcome::Snooze(delay) => Verdict::Snooze { delay: delay.clamp(LEAST_SNOOZE, LONGEST_SNOOZE), error: None },
+            Outcome::Yield => Verdict::Yield,
+            Outcome::Wait { within } => Verdict::Wait { within: within.min(LONGEST_SNOOZE) },
             Outcome::TimedOut(error) => {
                 Verdict::Crash { delay: delay(None, self.attempt, Duration::ZERO), error }
             }
@@ -286,6 +321,8 @@ impl Lease {
 
 /// What is not a job's fault is not tried again sooner, whatever `Retry-After` says.
 const LEAST_SNOOZE: Duration = Duration::from_secs(1);
+/// No job lives longer than 30 days after it is due.
+const LONGEST_SNOOZE: Duration = Duration::from_secs(30 * 86_400);
 /// The longest `Retry-After` that is obeyed.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(86_400);
 
@@ -308,6 +345,8 @@ mod tests {
             timeout: Duration::from_secs(30),
             lasts: Duration::from_secs(60),
             backoff: Backoff::exponential(Duration::from_secs(10), Duration::from_secs(60)),
+            callback_within: Duration::from_secs(3_600),
+            checkpoint: None,
         }
     }
 

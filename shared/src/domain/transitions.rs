@@ -4,7 +4,8 @@
 
 use super::Status;
 
-/// Where a job stands. A running job that is to be canceled is a state of its own here, and `running` to a caller.
+/// Where a job stands. A running job that is to be canceled, or that waits for somebody outside, is a state of its own here,
+/// and `running` to a caller. What ends a run is said by its worker or, also before that, by a call back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum State {
     /// Waits for `run_at`, then for a worker.
@@ -13,6 +14,8 @@ pub enum State {
     Running,
     /// Under a lease, and its worker is told to stop.
     Canceling,
+    /// Running outside, under no lease, until somebody calls back.
+    Waiting,
     /// Final.
     Succeeded,
     /// Final: the dead letters.
@@ -30,8 +33,14 @@ pub enum Event {
     Complete,
     /// Its worker: an error, with attempts left.
     Retry,
-    /// Its worker: not the job's fault, later.
+    /// Its worker: not the job's fault, or nothing to do yet; later.
     Snooze,
+    /// Its worker: the time is nearly up, what it saved is where the next run goes on.
+    Yield,
+    /// Its worker: somebody outside does it, and calls back.
+    Wait,
+    /// Nobody called back in time.
+    Overdue,
     /// Its worker dropped it when its time was up, or never reported: with crashes left.
     Crash,
     /// The same, and that was the last.
@@ -67,15 +76,22 @@ pub enum Money {
 
 impl State {
     /// Every state, in the order of a job's life.
-    pub const ALL: [Self; 6] =
-        [Self::Queued, Self::Running, Self::Canceling, Self::Succeeded, Self::Failed, Self::Canceled];
+    pub const ALL: [Self; 7] = [
+        Self::Queued,
+        Self::Running,
+        Self::Canceling,
+        Self::Waiting,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Canceled,
+    ];
 
     /// The status that a caller sees.
     #[must_use]
     pub fn status(self) -> Status {
         match self {
             Self::Queued => Status::Queued,
-            Self::Running | Self::Canceling => Status::Running,
+            Self::Running | Self::Canceling | Self::Waiting => Status::Running,
             Self::Succeeded => Status::Succeeded,
             Self::Failed => Status::Failed,
             Self::Canceled => Status::Canceled,
@@ -85,6 +101,7 @@ impl State {
     fn word(self) -> &'static str {
         match self {
             Self::Canceling => "canceling",
+            Self::Waiting => "waiting",
             other => other.status().as_str(),
         }
     }
@@ -92,11 +109,14 @@ impl State {
 
 impl Event {
     /// Every event.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 15] = [
         Self::Claim,
         Self::Complete,
         Self::Retry,
         Self::Snooze,
+        Self::Yield,
+        Self::Wait,
+        Self::Overdue,
         Self::Crash,
         Self::LastCrash,
         Self::Fail,
@@ -113,6 +133,9 @@ impl Event {
             Self::Complete => "complete",
             Self::Retry => "retry",
             Self::Snooze => "snooze",
+            Self::Yield => "yield",
+            Self::Wait => "wait",
+            Self::Overdue => "overdue",
             Self::Crash => "crash",
             Self::LastCrash => "last crash",
             Self::Fail => "fail",
@@ -139,6 +162,9 @@ pub fn next(state: State, event: Event) -> Option<(State, Money)> {
             Event::Complete
             | Event::Retry
             | Event::Snooze
+            | Event::Yield
+            | Event::Wait
+            | Event::Overdue
             | Event::Crash
             | Event::LastCrash
             | Event::Fail
@@ -153,20 +179,48 @@ pub fn next(state: State, event: Event) -> Option<(State, Money)> {
         (State::Running | State::Canceling, Event::Fail) => to(State::Failed, Money::Released),
         (State::Running | State::Canceling, Event::Reject) => to(State::Failed, Money::OnInputError),
 
-        (State::Running, Event::Retry | Event::Snooze | Event::Crash | Event::Return) => {
+        (State::Running, Event::Retry | Event::Snooze | Event::Yield | Event::Crash | Event::Return) => {
             to(State::Queued, Money::Held)
         }
+        (State::Running, Event::Wait) => to(State::Waiting, Money::Held),
         (State::Running, Event::LastCrash | Event::Expire) => to(State::Failed, Money::Released),
         (State::Running, Event::Cancel) => to(State::Canceling, Money::Held),
-        // Nobody asked for it.
-        (State::Running, Event::Stop) => None,
+        // Nobody asked for it; nobody is waited for.
+        (State::Running, Event::Stop | Event::Overdue) => None,
+        (State::Canceling, Event::Overdue) => None,
 
         (State::Canceling, Event::Cancel) => to(State::Canceling, Money::Held),
         (
             State::Canceling,
-            Event::Retry | Event::Snooze | Event::Crash | Event::LastCrash | Event::Stop | Event::Expire,
+            Event::Retry
+            | Event::Snooze
+            | Event::Yield
+            | Event::Wait
+            | Event::Crash
+            | Event::LastCrash
+            | Event::Stop
+            | Event::Expire,
         ) => to(State::Canceled, Money::OnCancel),
         (State::Canceling, Event::Return) => to(State::Canceled, Money::Released),
+
+        (State::Waiting, Event::Complete) => to(State::Succeeded, Money::Captured),
+        (State::Waiting, Event::Retry) => to(State::Queued, Money::Held),
+        (State::Waiting, Event::Fail | Event::Overdue | Event::Expire) => to(State::Failed, Money::Released),
+        (State::Waiting, Event::Reject) => to(State::Failed, Money::OnInputError),
+        // No worker is to be asked, and whoever is at work was paid for or not: as for a running job.
+        (State::Waiting, Event::Cancel) => to(State::Canceled, Money::OnCancel),
+        // What only a worker says: there is none.
+        (
+            State::Waiting,
+            Event::Claim
+            | Event::Snooze
+            | Event::Yield
+            | Event::Wait
+            | Event::Crash
+            | Event::LastCrash
+            | Event::Stop
+            | Event::Return,
+        ) => None,
 
         (
             State::Succeeded | State::Failed | State::Canceled,
@@ -174,6 +228,9 @@ pub fn next(state: State, event: Event) -> Option<(State, Money)> {
             | Event::Complete
             | Event::Retry
             | Event::Snooze
+            | Event::Yield
+            | Event::Wait
+            | Event::Overdue
             | Event::Crash
             | Event::LastCrash
             | Event::Fail

@@ -79,7 +79,7 @@ impl CreateJob {
         let mut tags = self.tags.unwrap_or_default();
         tags.sort_unstable();
         tags.dedup();
-        let options = JobOptions { retry: self.retry, metadata: self.metadata.unwrap_or_default(), tags };
+        let options = JobOptions { retry: self.retry, metadata: self.metadata.unwrap_or_default(), tags, webhook: None };
         Ok(Wanted { kind: self.kind, input, priority, run_at, options })
     }
 }

@@ -1,19 +1,20 @@
 //! Any kind served over HTTP: the job is POSTed to the kind's URL, signed by Standard Webhooks, and the answer
 //! decides (docs/ARCHITECTURE.md, "HTTP targets").
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
-use hkdf::Hkdf;
 use http::{HeaderMap, Request, Response, StatusCode, header};
+use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
-use sha2::Sha256;
 use shared::{
-    domain::{Deadline, ErrorCode, JobError, Lease, Outcome, job::MAX_OUTPUT_BYTES},
+    domain::{Deadline, ErrorCode, JobError, Outcome, job::MAX_OUTPUT_BYTES},
     http_client::{self, Allow, HttpError},
+    signing::{kind_secret, signed_post},
 };
-use standardwebhooks::Webhook;
+use uuid::Uuid;
+
+use super::Run;
 
 /// The answer's header that says how many credits a metered job used.
 const CREDITS_USED: &str = "punchcard-credits-used";
@@ -23,18 +24,7 @@ const TELL_BUDGET: Duration = Duration::from_secs(5);
 /// Calls HTTP targets.
 pub struct HttpTarget {
     master: Option<String>,
-    allow: Allow,
-}
-
-/// The signing secret of a kind, as the target's owner is given it: `whsec_…`, derived from the master secret by
-/// HKDF-SHA-256 (RFC 5869), so that none is stored and each can be rotated by its version.
-#[must_use]
-pub fn kind_secret(master: &str, kind: &str, version: u32) -> String {
-    let mut key = [0_u8; 32];
-    Hkdf::<Sha256>::new(Some(b"punchcard"), master.as_bytes())
-        .expand(format!("kind:{kind}:v{version}").as_bytes(), &mut key)
-        .expect("32 bytes are within what HKDF-SHA-256 can give");
-    format!("whsec_{}", STANDARD.encode(key))
+    pub(crate) allow: Allow,
 }
 
 impl HttpTarget {
@@ -51,13 +41,18 @@ impl HttpTarget {
     }
 
     /// POSTs the job and reads the outcome off the answer.
-    pub async fn perform(&self, lease: &Lease, url: &str, secret_version: u32) -> Outcome {
-        let request = match self.request(lease, url, secret_version) {
+    pub async fn perform(&self, run: &Run, url: &str, secret_version: u32) -> Outcome {
+        let lease = &run.lease;
+        let request = match self.request(&Post::of_run(run), url, secret_version) {
             Ok(request) => request,
             Err(error) => return Outcome::Final(error),
         };
-        let deadline = Deadline::after(lease.timeout.min(lease.lasts));
+        let deadline = Deadline::after(run.time_left());
         match http_client::send(request, self.allow, MAX_OUTPUT_BYTES, deadline).await {
+            // It calls back.
+            Ok(response) if response.status() == StatusCode::ACCEPTED && run.callback_url().is_some() => {
+                Outcome::Wait { within: lease.callback_within }
+            }
             Ok(response) => judge(&response, lease.metered),
             Err(error) => {
                 let message = error.to_string();
@@ -76,8 +71,9 @@ impl HttpTarget {
     }
 
     /// POSTs the job to the kind's `cancel_url`, signed as it was; nothing depends on the answer.
-    pub async fn tell_canceled(&self, lease: &Lease, url: &str, secret_version: u32) {
-        let told = match self.request(lease, url, secret_version) {
+    pub async fn tell_canceled(&self, run: &Run, url: &str, secret_version: u32) {
+        let lease = &run.lease;
+        let told = match self.request(&Post::of_run(run), url, secret_version) {
             Ok(request) => {
                 let deadline = Deadline::after(TELL_BUDGET.min(lease.timeout));
                 http_client::send(request, self.allow, MAX_OUTPUT_BYTES, deadline)
@@ -94,56 +90,64 @@ impl HttpTarget {
         }
     }
 
-    fn request(&self, lease: &Lease, url: &str, version: u32) -> Result<Request<Bytes>, JobError> {
+    /// The job as a signed POST.
+    ///
+    /// # Errors
+    /// [`ErrorCode::TargetForbidden`] when there is no secret, or the URL is malformed; [`ErrorCode::InvalidInput`].
+    pub(crate) fn request(&self, post: &Post<'_>, url: &str, version: u32) -> Result<Request<Bytes>, JobError> {
         let forbidden = |why: &str| JobError::new(ErrorCode::TargetForbidden, why);
         let master = self.master.as_deref().ok_or_else(|| forbidden("the worker has no SIGNING_SECRET"))?;
-        let input = serde_json::from_str::<&RawValue>(&lease.input).map_err(|error| {
-            JobError::new(ErrorCode::InvalidInput, format!("the input is not JSON: {error}"))
-        })?;
-        #[derive(serde::Serialize)]
-        struct Body<'a> {
-            id: uuid::Uuid,
-            kind: &'a str,
-            account_id: uuid::Uuid,
-            attempt: u32,
-            max_attempts: u32,
-            /// What is held: the most that a metered job may use.
-            credits: i64,
-            input: &'a RawValue,
-        }
-        let body = serde_json::to_vec(&Body {
+        let body = serde_json::to_vec(post)
+            .map_err(|error| JobError::new(ErrorCode::InvalidInput, format!("the input is not JSON: {error}")))?;
+        let secret = kind_secret(master, post.kind, version);
+        let mut request = signed_post(&post.id.to_string(), url, &[secret], body).map_err(|why| forbidden(&why))?;
+        request.headers_mut().insert("punchcard-attempt", post.attempt.into());
+        Ok(request)
+    }
+}
+
+/// What a target is told of a job.
+#[derive(Serialize)]
+pub(crate) struct Post<'a> {
+    pub(crate) id: Uuid,
+    pub(crate) kind: &'a str,
+    pub(crate) account_id: Uuid,
+    pub(crate) attempt: u32,
+    pub(crate) max_attempts: u32,
+    /// What is held: the most that a metered job may use.
+    pub(crate) credits: i64,
+    #[serde(serialize_with = "as_it_was_sent")]
+    pub(crate) input: &'a str,
+    /// Where a target that answers 202 calls back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) callback_url: Option<&'a str>,
+}
+
+impl<'a> Post<'a> {
+    fn of_run(run: &'a Run) -> Self {
+        let lease = &run.lease;
+        Self {
             id: lease.job_id,
             kind: &lease.kind,
             account_id: lease.account_id,
             attempt: lease.attempt,
             max_attempts: lease.max_attempts,
             credits: lease.price,
-            input,
-        })
-        .map_err(|error| JobError::new(ErrorCode::InvalidInput, error.to_string()))?;
-
-        let id = lease.job_id.to_string();
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs();
-        let signature = Webhook::new(&kind_secret(master, &lease.kind, version))
-            .and_then(|webhook| webhook.sign(&id, now.try_into().unwrap_or(i64::MAX), &body))
-            .map_err(|error| forbidden(&format!("the job cannot be signed: {error}")))?;
-        Request::post(url)
-            .header(header::CONTENT_TYPE, "application/json")
-            .header(header::USER_AGENT, "punchcard")
-            .header("webhook-id", id)
-            .header("webhook-timestamp", now)
-            .header("webhook-signature", signature)
-            .header("punchcard-attempt", lease.attempt)
-            .body(Bytes::from(body))
-            .map_err(|_| forbidden("the kind's URL is malformed"))
+            input: &lease.input,
+            callback_url: run.callback_url(),
+        }
     }
+}
+
+fn as_it_was_sent<S: Serializer>(json: &str, serializer: S) -> Result<S::Ok, S::Error> {
+    serde_json::from_str::<&RawValue>(json).map_err(serde::ser::Error::custom)?.serialize(serializer)
 }
 
 fn again(code: ErrorCode, message: impl AsRef<str>, retry_after: Option<Duration>) -> Outcome {
     Outcome::Err { error: JobError::new(code, message), retry_after }
 }
 
-/// The answer decides: 200, 201 and 204 are done; 429, and 503 with `Retry-After`, are not the job's fault and mean later;
+/// The answer decides: 200, 201 and 204 are done; 202 was dealt with, where call backs are taken; 429, and 503 with `Retry-After`, are not the job's fault and mean later;
 /// 408, 425, 503 and other 5xx, again; 400 and 422 blame the input; the rest, never.
 fn judge(response: &Response<Bytes>, metered: bool) -> Outcome {
     let status = response.status();
@@ -156,7 +160,7 @@ fn judge(response: &Response<Bytes>, metered: bool) -> Outcome {
         },
         202 => Outcome::Final(JobError::new(
             ErrorCode::TargetError,
-            "the target answered 202: call-backs are not offered",
+            "the target answered 202, but the worker has no PUBLIC_URL to be called back at",
         )),
         429 => Outcome::Unavailable { error: JobError::new(ErrorCode::Unavailable, said), retry_after },
         503 if retry_after.is_some() => {
@@ -193,7 +197,7 @@ fn done(response: &Response<Bytes>, metered: bool) -> Result<(Box<RawValue>, Opt
 }
 
 /// `Retry-After`: seconds, or a date that may have passed (RFC 9110 §10.2.3).
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));
@@ -280,20 +284,5 @@ mod tests {
         for nonsense in ["", "-1", "soon", "1.5"] {
             assert_eq!(asked(nonsense), None, "{nonsense}");
         }
-    }
-
-    #[test]
-    fn every_kind_and_version_has_a_secret_of_its_own() {
-        let secrets = [
-            kind_secret("m", "a", 1),
-            kind_secret("m", "a", 2),
-            kind_secret("m", "b", 1),
-            kind_secret("n", "a", 1),
-        ];
-        for (i, one) in secrets.iter().enumerate() {
-            assert!(one.starts_with("whsec_"));
-            assert!(secrets.iter().skip(i + 1).all(|other| other != one));
-        }
-        assert_eq!(kind_secret("m", "a", 1), secrets[0]);
     }
 }

@@ -7,12 +7,14 @@ mod run;
 use std::{future::Future, pin::Pin, sync::Arc};
 
 use shared::{
-    domain::{ErrorCode, JobError, Outcome, Target},
+    config::WorkerConfig,
+    domain::{ErrorCode, JobError, Lease, Outcome, Target},
     secrets::Secrets,
+    signing::callback_token,
 };
 
 use http_target::HttpTarget;
-pub use run::{Progress, Run};
+pub use run::{NotSaved, Progress, Run};
 
 /// What running a job once comes to, sooner or later.
 pub type Performing<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
@@ -35,14 +37,24 @@ pub fn handlers() -> Vec<Box<dyn Handler>> {
 pub struct Kinds {
     handlers: Arc<[Box<dyn Handler>]>,
     http: HttpTarget,
+    callbacks: Option<(String, String)>,
 }
 
 impl Kinds {
     /// The Rust kinds of these handlers, and HTTP targets.
     #[must_use]
-    pub fn new(handlers: Arc<[Box<dyn Handler>]>, secrets: &Secrets, allow_private_targets: bool) -> Self {
-        let http = HttpTarget::new(secrets.signing_secret.clone(), allow_private_targets);
-        Self { handlers, http }
+    pub fn new(handlers: Arc<[Box<dyn Handler>]>, secrets: &Secrets, config: &WorkerConfig) -> Self {
+        let http = HttpTarget::new(secrets.signing_secret.clone(), config.allow_private_targets);
+        Self { handlers, http, callbacks: config.public_url.clone().zip(secrets.signing_secret.clone()) }
+    }
+
+    /// A run of this lease, which begins now.
+    #[must_use]
+    pub fn run(&self, lease: Lease) -> Run {
+        let callback_url = self.callbacks.as_ref().map(|(public_url, master)| {
+            format!("{public_url}/api/callbacks/{}", callback_token(master, lease.job_id, lease.lease_token))
+        });
+        Run::new(lease, callback_url)
     }
 
     /// The names of the kinds served by Rust code.
@@ -61,7 +73,7 @@ impl Kinds {
     pub async fn perform(&self, run: &Run) -> Outcome {
         match &run.lease.target {
             Target::Http { url, secret_version, .. } => {
-                self.http.perform(&run.lease, url, *secret_version).await
+                self.http.perform(run, url, *secret_version).await
             }
             Target::Rust => match self.handlers.iter().find(|handler| handler.kind() == run.lease.kind) {
                 Some(handler) => handler.perform(run).await,
@@ -77,7 +89,7 @@ impl Kinds {
     /// Tells an HTTP target that wants to know that its call was dropped because the job was canceled.
     pub async fn tell_canceled(&self, run: &Run) {
         if let Target::Http { cancel_url: Some(url), secret_version, .. } = &run.lease.target {
-            self.http.tell_canceled(&run.lease, url, *secret_version).await;
+            self.http.tell_canceled(run, url, *secret_version).await;
         }
     }
 }

@@ -1,8 +1,14 @@
 //! One run of a job, as its handler sees it.
 
-use std::sync::{Mutex, PoisonError};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
-use shared::domain::Lease;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
+use shared::domain::{Lease, job::MAX_CHECKPOINT_BYTES};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// The longest message of a progress, in characters.
@@ -13,8 +19,29 @@ const MAX_MESSAGE_CHARS: usize = 200;
 pub struct Run {
     /// What to do, for how long.
     pub lease: Lease,
+    until: Instant,
+    callback_url: Option<String>,
     canceled: CancellationToken,
-    progress: Mutex<Option<Progress>>,
+    said: Mutex<Said>,
+}
+
+/// What the handler has said, and what of it is not noted yet.
+#[derive(Debug, Default)]
+struct Said {
+    progress: Option<Progress>,
+    saved: Option<Box<RawValue>>,
+    saved_is_new: bool,
+}
+
+/// Why a state cannot be saved.
+#[derive(Debug, thiserror::Error)]
+pub enum NotSaved {
+    /// It is too large.
+    #[error("a checkpoint has at most {MAX_CHECKPOINT_BYTES} bytes of JSON, not {0}")]
+    TooLarge(usize),
+    /// It is no JSON.
+    #[error("a checkpoint is JSON: {0}")]
+    NotJson(#[from] serde_json::Error),
 }
 
 /// How far a run is.
@@ -27,10 +54,56 @@ pub struct Progress {
 }
 
 impl Run {
-    /// A run that begins.
+    /// A run that begins now; `callback_url` is where it can be called back for, if anywhere.
     #[must_use]
-    pub fn new(lease: Lease) -> Self {
-        Self { lease, canceled: CancellationToken::new(), progress: Mutex::new(None) }
+    pub fn new(lease: Lease, callback_url: Option<String>) -> Self {
+        let until = Instant::now() + lease.timeout.min(lease.lasts);
+        let (canceled, said) = (CancellationToken::new(), Mutex::default());
+        Self { lease, until, callback_url, canceled, said }
+    }
+
+    /// What is left of its time: then it is dropped, and has crashed. A handler that cannot be done by then saves where it is
+    /// and yields ([`shared::domain::Outcome::Yield`]) a little before.
+    #[must_use]
+    pub fn time_left(&self) -> Duration {
+        self.until.saturating_duration_since(Instant::now())
+    }
+
+    /// Where somebody outside calls back once they have done the job, after the handler has ended with
+    /// [`shared::domain::Outcome::Wait`]: `POST {"status":"succeeded","output":…}`. `None` if the worker has no `PUBLIC_URL`.
+    #[must_use]
+    pub fn callback_url(&self) -> Option<&str> {
+        self.callback_url.as_deref()
+    }
+
+    /// Saves where the job is: up to 16 KiB of JSON, which the next run finds in `lease.checkpoint`, however this one ends
+    /// unless it ends the job. It is written within two seconds, and when the run ends.
+    ///
+    /// # Errors
+    /// [`NotSaved`] if it is too large or no JSON; what was saved before stays.
+    pub fn save(&self, state: &impl Serialize) -> Result<(), NotSaved> {
+        let state = to_raw_value(state)?;
+        if state.get().len() > MAX_CHECKPOINT_BYTES {
+            return Err(NotSaved::TooLarge(state.get().len()));
+        }
+        let mut said = self.said();
+        (said.saved, said.saved_is_new) = (Some(state), true);
+        Ok(())
+    }
+
+    /// What was saved last in this run.
+    pub(crate) fn saved(&self) -> Option<Box<RawValue>> {
+        self.said().saved.clone()
+    }
+
+    /// What was saved since this was last asked.
+    pub(crate) fn take_saved(&self) -> Option<Box<RawValue>> {
+        let mut said = self.said();
+        std::mem::take(&mut said.saved_is_new).then(|| said.saved.clone()).flatten()
+    }
+
+    fn said(&self) -> MutexGuard<'_, Said> {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Says how far the job is: 0 to 100, more is 100, and a message that is cut at 200 characters. Cheap: the worker notes
@@ -39,7 +112,7 @@ impl Run {
         let message =
             message.map(|text| text.chars().filter(|c| *c != '\0').take(MAX_MESSAGE_CHARS).collect());
         let progress = Progress { percent: percent.min(100), message };
-        *self.progress.lock().unwrap_or_else(PoisonError::into_inner) = Some(progress);
+        self.said().progress = Some(progress);
     }
 
     /// Ends once the job is canceled, up to two seconds after it was. The handler may tidy up then, for five seconds; if it
@@ -61,6 +134,6 @@ impl Run {
 
     /// What was said since this was last asked.
     pub(crate) fn take_progress(&self) -> Option<Progress> {
-        self.progress.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.said().progress.take()
     }
 }

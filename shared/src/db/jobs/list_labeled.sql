@@ -3,7 +3,7 @@ SELECT n.id, n.account_id, n.kind, n.status, n.price, n.attempt, n.max_attempts,
        n.run_at, n.created_at, n.started_at, n.finished_at, n.expires_at, n.priority, n.captured, n.crashes,
        n.cancel_requested_at, n.progress_percent, n.progress_message, n.progress_at, n.retry_of,
        (SELECT r.id FROM punchcard.jobs r WHERE r.retry_of = n.id), n.metadata::text, n.tags,
-       (SELECT l.amount FROM punchcard.ledger l WHERE l.job_id = n.id AND l.kind = 'adjust')
+       (SELECT l.amount FROM punchcard.ledger l WHERE l.job_id = n.id AND l.kind = 'adjust'), n.waiting_until, n.webhook::text
 FROM punchcard.labels w
 JOIN punchcard.jobs_now n ON n.account_id = w.account_id AND n.id = w.job_id
 WHERE w.account_id = $1 AND w.label = $6

@@ -1,2 +1,3 @@
--- settle: records many verdicts at once, each fenced by its lease; answers the jobs it settled, and how they stand now.
-SELECT job_id, status FROM punchcard.settle($1, $2, $3, $4, $5, $6, $7)
+-- settle: records many verdicts at once, each fenced by its lease; answers the jobs it settled, how they stand now, and whether
+-- somebody is to be told.
+SELECT job_id, status, told FROM punchcard.settle($1, $2, $3, $4, $5, $6, $7)

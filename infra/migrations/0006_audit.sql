@@ -1,4 +1,4 @@
--- What must never be. Each view answers no row when all is well (invariants I1 to I5 in docs/ARCHITECTURE.md).
+-- What must never be. Each view answers no row when all is well (invariants I1 to I6 in docs/ARCHITECTURE.md).
 
 CREATE VIEW punchcard.audit_i1 WITH (security_invoker = on) AS  -- unfinished <=> queued <=> open hold; none outlives its life
     SELECT j.id AS subject, 'job is in neither queue nor outcomes, or in both' AS finding
@@ -18,7 +18,10 @@ CREATE VIEW punchcard.audit_i1 WITH (security_invoker = on) AS  -- unfinished <=
                       WHERE j.account_id = coalesce(q.account_id, o.account_id) AND j.id = coalesce(q.job_id, o.job_id))
     UNION ALL
     SELECT q.job_id, 'unfinished two ticks after it expired'
-    FROM punchcard.queue q WHERE q.expires_at < now() - interval '2 minutes';
+    FROM punchcard.queue q WHERE q.expires_at < now() - interval '2 minutes'
+    UNION ALL
+    SELECT q.job_id, 'waits two ticks after it was to be called back, or is leased meanwhile'
+    FROM punchcard.queue q WHERE q.waiting_until < now() - interval '2 minutes' OR (q.waiting_until IS NOT NULL AND q.lease_expires_at IS NOT NULL);
 
 CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS  -- balances are the sums of their entries, entry by entry
     SELECT a.id AS subject, 'balance is not the sum of its entries' AS finding
@@ -84,11 +87,20 @@ CREATE VIEW punchcard.audit_i5 WITH (security_invoker = on) AS  -- what came in 
          (SELECT coalesce(sum(available + held), 0) AS total FROM punchcard.accounts) a
     WHERE e.total <> a.total;
 
+CREATE VIEW punchcard.audit_i6 WITH (security_invoker = on) AS  -- who asked to be told of an end is, once
+    SELECT o.job_id AS subject, count(d.id) || ' messages of its end instead of one' AS finding
+    FROM punchcard.jobs j
+    JOIN punchcard.outcomes o ON o.job_id = j.id
+    LEFT JOIN punchcard.deliveries d ON d.job_id = j.id AND d.event = 'job.' || o.status
+    WHERE j.webhook -> 'events' ? ('job.' || o.status)
+    GROUP BY o.job_id HAVING count(d.id) <> 1;
+
 CREATE VIEW punchcard.audit WITH (security_invoker = on) AS
     SELECT 'I1' AS invariant, * FROM punchcard.audit_i1
     UNION ALL SELECT 'I2', * FROM punchcard.audit_i2
     UNION ALL SELECT 'I3', * FROM punchcard.audit_i3
     UNION ALL SELECT 'I4', * FROM punchcard.audit_i4
-    UNION ALL SELECT 'I5', * FROM punchcard.audit_i5;
+    UNION ALL SELECT 'I5', * FROM punchcard.audit_i5
+    UNION ALL SELECT 'I6', * FROM punchcard.audit_i6;
 
 SELECT punchcard.revoke_defaults();

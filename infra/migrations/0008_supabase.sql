@@ -12,15 +12,17 @@ BEGIN
     -- Add `punchcard_api` to the Data API's exposed schemas; never `punchcard`.
     CREATE SCHEMA punchcard_api;
 
-    -- One's own jobs as they are now. Whose they are is the policies' to say (0008_access), not the view's: it reads
+    -- One's own jobs as they are now. Whose they are is the policies' to say (0009_access), not the view's: it reads
     -- with the rights of who asks, who has them on these columns alone and cannot name the tables.
     CREATE VIEW punchcard_api.jobs WITH (security_invoker = on, security_barrier = on) AS
         SELECT j.id, j.kind,
-               coalesce(o.status, CASE WHEN q.lease_expires_at IS NULL THEN 'queued' ELSE 'running' END) AS status,
+               coalesce(o.status, CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued' ELSE 'running' END)
+                   AS status,
                j.price, j.priority, coalesce(o.attempt, q.attempt) AS attempt, j.max_attempts, j.input, o.output,
                coalesce(o.error, q.error) AS error, coalesce(q.run_at, j.scheduled_at) AS run_at, j.created_at,
                coalesce(o.started_at, q.started_at) AS started_at, o.finished_at, j.expires_at, o.captured,
-               q.cancel_requested_at, q.progress_percent, q.progress_message, j.retry_of, j.metadata, j.tags
+               q.cancel_requested_at, q.progress_percent, q.progress_message, j.retry_of, j.metadata, j.tags,
+               q.waiting_until
         FROM punchcard.jobs j
         LEFT JOIN punchcard.queue q ON q.job_id = j.id
         LEFT JOIN punchcard.outcomes o ON o.job_id = j.id;

@@ -53,7 +53,7 @@ BEGIN
     GRANT USAGE ON SCHEMA punchcard TO punchcard_app;
     GRANT SELECT ON punchcard.accounts, punchcard.balances, punchcard.ledger, punchcard.entries, punchcard.kinds,
         punchcard.jobs, punchcard.labels, punchcard.queue, punchcard.outcomes, punchcard.attempts, punchcard.jobs_now,
-        punchcard.runs, punchcard.caps, punchcard.service_tokens, punchcard.credit_source, punchcard.migrations
+        punchcard.runs, punchcard.caps, punchcard.webhooks, punchcard.deliveries, punchcard.service_tokens, punchcard.credit_source, punchcard.migrations
         TO punchcard_app;
     GRANT EXECUTE ON FUNCTION
         punchcard.enqueue(uuid, text, json, text, integer, timestamptz, jsonb),
@@ -68,8 +68,13 @@ BEGIN
         punchcard.source_health(),
         punchcard.claim(bigint, text[], boolean, integer, double precision, smallint[], bigint[], uuid[], uuid[], boolean),
         punchcard.settle(uuid[], bigint[], text[], double precision[], text[], text[], bigint[], boolean),
-        punchcard.check_in(uuid[], bigint[], smallint[], text[]),
-        punchcard.rescue(bigint)
+        punchcard.check_in(uuid[], bigint[], smallint[], text[], text[]),
+        punchcard.rescue(bigint),
+        punchcard.call_back(uuid, bigint, text, double precision, text, text, text, bigint, smallint),
+        punchcard.claim_deliveries(integer, double precision),
+        punchcard.settle_deliveries(uuid[], smallint[], text[], double precision[], text[], text[]),
+        punchcard.set_webhook(uuid, text, text[]),
+        punchcard.rotate_webhook_secret(uuid)
         TO punchcard_app;
 
     -- The team's own backend, through a function of its own in an exposed schema.
@@ -93,7 +98,7 @@ BEGIN
         GRANT SELECT ON punchcard_api.jobs, punchcard_api.credits TO authenticated;
         GRANT SELECT (id, account_id, kind, price, priority, max_attempts, input, scheduled_at, created_at, expires_at,
                       retry_of, metadata, tags) ON punchcard.jobs TO authenticated;
-        GRANT SELECT (job_id, account_id, lease_expires_at, attempt, error, run_at, started_at, cancel_requested_at,
+        GRANT SELECT (job_id, account_id, lease_expires_at, waiting_until, attempt, error, run_at, started_at, cancel_requested_at,
                       progress_percent, progress_message) ON punchcard.queue TO authenticated;
         GRANT SELECT (job_id, account_id, status, captured, attempt, output, error, started_at, finished_at)
             ON punchcard.outcomes TO authenticated;

@@ -1,0 +1,261 @@
+//! One function per statement on webhooks: where accounts are told of their jobs, and the outbox of what is to be said.
+
+use std::time::Duration;
+
+use serde::Serialize;
+use tokio_postgres::{Row, types::Type};
+use uuid::Uuid;
+
+use super::{Again, Db, DbError, jobs::Job};
+use crate::domain::{Deadline, Timestamp};
+
+pub(crate) const CLAIM_DELIVERIES: &str = include_str!("webhooks/claim_deliveries.sql");
+pub(crate) const SETTLE_DELIVERIES: &str = include_str!("webhooks/settle_deliveries.sql");
+pub(crate) const WEBHOOK: &str = include_str!("webhooks/webhook.sql");
+pub(crate) const SET_WEBHOOK: &str = include_str!("webhooks/set_webhook.sql");
+pub(crate) const ROTATE_WEBHOOK_SECRET: &str = include_str!("webhooks/rotate_webhook_secret.sql");
+pub(crate) const DELIVERIES: &str = include_str!("webhooks/deliveries.sql");
+
+/// Where an account is told of its jobs.
+#[derive(Debug, Clone)]
+pub struct AccountWebhook {
+    /// `None`: nowhere.
+    pub url: Option<String>,
+    /// Of what.
+    pub events: Vec<String>,
+    /// Which derivation of the account's secret signs.
+    pub secret_version: u32,
+    /// When that was last changed.
+    pub rotated_at: Option<Timestamp>,
+    /// When it answered 410 (Gone): it is told nothing since.
+    pub disabled_at: Option<Timestamp>,
+}
+
+/// What a message is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// A job of the account's: `job.succeeded` and the like.
+    Job(String),
+    /// For the kind's `cancel_url`: whoever is at work on the job may stop.
+    Cancel,
+}
+
+/// A message to send.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The message's id, the same each time it is sent.
+    pub id: Uuid,
+    /// What it is about.
+    pub event: Event,
+    /// Where to; `None` if the account's webhook is gone meanwhile.
+    pub url: Option<String>,
+    /// Which sending of it this is, from 1; fences what is recorded of it.
+    pub attempt: i16,
+    /// When what it says happened.
+    pub created_at: Timestamp,
+    /// The versions of the account's secret that sign, the newest first.
+    pub secret_versions: Vec<u32>,
+    /// The version of the kind's secret.
+    pub kind_secret_version: u32,
+    /// The job as it is now.
+    pub job: Job,
+}
+
+/// What became of a message that was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Sent {
+    /// Heard.
+    Delivered,
+    /// Not heard; again after a while.
+    Retry {
+        /// By the database's clock.
+        delay: Duration,
+        /// What went wrong.
+        error: String,
+    },
+    /// Not heard, and not tried again.
+    GiveUp(String),
+    /// Whoever is there wants no more of it.
+    Gone(String),
+}
+
+/// A message as its account sees it.
+#[derive(Debug, Serialize)]
+pub struct DeliveryShown {
+    /// Its `webhook-id`.
+    pub id: Uuid,
+    /// What it says.
+    pub event: String,
+    /// Where to.
+    pub url: Option<String>,
+    /// How often it was sent.
+    pub attempt: i16,
+    /// When it is sent next.
+    pub next_attempt_at: Option<Timestamp>,
+    /// When what it says happened.
+    pub created_at: Timestamp,
+    /// When it was heard.
+    pub delivered_at: Option<Timestamp>,
+    /// Why it was not, the last time.
+    pub error: Option<String>,
+}
+
+impl AccountWebhook {
+    fn from_row(row: &Row) -> Self {
+        Self {
+            url: row.get(0),
+            events: row.get(1),
+            secret_version: row.get::<_, i32>(2).unsigned_abs(),
+            rotated_at: row.get::<_, Option<_>>(3).map(Timestamp),
+            disabled_at: row.get::<_, Option<_>>(4).map(Timestamp),
+        }
+    }
+}
+
+impl Db {
+    /// Takes up to `limit` messages to send within `lease`: then another worker may.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer. What an unanswered claim took comes back when its lease is over.
+    pub async fn claim_deliveries(
+        &self,
+        limit: usize,
+        lease: Duration,
+        deadline: Deadline,
+    ) -> Result<Vec<Delivery>, DbError> {
+        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
+        let params = [(&limit as _, Type::INT4), (&lease.as_secs_f64() as _, Type::FLOAT8)];
+        let rows = self.rows(CLAIM_DELIVERIES, &params, Again::Unsafe, deadline).await?;
+        let version = |version: i32| version.unsigned_abs();
+        let deliveries = rows.iter().map(|row| {
+            let event = match row.get(30) {
+                "cancel" => Event::Cancel,
+                job => Event::Job(job.to_owned()),
+            };
+            let old: Option<i32> = row.get(35);
+            Ok(Delivery {
+                job: Job::from_row(row)?,
+                id: row.get(29),
+                event,
+                url: row.get(31),
+                attempt: row.get(32),
+                created_at: Timestamp(row.get(33)),
+                secret_versions: [Some(row.get(34)), old].into_iter().flatten().map(version).collect(),
+                kind_secret_version: version(row.get(36)),
+            })
+        });
+        deliveries.collect()
+    }
+
+    /// Records what became of messages, each fenced by its attempt; answers how many it recorded: the others had been taken by
+    /// another worker meanwhile.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer. Recording the same again is safe.
+    pub async fn settle_deliveries(
+        &self,
+        sent: &[(Delivery, Sent)],
+        deadline: Deadline,
+    ) -> Result<usize, DbError> {
+        let ids: Vec<Uuid> = sent.iter().map(|(delivery, _)| delivery.id).collect();
+        let attempts: Vec<i16> = sent.iter().map(|(delivery, _)| delivery.attempt).collect();
+        let urls: Vec<Option<&str>> = sent.iter().map(|(delivery, _)| delivery.url.as_deref()).collect();
+        let mut words = Vec::with_capacity(sent.len());
+        let mut delays = Vec::with_capacity(sent.len());
+        let mut errors = Vec::with_capacity(sent.len());
+        for (_, sent) in sent {
+            let (word, delay, error) = match sent {
+                Sent::Delivered => ("delivered", Duration::ZERO, None),
+                Sent::Retry { delay, error } => ("retry", *delay, Some(error)),
+                Sent::GiveUp(error) => ("give_up", Duration::ZERO, Some(error)),
+                Sent::Gone(error) => ("gone", Duration::ZERO, Some(error)),
+            };
+            words.push(word);
+            delays.push(delay.as_secs_f64());
+            errors.push(error);
+        }
+        let params = [
+            (&ids as _, Type::UUID_ARRAY),
+            (&attempts as _, Type::INT2_ARRAY),
+            (&words as _, Type::TEXT_ARRAY),
+            (&delays as _, Type::FLOAT8_ARRAY),
+            (&errors as _, Type::TEXT_ARRAY),
+            (&urls as _, Type::TEXT_ARRAY),
+        ];
+        Ok(self.rows(SETTLE_DELIVERIES, &params, Again::Safe, deadline).await?.len())
+    }
+
+    /// Where an account is told of its jobs; `None` if it never said.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn webhook(
+        &self,
+        account_id: Uuid,
+        deadline: Deadline,
+    ) -> Result<Option<AccountWebhook>, DbError> {
+        let rows = self.rows(WEBHOOK, &[(&account_id, Type::UUID)], Again::Safe, deadline).await?;
+        Ok(rows.first().map(AccountWebhook::from_row))
+    }
+
+    /// Sets where an account is told of its jobs, and of what, or, with no URL, that it is not. A disabled webhook works again.
+    ///
+    /// # Errors
+    /// [`DbError::Refused`] with `invalid_webhook` (422).
+    pub async fn set_webhook(
+        &self,
+        account_id: Uuid,
+        url: Option<&str>,
+        events: Option<&[String]>,
+        deadline: Deadline,
+    ) -> Result<AccountWebhook, DbError> {
+        let params =
+            [(&account_id as _, Type::UUID), (&url as _, Type::TEXT), (&events as _, Type::TEXT_ARRAY)];
+        let rows = self.rows(SET_WEBHOOK, &params, Again::Safe, deadline).await?;
+        one(&rows)
+    }
+
+    /// Gives an account's webhooks a new secret; the last one signs, too, for a day.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer; it may have been done.
+    pub async fn rotate_webhook_secret(
+        &self,
+        account_id: Uuid,
+        deadline: Deadline,
+    ) -> Result<AccountWebhook, DbError> {
+        let params = [(&account_id as _, Type::UUID)];
+        let rows = self.rows(ROTATE_WEBHOOK_SECRET, &params, Again::Unsafe, deadline).await?;
+        one(&rows)
+    }
+
+    /// What is or was to be said of a job, of `account_id` or, if `None`, of anybody's, oldest first.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn deliveries(
+        &self,
+        job_id: Uuid,
+        account_id: Option<Uuid>,
+        deadline: Deadline,
+    ) -> Result<Vec<DeliveryShown>, DbError> {
+        let params = [(&job_id as _, Type::UUID), (&account_id as _, Type::UUID)];
+        let rows = self.rows(DELIVERIES, &params, Again::Safe, deadline).await?;
+        let shown = rows.iter().map(|row| DeliveryShown {
+            id: row.get(0),
+            event: row.get(1),
+            url: row.get(2),
+            attempt: row.get(3),
+            next_attempt_at: row.get::<_, Option<_>>(4).map(Timestamp),
+            created_at: Timestamp(row.get(5)),
+            delivered_at: row.get::<_, Option<_>>(6).map(Timestamp),
+            error: row.get(7),
+        });
+        Ok(shown.collect())
+    }
+}
+
+fn one(rows: &[Row]) -> Result<AccountWebhook, DbError> {
+    let row = rows.first().ok_or_else(|| DbError::Broken("a webhook answered no row".into()))?;
+    Ok(AccountWebhook::from_row(row))
+}
