@@ -1,10 +1,14 @@
 //! Every sample in `events/` is what its function accepts, and gets the answer that `events/README.md` promises.
 
-use std::{collections::BTreeSet, fs, path::PathBuf};
+use std::{
+    collections::{BTreeSet, HashSet},
+    fs,
+    path::PathBuf,
+};
 
 use serde_json::{Value, json};
 
-use crate::support::{Bench, claims, sign, sqs::Sqs};
+use crate::support::{Bench, claims, routes_of, sign, sqs::Sqs};
 
 const ANSWERS: [(&str, u64); 16] = [
     ("api-cancel-job", 404),
@@ -57,4 +61,10 @@ async fn every_sample_gets_its_answer() {
         let name = file.file_stem().unwrap().to_str().unwrap();
         assert!(tested.contains(name), "say what {name} is answered");
     }
+    let samples: Vec<Value> = ANSWERS.iter().map(|(name, _)| sample(name)).collect();
+    assert_eq!(
+        routes_of(&samples),
+        HashSet::from_iter(api::ROUTES.iter().copied()),
+        "each route has a sample"
+    );
 }

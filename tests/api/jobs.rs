@@ -3,7 +3,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
-use crate::support::Bench;
+use crate::support::{Bench, event};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_of_somebody_else_is_not_there() {
@@ -88,6 +88,8 @@ async fn paths_and_methods_that_are_not_there_say_so() {
     let account = bench.account(0).await;
     assert_eq!(bench.get(account, "/api/nothing").await.status, 404);
     assert_eq!(bench.get(account, "/").await.status, 404);
-    assert_eq!(bench.get(account, "/api/credits/grants").await.status, 405);
+    let refused = bench.get(account, "/api/credits/grants").await;
+    assert_eq!((refused.status, &refused.headers["allow"]), (405, &json!("POST")));
+    assert_eq!(bench.request(event("PUT", "/api/jobs", &[], None)).await.headers["allow"], "POST, GET");
     assert_eq!(bench.get(account, "/api/health").await.body["status"], "ok");
 }

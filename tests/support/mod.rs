@@ -4,6 +4,7 @@ pub mod sqs;
 pub mod wire;
 
 use std::{
+    collections::HashSet,
     path::PathBuf,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -348,6 +349,19 @@ pub fn sign(claims: &Value) -> String {
 
 pub fn bearer(account: Uuid) -> String {
     format!("Bearer {}", sign(&claims(account)))
+}
+
+/// The routes that the events ask for.
+pub fn routes_of<'a>(events: impl IntoIterator<Item = &'a Value>) -> HashSet<(&'static str, &'static str)> {
+    let asked = |event: &Value| {
+        let http = &event["requestContext"]["http"];
+        let (method, path) = (http["method"].as_str()?, event["rawPath"].as_str()?);
+        api::ROUTES
+            .iter()
+            .copied()
+            .find(|(its, route)| *its == method && api::route_of(method, path) == Some(route))
+    };
+    events.into_iter().filter_map(asked).collect()
 }
 
 /// An event of API Gateway, payload 2.0.

@@ -13,11 +13,12 @@ pub(crate) struct ApiError {
     code: String,
     detail: String,
     more: Map<String, Value>,
+    allow: Option<String>,
 }
 
 impl ApiError {
     fn new(status: u16, code: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { status, code: code.into(), detail: detail.into(), more: Map::new() }
+        Self { status, code: code.into(), detail: detail.into(), more: Map::new(), allow: None }
     }
 
     fn with(self, more: Map<String, Value>) -> Self {
@@ -44,9 +45,10 @@ impl ApiError {
         Self::new(404, "not_found", "There is nothing here.")
     }
 
-    /// 405: the path is there, the method is not.
-    pub(crate) fn method_not_allowed() -> Self {
-        Self::new(405, "method_not_allowed", "This path has no such method.")
+    /// 405: the path is there, the method is not; `Allow` says which are (RFC 9110 §15.5.6).
+    pub(crate) fn method_not_allowed(allow: String) -> Self {
+        let refused = Self::new(405, "method_not_allowed", "This path has no such method.");
+        Self { allow: Some(allow), ..refused }
     }
 
     /// 413: more than is taken.
@@ -101,6 +103,7 @@ impl ApiError {
         if let Some(body) = body.as_object_mut() {
             body.extend(self.more);
         }
+        headers.extend(self.allow.map(|methods| ("allow", methods)));
         match self.status {
             401 => headers.push(("www-authenticate", "Bearer".into())),
             503 => headers.push(("retry-after", "5".into())),

@@ -15,6 +15,7 @@ use serde_json::Value;
 use shared::{config::Config, db::Db, domain::Deadline, secrets::SecretStore, wake::Wake};
 
 use auth::Authenticator;
+pub use router::{ROUTES, route_of};
 
 /// API Gateway gives up after 30 s: an answer must be there before.
 const LONGEST: Duration = Duration::from_secs(25);

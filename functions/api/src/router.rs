@@ -9,30 +9,96 @@ use crate::{
     routes::{self, credits, jobs, life},
 };
 
-pub(crate) async fn route(app: &App, request: Request, deadline: Deadline) -> Result<Response, ApiError> {
-    let path = request.path.trim_end_matches('/').to_owned();
-    let segments: Vec<&str> = path.split('/').skip(1).collect();
-    match (request.method.as_str(), segments.as_slice()) {
-        ("GET", ["api", "health"]) => routes::health(app, deadline).await,
-        ("POST", ["api", "jobs"]) => jobs::create_job(app, &request, deadline).await,
-        ("POST", ["api", "jobs:batch"]) => jobs::create_batch(app, &request, deadline).await,
-        ("GET", ["api", "jobs"]) => jobs::list_jobs(app, &request, deadline).await,
-        ("GET", ["api", "jobs", id]) => jobs::get_job(app, &request, id, deadline).await,
-        ("POST", ["api", "jobs", id, "cancel"]) => life::cancel_job(app, &request, id, deadline).await,
-        ("POST", ["api", "jobs", id, "retry"]) => life::retry_job(app, &request, id, deadline).await,
-        ("GET", ["api", "jobs", id, "attempts"]) => life::list_attempts(app, &request, id, deadline).await,
-        ("POST", ["api", "kinds", kind, "redrive"]) => life::redrive(app, &request, kind, deadline).await,
-        ("GET", ["api", "credits"]) => credits::get_credits(app, &request, deadline).await,
-        ("GET", ["api", "credits", "ledger"]) => credits::list_ledger(app, &request, deadline).await,
-        ("POST", ["api", "credits", "grants"]) => credits::grant_credits(app, &request, deadline).await,
-        (
-            _,
-            ["api", "health" | "jobs" | "jobs:batch" | "credits"]
-            | ["api", "jobs", _]
-            | ["api", "jobs", _, "cancel" | "retry" | "attempts"]
-            | ["api", "kinds", _, "redrive"]
-            | ["api", "credits", "ledger" | "grants"],
-        ) => Err(ApiError::method_not_allowed()),
-        _ => Err(ApiError::not_found()),
+/// Makes the table of routes, and what follows from it.
+macro_rules! routes {
+    ($($method:ident $path:literal => $($endpoint:ident)::+ $(($parameter:ident))?;)+) => {
+        /// Every route: its method, and its path with `{…}` where any one segment stands.
+        pub const ROUTES: &[(&str, &str)] = &[$((stringify!($method), $path)),+];
+
+        /// Answers a request by the endpoint of its route.
+        pub(crate) async fn route(
+            app: &App,
+            request: Request,
+            deadline: Deadline,
+        ) -> Result<Response, ApiError> {
+            $(if request.method == stringify!($method)
+                && let Some(_parameter) = fit($path, &request.path)
+            {
+                $(let $parameter = _parameter;)?
+                return $($endpoint)::+(app, &request, $($parameter,)? deadline).await;
+            })+
+            Err(no_route(&request.path))
+        }
+    };
+}
+
+routes! {
+    GET  "/api/health"                => routes::health;
+    POST "/api/jobs"                  => jobs::create_job;
+    POST "/api/jobs:batch"            => jobs::create_batch;
+    GET  "/api/jobs"                  => jobs::list_jobs;
+    GET  "/api/jobs/{id}"             => jobs::get_job(id);
+    POST "/api/jobs/{id}/cancel"      => life::cancel_job(id);
+    POST "/api/jobs/{id}/retry"       => life::retry_job(id);
+    GET  "/api/jobs/{id}/attempts"    => life::list_attempts(id);
+    POST "/api/kinds/{kind}/redrive"  => life::redrive(kind);
+    GET  "/api/credits"               => credits::get_credits;
+    GET  "/api/credits/ledger"        => credits::list_ledger;
+    POST "/api/credits/grants"        => credits::grant_credits;
+}
+
+/// The path of the route that answers a request, if one does.
+#[must_use]
+pub fn route_of(method: &str, path: &str) -> Option<&'static str> {
+    let answers = |(its, template): &&(&str, &str)| *its == method && fit(template, path).is_some();
+    ROUTES.iter().find(answers).map(|(_, template)| *template)
+}
+
+/// What stands in the path for the template's `{…}` (nothing, if it has none); `None` if the path is another.
+fn fit<'a>(template: &str, path: &'a str) -> Option<&'a str> {
+    let (mut template, mut path) =
+        (template.split('/').skip(1), path.trim_end_matches('/').split('/').skip(1));
+    let mut parameter = "";
+    loop {
+        match (template.next(), path.next()) {
+            (None, None) => return Some(parameter),
+            (Some(name), Some(segment)) if name.starts_with('{') => parameter = segment,
+            (Some(name), Some(segment)) if name == segment => {}
+            _ => return None,
+        }
+    }
+}
+
+/// 404 if no route has this path, else 405.
+fn no_route(path: &str) -> ApiError {
+    let of_path = ROUTES.iter().filter(|(_, template)| fit(template, path).is_some());
+    match of_path.map(|(method, _)| *method).collect::<Vec<_>>().as_slice() {
+        [] => ApiError::not_found(),
+        methods => ApiError::method_not_allowed(methods.join(", ")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{ROUTES, fit, route_of};
+
+    #[test]
+    fn a_path_fits_its_template_alone_with_or_without_a_slash_behind_it() {
+        assert_eq!(fit("/api/jobs/{id}/cancel", "/api/jobs/7/cancel/"), Some("7"));
+        assert_eq!(fit("/api/jobs/{id}", "/api/jobs/%37"), Some("%37"), "as it came");
+        assert_eq!(fit("/api/jobs", "/api/jobs"), Some(""));
+        for other in ["/api/jobs/7", "/api", "/", "", "/api/Jobs", "//api/jobs", "/api//jobs"] {
+            assert_eq!(fit("/api/jobs", other), None, "{other}");
+        }
+        assert_eq!(fit("/api/jobs/{id}/cancel", "/api/jobs/7"), None);
+    }
+
+    #[test]
+    fn each_route_is_reached_by_its_own_path() {
+        for (method, template) in ROUTES {
+            let path: Vec<&str> =
+                template.split('/').map(|name| if name.starts_with('{') { "some" } else { name }).collect();
+            assert_eq!(route_of(method, &path.join("/")), Some(*template), "{method} {template}");
+        }
     }
 }

@@ -48,7 +48,7 @@ pub(super) fn respond(
 }
 
 /// `GET /api/health`: whether the API reaches its database; 503 if not. Needs no token and says nothing else.
-pub(crate) async fn health(app: &App, deadline: Deadline) -> Result<Response, ApiError> {
+pub(crate) async fn health(app: &App, _: &Request, deadline: Deadline) -> Result<Response, ApiError> {
     let oldest = app.db.oldest_due(deadline.within(std::time::Duration::from_secs(5))).await?;
     ok(&json!({ "status": "ok", "oldest_due_seconds": oldest.map_or(0, |waiting| waiting.as_secs()) }))
 }
