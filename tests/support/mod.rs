@@ -306,6 +306,9 @@ async fn make_template() -> String {
     name
 }
 
+/// Where the API is said to be; a test that calls back takes the path alone.
+pub const PUBLIC_URL: &str = "https://jobs.example.com";
+
 pub fn environment(url: &str) -> Vec<(String, String)> {
     [
         ("DATABASE_URL", url),
@@ -313,6 +316,7 @@ pub fn environment(url: &str) -> Vec<(String, String)> {
         ("JWT_ISSUER", ISSUER),
         ("SIGNING_SECRET", SIGNING_SECRET),
         ("ALLOW_PRIVATE_TARGETS", "true"),
+        ("PUBLIC_URL", PUBLIC_URL),
     ]
     .map(|(name, value)| (name.to_owned(), value.to_owned()))
     .to_vec()
