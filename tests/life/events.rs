@@ -22,19 +22,13 @@ async fn events(bench: &Bench, account: Uuid, id: &str) -> Vec<Value> {
 
 /// number, status, attempt, why it was queued again, what went wrong.
 fn told(events: &[Value]) -> Vec<(i64, &str, i64, &str, &str)> {
-    let whole = |event: &Value, field| event[field].as_i64().expect("a number");
-    let word = |value| Value::as_str(value).unwrap_or_default();
-    let tell = |event| {
-        let status =
-            Value::as_str(&event["type"]).and_then(|name| name.strip_prefix("job.")).expect("a type");
-        (
-            whole(event, "number"),
-            status,
-            whole(event, "attempt"),
-            word(&event["reason"]),
-            word(&event["error"]["code"]),
-        )
-    };
+    fn tell(event: &Value) -> (i64, &str, i64, &str, &str) {
+        let whole = |field| event[field].as_i64().expect("a number");
+        let status = event["type"].as_str().and_then(|name| name.strip_prefix("job.")).expect("a type");
+        let reason = event["reason"].as_str().unwrap_or_default();
+        let code = event["error"]["code"].as_str().unwrap_or_default();
+        (whole("number"), status, whole("attempt"), reason, code)
+    }
     events.iter().map(tell).collect()
 }
 
