@@ -10,7 +10,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Bench, claims, routes_of, sign, sqs::Sqs};
 
-const ANSWERS: [(&str, u64); 17] = [
+const ANSWERS: [(&str, u64); 18] = [
+    ("api-call-back", 404),
     ("api-cancel-job", 404),
     ("api-create-batch", 202),
     ("api-create-job", 202),

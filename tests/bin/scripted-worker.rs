@@ -43,7 +43,8 @@ fn erred(retry_after: Option<Duration>) -> Outcome {
     Outcome::Err { error: error(ErrorCode::HandlerError), retry_after }
 }
 
-/// A step is `{"do": word}` with, as the word wants them, `seconds`, `retry_after`, `used`, `bytes`, `percent`, `message`.
+/// A step is `{"do": word}` with, as the word wants them, `seconds`, `retry_after`, `used`, `bytes`, `percent`, `message`; and
+/// `save`, what it saves first.
 async fn follow(run: &Run) -> Outcome {
     let input: Value = serde_json::from_str(&run.lease.input).expect("a script");
     let steps = input["script"].as_array().expect("steps");
@@ -51,7 +52,13 @@ async fn follow(run: &Run) -> Outcome {
     let step = steps.get(nth).or(steps.last()).expect("a step");
     let seconds = Duration::from_secs_f64(step["seconds"].as_f64().unwrap_or(0.0));
     let retry_after = step["retry_after"].as_f64().map(Duration::from_secs_f64);
-    let output = serde_json::value::to_raw_value(&json!({ "run": nth + 1 })).expect("JSON");
+    let found = run.lease.checkpoint.as_ref();
+    let output = serde_json::value::to_raw_value(&json!({ "run": nth + 1, "found": found })).expect("JSON");
+    if let Some(state) = step.get("save") {
+        if let Err(error) = run.save(state) {
+            return Outcome::Final(JobError::new(ErrorCode::HandlerError, error.to_string()));
+        }
+    }
     match step["do"].as_str().expect("a word") {
         // After so many seconds.
         "done" => {
@@ -63,6 +70,19 @@ async fn follow(run: &Run) -> Outcome {
             erred(retry_after)
         }
         "unavailable" => Outcome::Unavailable { error: error(ErrorCode::Unavailable), retry_after },
+        "snooze" => Outcome::Snooze(seconds),
+        // After so many seconds.
+        "yield" => {
+            tokio::time::sleep(seconds).await;
+            Outcome::Yield
+        }
+        // As a handler does that has more to do than there is time for: works until a second before its time is up.
+        "work" => {
+            tokio::time::sleep(run.time_left().saturating_sub(Duration::from_secs(1))).await;
+            Outcome::Yield
+        }
+        // Within so many seconds.
+        "wait" => Outcome::Wait { within: seconds },
         "final" => Outcome::Final(error(ErrorCode::HandlerError)),
         "reject" => Outcome::Final(error(ErrorCode::InvalidInput)),
         "panic" => panic!("as the test wants it"),

@@ -13,10 +13,11 @@ use local::{
     scripted::{Response, ScriptedServer},
 };
 use serde_json::{Value, json};
+use shared::signing::callback_token;
 use uuid::Uuid;
 
 use crate::support::{
-    Bench, bearer, binary, environment, event, routes_of,
+    Bench, SIGNING_SECRET, bearer, binary, environment, event, routes_of,
     wire::{Mode, Wire},
 };
 
@@ -67,6 +68,7 @@ fn requests(account: Uuid, [job, waiting, canceled]: [Uuid; 3], service: &str) -
             [("authorization", token), ("content-type", "application/json"), ("idempotency-key", path)];
         event("POST", path, &headers, Some(&body.to_string()))
     };
+    let callback = format!("/api/callbacks/{}", callback_token(SIGNING_SECRET, job, 1));
     let buy = json!({ "kind": "qr.svg", "input": { "text": "t" } });
     vec![
         get("/api/health"),
@@ -78,6 +80,7 @@ fn requests(account: Uuid, [job, waiting, canceled]: [Uuid; 3], service: &str) -
         get(&format!("/api/jobs/{job}/events")),
         post(&format!("/api/jobs/{waiting}/cancel"), &user, json!({})),
         post(&format!("/api/jobs/{canceled}/retry"), &user, json!({})),
+        post(&callback, "", json!({ "status": "running", "progress": { "percent": 10 } })),
         post("/api/kinds/unserved/redrive", &service, json!({})),
         get("/api/credits"),
         get("/api/credits/ledger"),
@@ -109,6 +112,13 @@ async fn peer(bench: &Bench, service: &str, case: (Before, Mode, Then)) {
     let jobs = format!("SELECT id FROM punchcard.jobs WHERE account_id = '{account}' ORDER BY id");
     let jobs: Vec<Uuid> = bench.rows(&jobs).await.iter().map(|row| row.get(0)).collect();
     bench.sql(&format!("SELECT punchcard.cancel('{}')", jobs[2])).await;
+    bench
+        .sql(&format!(
+            "UPDATE punchcard.queue SET lease_token = 1, run_started_at = now(), waiting_until = now() + interval '1 hour'
+             WHERE job_id = '{}'",
+            jobs[0]
+        ))
+        .await;
     let requests = requests(account, [jobs[0], jobs[1], jobs[2]], service);
     let wire = Wire::to(&bench.url).await;
     // An environment for each, so that each has its own connection.
@@ -148,7 +158,9 @@ async fn peer(bench: &Bench, service: &str, case: (Before, Mode, Then)) {
     wire.set(Mode::Through);
     let again = join_all(apis.iter().zip(&requests).map(|(api, request)| api.invoke(request))).await;
     for ((answer, request), api) in again.iter().zip(&requests).zip(&apis) {
-        let (status, path) = (answer.as_ref().unwrap()["statusCode"].as_u64().unwrap(), &request["rawPath"]);
+        let path = &request["rawPath"];
+        let answer = answer.as_ref().unwrap_or_else(|error| panic!("{case:?} {path}, after: {error}"));
+        let status = answer["statusCode"].as_u64().unwrap();
         let was_done =
             status == 409 && ["/cancel\"", "/retry\""].iter().any(|end| path.to_string().ends_with(end));
         let sound = (200..300).contains(&status) || was_done;

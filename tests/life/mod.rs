@@ -1,8 +1,10 @@
 //! The life of a job, a file for each thing that can be done to it: through the API and a real tick, its money asserted.
 
 mod attempts;
+mod call_back;
 mod cancel;
 mod caps;
+mod checkpoint;
 mod events;
 mod help;
 mod input_error;
@@ -18,6 +20,7 @@ mod refund;
 mod retry_by_hand;
 mod retry_policy;
 mod sequences;
+mod snooze;
 mod time_limit;
 mod transaction;
 mod wait;

@@ -157,7 +157,8 @@ impl Bench {
         self.sql(&format!(
             "UPDATE punchcard.queue SET run_at = run_at - interval '{seconds} seconds',
                  expires_at = expires_at - interval '{seconds} seconds',
-                 lease_expires_at = lease_expires_at - interval '{seconds} seconds'"
+                 lease_expires_at = lease_expires_at - interval '{seconds} seconds',
+                 waiting_until = waiting_until - interval '{seconds} seconds'"
         ))
         .await;
     }

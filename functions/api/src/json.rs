@@ -2,7 +2,7 @@
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, value::RawValue};
-use shared::domain::json::depth;
+use shared::domain::{job::MAX_OUTPUT_DEPTH, json::depth};
 
 use crate::{error::ApiError, event::Request};
 
@@ -15,18 +15,30 @@ const MAX_DEPTH: usize = 32;
 
 /// The largest body of a batch.
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// And of a call back.
+const MAX_CALLBACK_BYTES: usize = 1024 * 1024;
 
 /// Reads the body as `T`; each kind of bad body has a code of its own.
 pub(crate) fn body<T: DeserializeOwned>(request: &Request) -> Result<T, ApiError> {
-    read(request, MAX_BODY_BYTES, "A body has at most 68 KiB.")
+    read(request, MAX_BODY_BYTES, MAX_DEPTH, "A body has at most 68 KiB.")
 }
 
 /// Reads the body of a batch.
 pub(crate) fn large_body<T: DeserializeOwned>(request: &Request) -> Result<T, ApiError> {
-    read(request, MAX_BATCH_BYTES, "A body has at most 4 MiB.")
+    read(request, MAX_BATCH_BYTES, MAX_DEPTH, "A body has at most 4 MiB.")
 }
 
-fn read<T: DeserializeOwned>(request: &Request, limit: usize, over: &'static str) -> Result<T, ApiError> {
+/// Reads the body of a call back: an output and what a provider sends beside it.
+pub(crate) fn callback_body<T: DeserializeOwned>(request: &Request) -> Result<T, ApiError> {
+    read(request, MAX_CALLBACK_BYTES, MAX_OUTPUT_DEPTH + 1, "A body has at most 1 MiB.")
+}
+
+fn read<T: DeserializeOwned>(
+    request: &Request,
+    limit: usize,
+    most_depth: usize,
+    over: &'static str,
+) -> Result<T, ApiError> {
     let media = request.header("content-type")?.unwrap_or_default();
     if !media.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json") {
         return Err(ApiError::unsupported_media_type());
@@ -38,8 +50,9 @@ fn read<T: DeserializeOwned>(request: &Request, limit: usize, over: &'static str
         return Err(ApiError::too_large(over));
     }
     let text = std::str::from_utf8(&request.body).map_err(|_| ApiError::bad("invalid_json", "Not UTF-8."))?;
-    if depth(text) > MAX_DEPTH {
-        return Err(ApiError::bad("too_deep", "At most 32 levels of arrays and objects."));
+    if depth(text) > most_depth {
+        let why = format!("At most {most_depth} levels of arrays and objects.");
+        return Err(ApiError::bad("too_deep", why));
     }
     // Read once as any JSON: numbers that overflow, trailing garbage and NULs are found wherever they stand.
     let any: Value =

@@ -30,6 +30,7 @@ pub struct App {
     pub(crate) db: Db,
     pub(crate) auth: Authenticator,
     pub(crate) wake: Wake,
+    pub(crate) secrets: Arc<SecretStore>,
 }
 
 impl App {
@@ -39,8 +40,9 @@ impl App {
         let secrets = Arc::new(SecretStore::new(config.secrets));
         Self {
             db: Db::with_connections(Arc::clone(&secrets), config.connections),
-            auth: Authenticator::new(config.auth, secrets),
+            auth: Authenticator::new(config.auth, Arc::clone(&secrets)),
             wake: Wake::new(config.wake_queue_url),
+            secrets,
         }
     }
 

@@ -6,7 +6,7 @@ use crate::{
     App,
     error::ApiError,
     event::{Request, Response},
-    routes::{self, credits, jobs, life},
+    routes::{self, callbacks, credits, jobs, life},
 };
 
 /// Makes the table of routes, and what follows from it.
@@ -42,6 +42,7 @@ routes! {
     POST "/api/jobs/{id}/retry"       => life::retry_job(id);
     GET  "/api/jobs/{id}/attempts"    => life::list_attempts(id);
     GET  "/api/jobs/{id}/events"      => life::list_events(id);
+    POST "/api/callbacks/{token}"     => callbacks::call_back(token);
     POST "/api/kinds/{kind}/redrive"  => life::redrive(kind);
     GET  "/api/credits"               => credits::get_credits;
     GET  "/api/credits/ledger"        => credits::list_ledger;

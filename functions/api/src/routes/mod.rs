@@ -1,6 +1,7 @@
 //! The endpoints. Each turns a request into typed values, makes one call to the database, and answers. `jobs` buys and
 //! shows, `life` cancels, retries and redrives, `wait` waits for a job, `credits` grants and accounts; what they share is here.
 
+pub(crate) mod callbacks;
 pub(crate) mod credits;
 pub(crate) mod jobs;
 pub(crate) mod life;
