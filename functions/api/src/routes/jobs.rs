@@ -13,14 +13,15 @@ use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use super::{
-    Page, as_replayed, bad_cursor, cursor, idempotency_key, is_kind, known_query, ok, open_cursor, owner,
-    page_size, path_id, respond,
+    Page, as_replayed, bad_cursor, cursor, headers_of, idempotency_key, is_kind, known_query, ok,
+    open_cursor, owner, page_size, path_id, respond, wait,
 };
 use crate::{
     App,
     auth::{Scope, caller},
     error::ApiError,
     event::{Request, Response},
+    headers::{entity_tag, matches},
     json::{MAX_INPUT_BYTES, body, large_body, member},
 };
 
@@ -98,7 +99,8 @@ pub(super) fn timestamp(field: &'static str, text: &str) -> Result<String, ApiEr
     Ok(Timestamp(time.max(OffsetDateTime::UNIX_EPOCH)).to_string())
 }
 
-/// `POST /api/jobs`: holds the price and queues the job. 202; a replay of its key is 200 with the job as it is now.
+/// `POST /api/jobs`: holds the price and queues the job. 202, or 200 if it is final within the wait that `Prefer` asks for; a
+/// replay of its key is 200 with the job as it is now.
 pub(crate) async fn create_job(
     app: &App,
     request: &Request,
@@ -111,13 +113,19 @@ pub(crate) async fn create_job(
     let Wanted { kind, input, priority, run_at, options } = job.vet()?;
     let job = NewJob { kind: &kind, input: &input, priority, run_at: run_at.as_deref(), options: &options };
     let enqueued = app.db.enqueue(account_id, job, key, deadline).await?;
-    let location = ("location", format!("/api/jobs/{}", enqueued.job.id));
-    if enqueued.replayed {
-        return respond(200, &enqueued.job, vec![location, as_replayed()]);
-    }
+    let mut headers = vec![("location", format!("/api/jobs/{}", enqueued.job.id))];
     let wake_up = enqueued.wake_after.and_then(|after| Message::for_job(enqueued.job.id, account_id, after));
     app.wake.send(wake_up.as_slice(), deadline).await;
-    respond(202, &enqueued.job, vec![location, ("retry-after", "5".into())])
+    if enqueued.replayed {
+        headers.push(as_replayed());
+    }
+    let (job, waited) = match wait::preferred(request) {
+        Some(seconds) => wait::after_buying(app, enqueued.job, seconds, deadline).await,
+        None => (enqueued.job, None),
+    };
+    headers.extend(waited.map(|seconds| ("preference-applied", format!("wait={seconds}"))));
+    let status = if enqueued.replayed || job.status.is_final() { 200 } else { 202 };
+    respond(status, &job, headers_of(&job, headers))
 }
 
 #[derive(Deserialize)]
@@ -157,7 +165,8 @@ pub(crate) async fn create_batch(
     if enqueued.replayed { respond(200, &page, vec![as_replayed()]) } else { respond(202, &page, Vec::new()) }
 }
 
-/// `GET /api/jobs/{id}`: a job of the caller's, or any for a service that may; else 404.
+/// `GET /api/jobs/{id}`: a job of the caller's, or any for a service that may; else 404. With `wait`, once it is final or that
+/// is over. 304 if `If-None-Match` has it as it is.
 pub(crate) async fn get_job(
     app: &App,
     request: &Request,
@@ -166,10 +175,23 @@ pub(crate) async fn get_job(
 ) -> Result<Response, ApiError> {
     let caller = caller(app, request, deadline).await?;
     let owner = owner(&caller, &[Scope::Enqueue, Scope::Operate])?;
-    match app.db.find_job(path_id(id)?, owner, deadline).await? {
-        Some(job) => ok(&job),
-        None => Err(ApiError::not_found()),
+    let id = path_id(id)?;
+    known_query(request, &["wait"])?;
+    let job = wait::find(app, id, owner, wait::asked(request)?, deadline).await?;
+    let job = job.ok_or_else(ApiError::not_found)?;
+    let shown = respond(200, &job, headers_of(&job, Vec::new()))?;
+    Ok(unless_known(request, shown))
+}
+
+/// The answer with its entity tag, to be asked for again before it is used again; 304 without a body if the caller has it.
+fn unless_known(request: &Request, mut response: Response) -> Response {
+    let tag = entity_tag(&response.body);
+    if matches(&request.list("if-none-match"), &tag) {
+        response.status = 304;
+        response.body.clear();
     }
+    response.headers.extend([("etag", tag), ("cache-control", "private, no-cache".into())]);
+    response
 }
 
 /// `GET /api/jobs`: the caller's jobs, newest first, in pages.

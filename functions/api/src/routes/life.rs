@@ -10,12 +10,16 @@ use shared::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Page, bad_cursor, cursor, is_kind, jobs::timestamp, ok, open_cursor, owner, path_id, respond};
+use super::{
+    LARGEST_PAGE, Page, bad_cursor, cursor, headers_of, is_kind, jobs::timestamp, known_query, ok,
+    open_cursor, owner, path_id, respond,
+};
 use crate::{
     App,
     auth::{Scope, caller, uuid},
     error::ApiError,
     event::{Request, Response},
+    headers::whole,
     json::body,
 };
 
@@ -35,7 +39,8 @@ pub(crate) async fn cancel_job(
     let id = path_id(id)?;
     app.db.cancel(id, owner, deadline).await?;
     let job = app.db.find_job(id, owner, deadline).await?.ok_or_else(ApiError::not_found)?;
-    if job.status.is_final() { ok(&job) } else { respond(202, &job, vec![("retry-after", "2".into())]) }
+    let status = if job.status.is_final() { 200 } else { 202 };
+    respond(status, &job, headers_of(&job, Vec::new()))
 }
 
 /// `POST /api/jobs/{id}/retry`: a failed or canceled job once more, as a new one with its own hold. 202; 409 when it
@@ -54,7 +59,7 @@ pub(crate) async fn retry_job(
     app.wake.send(wake_up.as_slice(), deadline).await;
     let job = app.db.find_job(retried.job_id, owner, deadline).await?.ok_or_else(ApiError::not_found)?;
     let location = ("location", format!("/api/jobs/{}", job.id));
-    respond(202, &job, vec![location, ("retry-after", "5".into())])
+    respond(202, &job, headers_of(&job, vec![location]))
 }
 
 /// `GET /api/jobs/{id}/attempts`: every run of it that has ended, oldest first.
@@ -73,6 +78,29 @@ pub(crate) async fn list_attempts(
         return Err(ApiError::not_found());
     }
     ok(&Page { data: attempts, next_cursor: None })
+}
+
+/// `GET /api/jobs/{id}/events`: its transitions, oldest first, after the one of the number `after`.
+pub(crate) async fn list_events(
+    app: &App,
+    request: &Request,
+    id: &str,
+    deadline: Deadline,
+) -> Result<Response, ApiError> {
+    let caller = caller(app, request, deadline).await?;
+    let owner = owner(&caller, &[Scope::Enqueue, Scope::Operate])?;
+    let id = path_id(id)?;
+    known_query(request, &["after"])?;
+    let after = request.query.get("after").map_or(Some(0), |after| whole(after)?.try_into().ok());
+    let after = after.ok_or_else(|| ApiError::bad("invalid_after", "Send the number of an event."))?;
+    let events = app.db.events(id, owner, after, LARGEST_PAGE, deadline).await?;
+    // None, or none yet after that one.
+    if events.is_empty() && app.db.is_final(id, owner, deadline).await?.is_none() {
+        return Err(ApiError::not_found());
+    }
+    let more = events.last().filter(|_| events.len() as i64 == LARGEST_PAGE);
+    let next_cursor = more.map(|event| event.number.to_string());
+    ok(&Page { data: events, next_cursor })
 }
 
 #[derive(Deserialize)]
