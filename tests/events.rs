@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Bench, claims, routes_of, sign, sqs::Sqs};
 
-const ANSWERS: [(&str, u64); 16] = [
+const ANSWERS: [(&str, u64); 17] = [
     ("api-cancel-job", 404),
     ("api-create-batch", 202),
     ("api-create-job", 202),
@@ -25,6 +25,7 @@ const ANSWERS: [(&str, u64); 16] = [
     ("api-list-jobs", 200),
     ("api-list-ledger", 200),
     ("api-no-token", 401),
+    ("api-openapi", 200),
     ("api-redrive", 200),
     ("api-retry-job", 404),
 ];

@@ -5,6 +5,8 @@ mod auth;
 mod error;
 mod event;
 mod json;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 mod router;
 mod routes;
 

@@ -19,6 +19,7 @@ pub(crate) const LIST_LABELED: &str = include_str!("jobs/list_labeled.sql");
 
 /// A job as its owner sees it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Job {
     /// UUIDv7.
     pub id: Uuid,
@@ -31,10 +32,13 @@ pub struct Job {
     /// Higher first, -10 to 10.
     pub priority: i16,
     /// With what, as it was sent.
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub input: Box<RawValue>,
     /// What came of it.
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub output: Option<Box<RawValue>>,
     /// Why the last attempt that erred did.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::domain::job::ErrorShown>))]
     pub error: Option<Box<RawValue>>,
     /// Starts that count, so far.
     pub attempt: i16,
@@ -70,6 +74,7 @@ pub struct Job {
 
 /// How far a run is.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobProgress {
     /// 0 to 100.
     pub percent: Option<i16>,
@@ -81,6 +86,7 @@ pub struct JobProgress {
 
 /// What became of a job's price.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobCredits {
     /// What was held when it was queued.
     pub price: i64,
@@ -179,6 +185,7 @@ pub struct NewJob<'a> {
 
 /// A job of a batch, in short.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BatchedJob {
     /// UUIDv7.
     pub id: Uuid,

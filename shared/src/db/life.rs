@@ -88,6 +88,7 @@ pub struct RedrivePace {
 
 /// What a redrive did with a failed job.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Redriven {
     /// The failed job.
     pub job_id: Uuid,
@@ -101,6 +102,7 @@ pub struct Redriven {
 
 /// A run of a job that has ended.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Attempt {
     /// Rises from run to run; there may be gaps.
     pub number: i64,
@@ -113,6 +115,7 @@ pub struct Attempt {
     /// When it was settled.
     pub ended_at: Timestamp,
     /// What went wrong.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::domain::job::ErrorShown>))]
     pub error: Option<Box<RawValue>>,
 }
 
