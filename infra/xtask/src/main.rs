@@ -3,6 +3,7 @@
 
 mod demo;
 mod dev;
+mod fuzz;
 mod simulate;
 mod stack;
 
@@ -43,6 +44,15 @@ enum Task {
     Check,
     /// Writes `functions/api/openapi.json`, the description of the API, from its code.
     Openapi,
+    /// Requests made up from the served OpenAPI document, valid and invalid: no 5xx, and no answer that is not documented.
+    FuzzApi {
+        /// Of each operation, for each of those who call.
+        #[arg(long, default_value_t = 200)]
+        examples: u32,
+        /// Makes the same requests up again.
+        #[arg(long)]
+        seed: Option<u32>,
+    },
     /// Release builds of every function, by cargo-lambda.
     Build {
         /// With the feature `sqs`, for a deployment with EnableSqs=true.
@@ -80,6 +90,7 @@ async fn main() -> ExitCode {
             Task::Test { direct_only, sequences, filter } => test(direct_only, sequences, &filter).await,
             Task::Check => check(),
             Task::Openapi => openapi(),
+            Task::FuzzApi { examples, seed } => fuzz::fuzz(examples, seed).await,
             Task::Build { sqs } => build(sqs),
             Task::Bench { options } => bench(&options),
             Task::Demo => demo::demo().await,

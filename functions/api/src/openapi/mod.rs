@@ -25,7 +25,7 @@ use problems::Problem;
     info(
         title = "Punchcard",
         description = "A credit-metered job queue: a job's price is held when it is queued, captured when it succeeds, and \
-                       released when it fails or is canceled.",
+                       released when it fails or is canceled. Whole numbers are written without fraction or exponent.",
         license(name = "MIT OR Apache-2.0", identifier = "MIT OR Apache-2.0"),
     ),
     servers((url = "/")),
