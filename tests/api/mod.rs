@@ -5,3 +5,4 @@ mod create_batch;
 mod create_job;
 mod credits;
 mod jobs;
+mod openapi;

@@ -89,6 +89,7 @@ fn api(url: &str) -> App {
             refuse_anonymous: false,
         },
         worker: WorkerConfig {
+            public_url: None,
             concurrency: 1,
             linger: Duration::ZERO,
             most_helpers: 0,

@@ -1,5 +1,6 @@
 //! A database per test, copied from a migrated template, and the functions around it.
 
+pub mod documented;
 pub mod sqs;
 pub mod wire;
 
@@ -220,6 +221,7 @@ impl Bench {
 
     pub async fn request(&self, event: Value) -> Answer {
         let answer = self.api.invoke(&event).await.expect("an answer");
+        documented::assert_documented(&event, &answer);
         let body = answer["body"].as_str().unwrap_or_default();
         Answer {
             status: answer["statusCode"].as_u64().expect("a status"),

@@ -6,6 +6,8 @@ mod error;
 mod event;
 mod headers;
 mod json;
+#[cfg(feature = "openapi")]
+pub mod openapi;
 mod router;
 mod routes;
 

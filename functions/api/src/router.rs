@@ -29,11 +29,18 @@ macro_rules! routes {
             })+
             Err(no_route(&request.path))
         }
+
+        /// Every operation as its endpoint's annotation describes it.
+        #[cfg(feature = "openapi")]
+        #[derive(utoipa::OpenApi)]
+        #[openapi(paths($($($endpoint)::+),+))]
+        pub(crate) struct Operations;
     };
 }
 
 routes! {
     GET  "/api/health"                => routes::health;
+    GET  "/api/openapi.json"          => routes::openapi;
     POST "/api/jobs"                  => jobs::create_job;
     POST "/api/jobs:batch"            => jobs::create_batch;
     GET  "/api/jobs"                  => jobs::list_jobs;

@@ -1,5 +1,6 @@
 //! What the functions need around them, on this machine: PostgreSQL, PgBouncer, SQS, tools, Lambda. Never deployed.
 
+pub mod gateway;
 pub mod lambda;
 pub mod pgbouncer;
 pub mod postgres;

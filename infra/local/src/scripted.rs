@@ -32,8 +32,8 @@ pub struct Request {
 /// What the server answers.
 #[derive(Debug, Clone)]
 pub struct Response {
-    status: StatusCode,
-    headers: HeaderMap,
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     body: Bytes,
     delay: Duration,
     hang_up: bool,

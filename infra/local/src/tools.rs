@@ -32,6 +32,11 @@ pub(crate) fn moto_server() -> Result<PathBuf> {
     on_path("moto_server").map_or_else(|| venv("moto", "moto[server]==5.2.5", "moto_server"), Ok)
 }
 
+/// What makes requests up from an OpenAPI document.
+pub fn schemathesis() -> Result<PathBuf> {
+    venv("schemathesis", "schemathesis==4.32.5", "schemathesis")
+}
+
 /// The linter of CloudFormation templates.
 pub fn cfn_lint() -> Result<PathBuf> {
     on_path("cfn-lint").map_or_else(|| venv("cfn-lint", "cfn-lint", "cfn-lint"), Ok)

@@ -3,10 +3,11 @@
 
 mod demo;
 mod dev;
+mod fuzz;
 mod simulate;
 mod stack;
 
-use std::process::{Command, ExitCode};
+use std::process::{Command, ExitCode, Stdio};
 
 use clap::{Parser, Subcommand};
 use local::Result;
@@ -41,6 +42,17 @@ enum Task {
     },
     /// Format, clippy and template lint.
     Check,
+    /// Writes `functions/api/openapi.json`, the description of the API, from its code.
+    Openapi,
+    /// Requests made up from the served OpenAPI document, valid and invalid: no 5xx, and no answer that is not documented.
+    FuzzApi {
+        /// Of each operation, for each of those who call.
+        #[arg(long, default_value_t = 200)]
+        examples: u32,
+        /// Makes the same requests up again.
+        #[arg(long)]
+        seed: Option<u32>,
+    },
     /// Release builds of every function, by cargo-lambda.
     Build {
         /// With the feature `sqs`, for a deployment with EnableSqs=true.
@@ -77,6 +89,8 @@ async fn main() -> ExitCode {
         match task {
             Task::Test { direct_only, sequences, filter } => test(direct_only, sequences, &filter).await,
             Task::Check => check(),
+            Task::Openapi => openapi(),
+            Task::FuzzApi { examples, seed } => fuzz::fuzz(examples, seed).await,
             Task::Build { sqs } => build(sqs),
             Task::Bench { options } => bench(&options),
             Task::Demo => demo::demo().await,
@@ -220,6 +234,19 @@ fn offline(mut command: Command) -> Command {
         command.env_remove(secret);
     }
     command
+}
+
+fn openapi() -> Result<()> {
+    let mut generator =
+        cargo(&["run", "--quiet", "-p", "api", "--features", "openapi", "--example", "openapi"]);
+    let output = generator.current_dir(tools::workspace()).stderr(Stdio::inherit()).output()?;
+    if !output.status.success() {
+        return Err(format!("failed ({}): {generator:?}", output.status).into());
+    }
+    let path = tools::workspace().join("functions/api/openapi.json");
+    std::fs::write(&path, &output.stdout)?;
+    println!("{}: {} bytes", path.display(), output.stdout.len());
+    Ok(())
 }
 
 fn build(sqs: bool) -> Result<()> {

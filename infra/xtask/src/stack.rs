@@ -76,12 +76,47 @@ pub(crate) fn build(features: Option<&str>) -> Result<PathBuf> {
     step("cargo-lambda", tools::cargo_lambda)
 }
 
+/// The secrets of a run.
+pub(crate) struct Keys {
+    jwt_secret: String,
+    signing_secret: String,
+}
+
+impl Keys {
+    pub(crate) fn new() -> Self {
+        Self { jwt_secret: secret(), signing_secret: secret() }
+    }
+
+    /// What the functions find in their environment.
+    pub(crate) fn environment(&self, database_url: &str) -> Vec<(String, String)> {
+        [
+            ("DATABASE_URL", database_url),
+            ("JWT_SECRET", &self.jwt_secret),
+            ("JWT_ISSUER", ISSUER),
+            ("SIGNING_SECRET", &self.signing_secret),
+            ("ALLOW_PRIVATE_TARGETS", "true"),
+            ("LOG_LEVEL", "warn"),
+        ]
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .to_vec()
+    }
+
+    /// What a sign-in by Supabase gives, signed by the secret of this run.
+    pub(crate) fn token(&self, user: Uuid, life: Duration) -> Result<String> {
+        let exp = (SystemTime::now().duration_since(UNIX_EPOCH)? + life).as_secs();
+        let claims = json!({
+            "sub": user, "iss": ISSUER, "aud": "authenticated", "role": "authenticated", "exp": exp,
+        });
+        let key = EncodingKey::from_secret(self.jwt_secret.as_bytes());
+        Ok(encode(&Header::new(Algorithm::HS256), &claims, &key)?)
+    }
+}
+
 /// The functions, called as a browser and as the scheduler call them.
 pub(crate) struct Functions {
     watch: Watch,
     env: Vec<(String, String)>,
-    jwt_secret: String,
-    signing_secret: String,
+    keys: Keys,
 }
 
 impl Functions {
@@ -92,22 +127,13 @@ impl Functions {
         sqs: Option<Vec<(String, String)>>,
         log: &Path,
     ) -> Result<Self> {
-        let (jwt_secret, signing_secret) = (secret(), secret());
+        let keys = Keys::new();
         let features = sqs.as_ref().map(|_| WITH_SQS);
-        let mut env = [
-            ("DATABASE_URL", database_url),
-            ("JWT_SECRET", &jwt_secret),
-            ("JWT_ISSUER", ISSUER),
-            ("SIGNING_SECRET", &signing_secret),
-            ("ALLOW_PRIVATE_TARGETS", "true"),
-            ("LOG_LEVEL", "warn"),
-        ]
-        .map(|(name, value)| (name.to_owned(), value.to_owned()))
-        .to_vec();
+        let mut env = keys.environment(database_url);
         env.extend(sqs.into_iter().flatten());
         let watch = Watch::start(cargo_lambda, features, &env, log)?;
         println!("cargo lambda watch serves {} (log: {})", watch.url(), log.display());
-        Ok(Self { watch, env, jwt_secret, signing_secret })
+        Ok(Self { watch, env, keys })
     }
 
     /// What the functions find in their environment.
@@ -127,17 +153,12 @@ impl Functions {
 
     /// The master secret of HTTP targets.
     pub(crate) fn signing_secret(&self) -> &str {
-        &self.signing_secret
+        &self.keys.signing_secret
     }
 
-    /// What a sign-in by Supabase gives, signed by the secret of this run.
+    /// A user's token.
     pub(crate) fn token(&self, user: Uuid, life: Duration) -> Result<String> {
-        let exp = (SystemTime::now().duration_since(UNIX_EPOCH)? + life).as_secs();
-        let claims = json!({
-            "sub": user, "iss": ISSUER, "aud": "authenticated", "role": "authenticated", "exp": exp,
-        });
-        let key = EncodingKey::from_secret(self.jwt_secret.as_bytes());
-        Ok(encode(&Header::new(Algorithm::HS256), &claims, &key)?)
+        self.keys.token(user, life)
     }
 
     pub(crate) async fn get(&self, user: Uuid, path: &str) -> Result<Value> {

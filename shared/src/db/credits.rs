@@ -19,6 +19,7 @@ pub(crate) const DROP_SOURCE: &str = include_str!("credits/drop_source.sql");
 
 /// What an account has.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Balance {
     /// Free to spend.
     pub available: i64,
@@ -28,6 +29,7 @@ pub struct Balance {
 
 /// One movement of the ledger.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Entry {
     /// Rises with time.
     pub id: i64,

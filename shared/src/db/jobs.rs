@@ -20,6 +20,7 @@ pub(crate) const LIST_LABELED: &str = include_str!("jobs/list_labeled.sql");
 
 /// A job as its owner sees it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Job {
     /// UUIDv7.
     pub id: Uuid,
@@ -32,10 +33,13 @@ pub struct Job {
     /// Higher first, -10 to 10.
     pub priority: i16,
     /// With what, as it was sent.
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub input: Box<RawValue>,
     /// What came of it.
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub output: Option<Box<RawValue>>,
     /// Why the last attempt that erred did.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::domain::job::ErrorShown>))]
     pub error: Option<Box<RawValue>>,
     /// Starts that count, so far.
     pub attempt: i16,
@@ -75,9 +79,11 @@ pub struct Job {
 
 /// Who is told what of a job: by a message that is signed as Standard Webhooks has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct JobWebhook {
     /// HTTPS, public.
+    #[cfg_attr(feature = "openapi", schema(max_length = 2000, pattern = "^https?://."))]
     pub url: String,
     /// Of what: `job.running`, `job.succeeded`, `job.failed`, `job.canceled`; of the last three unless it says so.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,6 +92,7 @@ pub struct JobWebhook {
 
 /// How far a run is.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobProgress {
     /// 0 to 100.
     pub percent: Option<i16>,
@@ -97,6 +104,7 @@ pub struct JobProgress {
 
 /// What became of a job's price.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct JobCredits {
     /// What was held when it was queued.
     pub price: i64,
@@ -202,6 +210,7 @@ pub struct NewJob<'a> {
 
 /// A job of a batch, in short.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct BatchedJob {
     /// UUIDv7.
     pub id: Uuid,

@@ -89,6 +89,7 @@ pub struct RedrivePace {
 
 /// What a redrive did with a failed job.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Redriven {
     /// The failed job.
     pub job_id: Uuid,
@@ -102,6 +103,7 @@ pub struct Redriven {
 
 /// A run of a job that has ended.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Attempt {
     /// Rises from run to run; there may be gaps.
     pub number: i64,
@@ -114,11 +116,13 @@ pub struct Attempt {
     /// When it was settled.
     pub ended_at: Timestamp,
     /// What went wrong.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::domain::job::ErrorShown>))]
     pub error: Option<Box<RawValue>>,
 }
 
 /// A transition of a job.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Event {
     /// Rises from one to the next, with gaps, and never changes.
     pub number: i64,
@@ -132,6 +136,7 @@ pub struct Event {
     /// Of a job that was queued again: how its run ended, as [`Attempt::ended`] says.
     pub reason: Option<String>,
     /// What went wrong.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::domain::job::ErrorShown>))]
     pub error: Option<Box<RawValue>>,
 }
 

@@ -17,8 +17,9 @@ pub const MAX_OUTPUT_DEPTH: usize = 100;
 /// The longest error message kept with a job, in characters.
 const MAX_MESSAGE_CHARS: usize = 1_000;
 
-/// The status words of the ADR, and `canceled`: the same in SQL, Rust and JSON.
+/// Where a job stands: the same words in SQL, Rust and JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Status {
     /// Waits for `run_at`, then for a worker.
@@ -104,6 +105,20 @@ pub struct JobError {
     pub code: ErrorCode,
     /// What happened, for a person; cut at 1,000 characters.
     pub message: String,
+}
+
+/// What went wrong with a run of a job.
+// A `JobError`, or what the database writes of a run that it takes back.
+#[cfg(feature = "openapi")]
+#[derive(Debug, utoipa::ToSchema)]
+#[schema(as = JobError)]
+pub struct ErrorShown {
+    /// What happened, in a word that a program can act on, such as `timed_out`, `target_error` or `expired`.
+    pub code: String,
+    /// What happened, for a person.
+    pub message: String,
+    /// Which attempt it was.
+    pub attempt: Option<i16>,
 }
 
 impl JobError {

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// How the delays grow from attempt to attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Growth {
     /// Doubled with each attempt, up to the cap.
@@ -45,28 +46,44 @@ pub struct Backoff {
     pub jitter: f64,
 }
 
-/// Where a job's policy differs from its kind's; `max_attempts` is kept apart.
+/// Where a job's policy differs from its kind's.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct RetryOverrides {
     /// How many attempts there may be, up to the kind's.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 25))]
     pub max_attempts: Option<i64>,
     /// How the delays grow.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Growth>,
     /// The delay after the first attempt, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 86400))]
     pub backoff_seconds: Option<i64>,
     /// The longest delay, in seconds.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 86400))]
     pub backoff_max_seconds: Option<i64>,
     /// The delays of `fixed`, in seconds.
+    #[cfg_attr(feature = "openapi", schema(schema_with = delays))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backoff_delays: Option<Vec<i64>>,
     /// The part of a delay that is left to chance, `0.0..=1.0`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 1))]
     pub jitter: Option<f64>,
+}
+
+/// What `fixed` lists.
+#[cfg(feature = "openapi")]
+fn delays() -> utoipa::openapi::schema::Array {
+    use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, SchemaType, Type};
+    let delay = ObjectBuilder::new().schema_type(Type::Integer).minimum(Some(0)).maximum(Some(86_400));
+    let list = SchemaType::from_iter([Type::Array, Type::Null]);
+    let delays = ArrayBuilder::new().schema_type(list).items(delay).min_items(Some(1)).max_items(Some(25));
+    delays.description(Some("The delays of `fixed`, in seconds; the last goes on.")).build()
 }
 
 impl Backoff {

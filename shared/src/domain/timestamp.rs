@@ -7,6 +7,7 @@ use time::{OffsetDateTime, UtcOffset};
 
 /// A point in time by the database's clock; shown as RFC 3339 in UTC with microseconds, which is all that it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String, format = DateTime))]
 pub struct Timestamp(pub OffsetDateTime);
 
 impl fmt::Display for Timestamp {

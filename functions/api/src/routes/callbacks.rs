@@ -9,6 +9,8 @@ use shared::{
 };
 
 use super::ok;
+#[cfg(feature = "openapi")]
+use crate::openapi::{params::Token, problems::*};
 use crate::{
     App,
     error::ApiError,
@@ -21,38 +23,73 @@ const MAX_MESSAGE_CHARS: usize = 200;
 
 /// What is said. Other members are ignored, so that a provider's own webhook may come here as it is.
 #[derive(Deserialize)]
-struct CalledBack {
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub(crate) struct CalledBack {
+    /// `running` (or `starting`, `processing`), `succeeded`, `failed` or `canceled`.
+    #[cfg_attr(
+        feature = "openapi",
+        schema(pattern = "^(running|starting|processing|succeeded|failed|canceled)$")
+    )]
     status: String,
+    /// The job's output, of one that has succeeded: up to 64 KiB of JSON.
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     output: Option<Box<RawValue>>,
+    /// What went wrong, of one that has failed.
     error: Option<CallBackError>,
+    /// How far it is, of one that goes on.
     progress: Option<CallBackProgress>,
+    /// What a metered job used; all that is held, if it is left out.
+    #[cfg_attr(feature = "openapi", schema(minimum = 0))]
     credits_used: Option<i64>,
 }
 
 /// What went wrong: a text or, as a program would say it, an object.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(untagged)]
 enum CallBackError {
+    /// For a person.
     Text(String),
-    Object { code: Option<String>, message: Option<String>, retryable: Option<bool> },
+    /// For a program, too.
+    Object {
+        /// `invalid_input` blames the input; any other word is for a person.
+        code: Option<String>,
+        /// For a person.
+        message: Option<String>,
+        /// Whether it may be tried again, while attempts are left.
+        retryable: Option<bool>,
+    },
 }
 
 #[derive(Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 struct CallBackProgress {
+    /// 0 to 100.
+    #[cfg_attr(feature = "openapi", schema(minimum = 0, maximum = 100))]
     percent: Option<i64>,
+    /// What is being done, for a person; cut at 200 characters.
     message: Option<String>,
 }
 
 /// How the job stands now.
 #[derive(Serialize)]
-struct Heard {
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub(crate) struct Heard {
+    /// `running` after progress.
     status: Status,
     /// What is still done for it is done in vain.
     cancel_requested: bool,
 }
 
-/// `POST /api/callbacks/{token}`: progress, or the end of one run of a job, which is said once. 200; 409 when the job does not
-/// wait for it, or not any more; 404 for what we did not seal.
+/// Calls back for a job that somebody outside is at work on.
+///
+/// With progress, or with its end, which is said once. Whoever has the URL may.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/api/callbacks/{token}", tag = "jobs", params(Token), request_body = CalledBack, security(()),
+    responses(
+        (status = 200, description = "It was heard.", body = Heard),
+        Problems<(Database, Found, Body, CallingBack)>)
+))]
 pub(crate) async fn call_back(
     app: &App,
     request: &Request,

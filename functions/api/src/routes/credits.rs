@@ -13,8 +13,19 @@ use crate::{
     event::{Request, Response},
     json::body,
 };
+#[cfg(feature = "openapi")]
+use {
+    crate::openapi::{params::*, problems::*},
+    shared::db::credits::{Balance, Entry},
+};
 
-/// `GET /api/credits`: what the caller has.
+/// Shows what an account has.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/api/credits", tag = "credits", params(OfAccount),
+    responses(
+        (status = 200, description = "What is free to spend, and what is held.", body = Balance),
+        Problems<(Caller, Account, Queried)>)
+))]
 pub(crate) async fn get_credits(
     app: &App,
     request: &Request,
@@ -27,7 +38,13 @@ pub(crate) async fn get_credits(
     ok(&app.db.balance(account_id, deadline).await?)
 }
 
-/// `GET /api/credits/ledger`: every movement, newest first, in pages.
+/// Lists every movement of an account's credits, newest first, in pages.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/api/credits/ledger", tag = "credits", params(Paging, OfAccount),
+    responses(
+        (status = 200, description = "A page of entries.", body = Page<Entry>),
+        Problems<(Caller, Account, Paged)>)
+))]
 pub(crate) async fn list_ledger(
     app: &App,
     request: &Request,
@@ -53,15 +70,34 @@ pub(crate) async fn list_ledger(
     ok(&Page { data: entries, next_cursor })
 }
 
+/// Credits to add.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-struct GrantCredits {
+pub(crate) struct GrantCredits {
+    /// Whose they will be.
+    #[cfg_attr(feature = "openapi", schema(format = Uuid))]
     account_id: String,
+    /// How many.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1000000000000000i64))]
     amount: i64,
+    /// Why, for the ledger.
+    #[cfg_attr(feature = "openapi", schema(max_length = 500))]
     reason: Option<String>,
 }
 
-/// `POST /api/credits/grants`: adds credits, once for each `Idempotency-Key`; services with the scope `grant` only.
+/// Grants credits, once for each key.
+///
+/// For services with the scope `grant`.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/api/credits/grants", tag = "credits", security(("service" = [])),
+    params(RequiredIdempotencyKey), request_body = GrantCredits,
+    responses(
+        (status = 201, description = "Granted.", body = Entry),
+        (status = 200, description = "The key had granted this before.", body = Entry, headers(
+            ("idempotent-replayed" = String, description = "`true`."))),
+        Problems<(Caller, Account, Key, Body, Granting)>)
+))]
 pub(crate) async fn grant_credits(
     app: &App,
     request: &Request,

@@ -24,23 +24,45 @@ use crate::{
     headers::{entity_tag, matches},
     json::{MAX_INPUT_BYTES, body, large_body, member},
 };
+#[cfg(feature = "openapi")]
+use {
+    crate::openapi::{params::*, problems::*},
+    shared::db::jobs::{BatchedJob, Job},
+};
 
 /// Jobs of a batch.
 const LARGEST_BATCH: usize = 1_000;
 /// Tags and metadata that one list is filtered by.
 const MOST_LABELS: usize = 10;
 
+/// A job to buy.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-struct CreateJob {
+pub(crate) struct CreateJob {
+    /// What to do.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[a-z0-9_.-]{1,64}$"))]
     kind: String,
+    /// With what: any JSON of up to 64 KiB; `{}` if it is left out.
     #[serde(default, deserialize_with = "verbatim")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
     input: Option<Box<RawValue>>,
+    /// Higher first; 0 if it is left out.
+    #[cfg_attr(feature = "openapi", schema(minimum = -10, maximum = 10))]
     priority: Option<i64>,
+    /// Not before: within 30 days; now if it is left out or past.
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     run_at: Option<String>,
+    /// Where it differs from its kind's policy.
     retry: Option<RetryOverrides>,
+    /// The caller's own, to find the job by.
+    #[cfg_attr(feature = "openapi", schema(schema_with = crate::openapi::metadata))]
     metadata: Option<BTreeMap<String, String>>,
+    /// The caller's own, to find the job by.
+    #[cfg_attr(feature = "openapi", schema(schema_with = crate::openapi::tags))]
     tags: Option<Vec<String>>,
+    /// Who pays; a service names it, a user never does.
+    #[cfg_attr(feature = "openapi", schema(format = Uuid))]
     account_id: Option<String>,
 }
 
@@ -104,8 +126,20 @@ pub(super) fn timestamp(field: &'static str, text: &str) -> Result<String, ApiEr
     Ok(Timestamp(time.max(OffsetDateTime::UNIX_EPOCH)).to_string())
 }
 
-/// `POST /api/jobs`: holds the price and queues the job. 202, or 200 if it is final within the wait that `Prefer` asks for; a
-/// replay of its key is 200 with the job as it is now.
+/// Buys a job.
+///
+/// Holds the price of its kind and queues it. A replay of its key answers the job as it is now, and charges nothing.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/api/jobs", tag = "jobs", params(IdempotencyKey, Preferred), request_body = CreateJob,
+    responses(
+        (status = 202, description = "Queued, and its price is held.", body = Job, headers(
+            ("location" = String, description = "Where the job is."),
+            ("retry-after" = i64, description = "Seconds until it is worth a look."))),
+        (status = 200, description = "The key had bought this job before.", body = Job, headers(
+            ("location" = String, description = "Where the job is."),
+            ("idempotent-replayed" = String, description = "`true`."))),
+        Problems<(Caller, Account, Key, Body, Buying)>)
+))]
 pub(crate) async fn create_job(
     app: &App,
     request: &Request,
@@ -133,14 +167,30 @@ pub(crate) async fn create_job(
     respond(status, &job, headers_of(&job, headers))
 }
 
+/// Jobs to buy, all or none.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-struct CreateBatch {
+pub(crate) struct CreateBatch {
+    /// The jobs, none with an `account_id` of its own.
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<CreateJob>, min_items = 1, max_items = 1000))]
     jobs: Vec<Box<RawValue>>,
+    /// Who pays; a service names it, a user never does.
+    #[cfg_attr(feature = "openapi", schema(format = Uuid))]
     account_id: Option<String>,
 }
 
-/// `POST /api/jobs:batch`: up to 1,000 jobs, all or nothing, a hold for each. 202; a replay of its key is 200.
+/// Buys up to 1,000 jobs, all or none.
+///
+/// Holds the price of each. A replay of its key answers the batch as it was bought, and charges nothing.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/api/jobs:batch", tag = "jobs", params(IdempotencyKey), request_body = CreateBatch,
+    responses(
+        (status = 202, description = "Queued, and the price of each is held.", body = Page<BatchedJob>),
+        (status = 200, description = "The key had bought this batch before.", body = Page<BatchedJob>, headers(
+            ("idempotent-replayed" = String, description = "`true`."))),
+        Problems<(Caller, Account, Key, Body, Buying, Batch)>)
+))]
 pub(crate) async fn create_batch(
     app: &App,
     request: &Request,
@@ -170,8 +220,13 @@ pub(crate) async fn create_batch(
     if enqueued.replayed { respond(200, &page, vec![as_replayed()]) } else { respond(202, &page, Vec::new()) }
 }
 
-/// `GET /api/jobs/{id}`: a job of the caller's, or any for a service that may; else 404. With `wait`, once it is final or that
-/// is over. 304 if `If-None-Match` has it as it is.
+/// Shows a job.
+///
+/// A user sees their own, a service with the scope `enqueue` or `operate` any. With `wait`, once it is final or that is over.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/api/jobs/{id}", tag = "jobs", params(JobId),
+    responses((status = 200, description = "The job as it is now.", body = Job), Problems<(Caller, Scoped, Found)>)
+))]
 pub(crate) async fn get_job(
     app: &App,
     request: &Request,
@@ -199,7 +254,13 @@ fn unless_known(request: &Request, mut response: Response) -> Response {
     response
 }
 
-/// `GET /api/jobs`: the caller's jobs, newest first, in pages.
+/// Lists the jobs of an account, newest first, in pages.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/api/jobs", tag = "jobs", params(JobsWanted, Paging, OfAccount),
+    responses(
+        (status = 200, description = "A page of jobs.", body = Page<Job>),
+        Problems<(Caller, Account, Paged, Filtered)>)
+))]
 pub(crate) async fn list_jobs(
     app: &App,
     request: &Request,

@@ -1,9 +1,8 @@
 //! What is done to jobs that were bought: canceled, retried, redriven; and what became of each run.
 
-use serde::Deserialize;
-use serde_json::json;
+use serde::{Deserialize, Serialize};
 use shared::{
-    db::life::{FailedFilter, RedrivePace},
+    db::life::{FailedFilter, RedrivePace, Redriven},
     domain::{Deadline, Timestamp},
     wake::Message,
 };
@@ -22,12 +21,29 @@ use crate::{
     headers::whole,
     json::body,
 };
+#[cfg(feature = "openapi")]
+use {
+    crate::openapi::{params::*, problems::*},
+    shared::db::{
+        jobs::Job,
+        life::{Attempt, Event},
+    },
+};
 
 /// Who may act on jobs that are not theirs.
 const OPERATORS: &[Scope] = &[Scope::Operate];
 
-/// `POST /api/jobs/{id}/cancel`: 200 with the job canceled, or 202 with `cancel_requested_at` when it was running; 409 when
-/// it is final, or its kind refuses.
+/// Cancels a job.
+///
+/// One that is queued at once, and its price is released; one that is running is asked to stop.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/api/jobs/{id}/cancel", tag = "jobs", params(JobId),
+    responses(
+        (status = 200, description = "The job is canceled.", body = Job),
+        (status = 202, description = "It is running, and asked to stop.", body = Job, headers(
+            ("retry-after" = i64, description = "Seconds until it is worth a look."))),
+        Problems<(Caller, Scoped, Found, Cancelable)>)
+))]
 pub(crate) async fn cancel_job(
     app: &App,
     request: &Request,
@@ -43,8 +59,17 @@ pub(crate) async fn cancel_job(
     respond(status, &job, headers_of(&job, Vec::new()))
 }
 
-/// `POST /api/jobs/{id}/retry`: a failed or canceled job once more, as a new one with its own hold. 202; 409 when it
-/// succeeded, is not final, or was retried already.
+/// Buys a failed or canceled job once more.
+///
+/// As a new job, with an id and a hold of its own, at the price of now.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/api/jobs/{id}/retry", tag = "jobs", params(JobId),
+    responses(
+        (status = 202, description = "The new job is queued, and its price is held.", body = Job, headers(
+            ("location" = String, description = "Where the new job is."),
+            ("retry-after" = i64, description = "Seconds until it is worth a look."))),
+        Problems<(Caller, Scoped, Found, Holding, Retryable)>)
+))]
 pub(crate) async fn retry_job(
     app: &App,
     request: &Request,
@@ -62,7 +87,13 @@ pub(crate) async fn retry_job(
     respond(202, &job, headers_of(&job, vec![location]))
 }
 
-/// `GET /api/jobs/{id}/attempts`: every run of it that has ended, oldest first.
+/// Lists the runs of a job that have ended, oldest first.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/api/jobs/{id}/attempts", tag = "jobs", params(JobId),
+    responses(
+        (status = 200, description = "Every run that has ended; there is no further page.", body = Page<Attempt>),
+        Problems<(Caller, Scoped, Found)>)
+))]
 pub(crate) async fn list_attempts(
     app: &App,
     request: &Request,
@@ -80,7 +111,13 @@ pub(crate) async fn list_attempts(
     ok(&Page { data: attempts, next_cursor: None })
 }
 
-/// `GET /api/jobs/{id}/events`: its transitions, oldest first, after the one of the number `after`.
+/// Lists what has happened to a job, oldest first, in pages.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/api/jobs/{id}/events", tag = "jobs", params(JobId, After),
+    responses(
+        (status = 200, description = "Its transitions; `next_cursor` is the next `after`.", body = Page<Event>),
+        Problems<(Caller, Scoped, Found, Queried, Numbered)>)
+))]
 pub(crate) async fn list_events(
     app: &App,
     request: &Request,
@@ -103,20 +140,57 @@ pub(crate) async fn list_events(
     ok(&Page { data: events, next_cursor })
 }
 
+/// Which failed jobs to retry, and how fast.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-struct RedriveJobs {
+pub(crate) struct RedriveJobs {
+    /// Only those whose error has this code.
     code: Option<String>,
+    /// Only those of this account.
+    #[cfg_attr(feature = "openapi", schema(format = Uuid))]
     account_id: Option<String>,
+    /// Only those that failed then or later.
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     failed_after: Option<String>,
+    /// Only those that failed before.
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     failed_before: Option<String>,
+    /// At most so many; 100 if it is left out.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1000))]
     limit: Option<i32>,
+    /// So many a second; all at once if it is left out.
+    #[cfg_attr(feature = "openapi", schema(minimum = 0.001, maximum = 10000))]
     per_second: Option<f64>,
+    /// Go on behind the last redrive: its `next_cursor`.
     cursor: Option<String>,
 }
 
-/// `POST /api/kinds/{kind}/redrive`: failed jobs of a kind once more, oldest first, at a rate; services with the scope
-/// `operate` only. Those that are refused, for want of credits say, are told, and stay as they are.
+/// What a redrive did.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub(crate) struct RedrivenJobs {
+    /// Jobs that are retried.
+    redriven: usize,
+    /// Jobs that are not.
+    refused: usize,
+    /// Each of them.
+    data: Vec<Redriven>,
+    /// Where the next redrive goes on; none if there was nothing more.
+    next_cursor: Option<String>,
+}
+
+/// Retries failed jobs of a kind, oldest first, at a rate.
+///
+/// For services with the scope `operate`. Those that are refused, for want of credits say, are told, and stay as they are.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/api/kinds/{kind}/redrive", tag = "operation", security(("service" = [])),
+    params(("kind" = String, Path, description = "The kind.", pattern = "^[a-z0-9_.-]{1,64}$")),
+    request_body = RedriveJobs,
+    responses(
+        (status = 200, description = "What became of each of them.", body = RedrivenJobs),
+        Problems<(Caller, Scoped, Found, Body, Redrivable)>)
+))]
 pub(crate) async fn redrive(
     app: &App,
     request: &Request,
@@ -150,9 +224,7 @@ pub(crate) async fn redrive(
     let more = redriven.last().filter(|_| i32::try_from(redriven.len()) == Ok(limit));
     let next_cursor = more.map(|job| place(job.finished_at, job.job_id));
     let redriven_count = redriven.len() - refused;
-    ok(&json!({
-        "redriven": redriven_count, "refused": refused, "data": redriven, "next_cursor": next_cursor
-    }))
+    ok(&RedrivenJobs { redriven: redriven_count, refused, data: redriven, next_cursor })
 }
 
 /// A cursor of no account's: where among the failed jobs a page ended.

@@ -9,7 +9,6 @@ pub(crate) mod wait;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
-use serde_json::json;
 use sha2::{Digest, Sha256};
 use shared::{
     db::jobs::Job,
@@ -18,6 +17,8 @@ use shared::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
+#[cfg(feature = "openapi")]
+use crate::openapi::problems::{Database, Problems};
 use crate::{
     App,
     auth::{Caller, Scope, uuid},
@@ -31,8 +32,11 @@ const LARGEST_PAGE: i64 = 100;
 
 /// Entries, and where the next page begins.
 #[derive(Serialize)]
-pub(super) struct Page<T> {
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub(crate) struct Page<T> {
+    /// The entries.
     pub(super) data: Vec<T>,
+    /// Where the next page begins; none after the last.
     pub(super) next_cursor: Option<String>,
 }
 
@@ -67,10 +71,42 @@ fn retry_after(job: &Job) -> i64 {
     if job.status == Status::Running || until_due <= 0 { 2 } else { until_due.min(60) }
 }
 
-/// `GET /api/health`: whether the API reaches its database; 503 if not. Needs no token and says nothing else.
+/// How the API is.
+#[derive(Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub(crate) struct Health {
+    /// `ok`.
+    status: &'static str,
+    /// For how long the job has been due that has been due longest.
+    oldest_due_seconds: u64,
+}
+
+/// Says whether the API reaches its database.
+///
+/// Needs no token, and says nothing else.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/api/health", tag = "operation", security(()),
+    responses((status = 200, description = "It does.", body = Health), Problems<Database>)
+))]
 pub(crate) async fn health(app: &App, _: &Request, deadline: Deadline) -> Result<Response, ApiError> {
     let oldest = app.db.oldest_due(deadline.within(std::time::Duration::from_secs(5))).await?;
-    ok(&json!({ "status": "ok", "oldest_due_seconds": oldest.map_or(0, |waiting| waiting.as_secs()) }))
+    ok(&Health { status: "ok", oldest_due_seconds: oldest.map_or(0, |waiting| waiting.as_secs()) })
+}
+
+/// The document that describes this API, as `cargo xtask openapi` wrote it.
+const DOCUMENT: &str = include_str!("../../openapi.json");
+
+/// Describes this API, as OpenAPI 3.1.
+///
+/// Needs no token.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/api/openapi.json", tag = "operation", security(()),
+    responses((status = 200, description = "This document.", body = serde_json::Value, headers(
+        ("cache-control" = String, description = "How long it may be kept."))))
+))]
+pub(crate) async fn openapi(_: &App, _: &Request, _: Deadline) -> Result<Response, ApiError> {
+    let headers = vec![("cache-control", "public, max-age=300".to_owned())];
+    Ok(Response { status: 200, headers, body: DOCUMENT.to_owned() })
 }
 
 /// The `Idempotency-Key`: 1 to 128 printable ASCII characters, one of them.

@@ -1,0 +1,121 @@
+"""What schemathesis cannot know: which jobs, kinds and accounts there are.
+
+The pool (PUNCHCARD_POOL) is written anew every few seconds by `cargo xtask fuzz-api`. Valid requests are made ones that can
+be granted, most of the time; invalid ones go out as they were made up.
+"""
+
+import json
+import os
+import random
+
+import schemathesis
+
+POOL = os.environ["PUNCHCARD_POOL"]
+# The account of the user who calls, or "service".
+IDENTITY = os.environ["PUNCHCARD_IDENTITY"]
+CURSORS = {}
+
+
+def pool():
+    with open(POOL, encoding="utf-8") as file:
+        return json.load(file)
+
+
+def account(known):
+    return random.choice(known["accounts"]) if IDENTITY == "service" else IDENTITY
+
+
+def job_for(operation, known):
+    """A job that the operation can be done to, if there is one."""
+    jobs = known["jobs"].get(account(known), {})
+    wanted = {"/cancel": "cancelable", "/retry": "retryable"}
+    for end, name in wanted.items():
+        if operation.endswith(end):
+            return random.choice(jobs.get(name) or [None])
+    return random.choice(jobs.get("any") or [None])
+
+
+def vary_job(job, known):
+    if not isinstance(job, dict):
+        return
+    if random.random() < 0.8:
+        job["kind"] = random.choice(known["kinds"])
+    # A policy whose parts do not go together is refused, as is a time beyond 30 days: seldom of interest.
+    for name in ("retry", "run_at"):
+        if random.random() < 0.5:
+            job.pop(name, None)
+
+
+def name_account(holder, known, may_be_left_out):
+    """A user names no account; a service must, where the API cannot do without."""
+    if not isinstance(holder, dict):
+        return
+    if IDENTITY != "service":
+        holder.pop("account_id", None)
+    elif not may_be_left_out or "account_id" in holder:
+        holder["account_id"] = random.choice(known["accounts"])
+
+
+def written_as_whole(value):
+    """To JSON Schema 7.0 is a whole number; the API wants it written as one, as the document says in words."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, list):
+        return [written_as_whole(item) for item in value]
+    if isinstance(value, dict):
+        # An input is the caller's own.
+        return {name: item if name == "input" else written_as_whole(item) for name, item in value.items()}
+    return value
+
+
+@schemathesis.hook
+def before_call(ctx, case, kwargs):
+    # Without a token the answer is 401, whatever is asked for.
+    if IDENTITY == "nobody" or case.meta is None or not case.meta.generation.mode.is_positive:
+        return
+    known = pool()
+    method, path = case.method.upper(), case.path
+    if "id" in (case.path_parameters or {}) and random.random() < 0.7:
+        job = job_for(path, known)
+        if job:
+            case.path_parameters["id"] = job
+    if "kind" in (case.path_parameters or {}) and random.random() < 0.7:
+        case.path_parameters["kind"] = random.choice(known["kinds"])
+    if method == "GET" and path in ("/api/jobs", "/api/credits", "/api/credits/ledger"):
+        case.query = dict(case.query or {})
+        name_account(case.query, known, may_be_left_out=False)
+    if case.query and "cursor" in case.query:
+        # A cursor is as it was given, by the same list of the same account, or there is none.
+        seen = CURSORS.get((path, case.query.get("account_id")))
+        case.query.pop("cursor")
+        if seen:
+            case.query["cursor"] = seen
+    if not isinstance(case.body, dict):
+        return
+    case.body = body = written_as_whole(case.body)
+    if path == "/api/jobs":
+        name_account(body, known, may_be_left_out=False)
+        vary_job(body, known)
+    elif path == "/api/jobs:batch":
+        name_account(body, known, may_be_left_out=False)
+        for job in body.get("jobs") or []:
+            vary_job(job, known)
+            if isinstance(job, dict):
+                job.pop("account_id", None)
+    elif path == "/api/credits/grants" and IDENTITY == "service":
+        body["account_id"] = random.choice(known["accounts"])
+        # An account holds up to 10^18: so that grants go on being granted.
+        body["amount"] = min(body.get("amount", 1), 1_000_000)
+    elif path.endswith("/redrive"):
+        name_account(body, known, may_be_left_out=True)
+        body.pop("cursor", None)
+        if random.random() < 0.5:
+            body.pop("account_id", None)
+
+
+@schemathesis.hook
+def after_call(ctx, case, response):
+    if case.method.upper() == "GET" and response.status_code == 200 and case.path != "/api/openapi.json":
+        cursor = response.json().get("next_cursor")
+        if cursor:
+            CURSORS[(case.path, (case.query or {}).get("account_id"))] = cursor

@@ -1,0 +1,123 @@
+//! What the requests meet: two accounts with credits, kinds, and jobs in every state, which a worker keeps moving.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use local::lambda::Function;
+use local::scripted::{Response, ScriptedServer};
+use local::{Error, Result, tools};
+use serde_json::{Value, json};
+use tokio::time::sleep;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::stack::{Database, Keys};
+
+/// More than any run spends.
+const CREDITS: i64 = 1_000_000_000;
+/// Between two turns.
+const PAUSE: Duration = Duration::from_secs(2);
+/// Jobs of a state that an account has after each turn, at least.
+const READY: i64 = 40;
+
+/// The kinds: one that is done, one that is never done, one that fails, one that costs nothing, one that is metered.
+const KINDS: &str = "
+INSERT INTO punchcard.kinds (name, price, max_attempts, backoff_seconds, url, metered) VALUES
+    ('qr.svg', 1, 3, 1, NULL, false), ('fuzz.waits', 3, 3, 1, NULL, false), ('fuzz.fails', 2, 1, 1, '{url}/fails', false),
+    ('fuzz.free', 0, 3, 1, '{url}/done', false), ('fuzz.metered', 8, 3, 1, '{url}/done', true)";
+
+/// Buys what is missing of an account, so that there always is something to cancel and something to retry.
+const STOCK: &str = "
+SELECT punchcard.enqueue('{account}', k.kind) FROM (
+    SELECT 'fuzz.waits' AS kind, (SELECT count(*) FROM punchcard.queue WHERE account_id = '{account}' AND kind = 'fuzz.waits') AS there
+    UNION ALL
+    SELECT 'fuzz.fails', count(*) FROM punchcard.outcomes o WHERE o.account_id = '{account}' AND o.status = 'failed'
+        AND NOT EXISTS (SELECT FROM punchcard.jobs r WHERE r.retry_of = o.job_id)
+) k, generate_series(k.there + 1, {ready})";
+
+/// Ids for the hooks: of jobs that are not done for good, and of others.
+const POOL: &str = "
+SELECT json_build_object(
+    'cancelable', (SELECT coalesce(json_agg(q.job_id), '[]') FROM (
+        SELECT job_id FROM punchcard.queue WHERE account_id = '{account}' AND kind = 'fuzz.waits'
+        ORDER BY job_id DESC LIMIT 100) q),
+    'retryable', (SELECT coalesce(json_agg(o.job_id), '[]') FROM (
+        SELECT o.job_id FROM punchcard.outcomes o WHERE o.account_id = '{account}' AND o.status = 'failed'
+            AND NOT EXISTS (SELECT FROM punchcard.jobs r WHERE r.retry_of = o.job_id)
+        ORDER BY o.job_id DESC LIMIT 100) o),
+    'any', (SELECT coalesce(json_agg(j.id), '[]') FROM (
+        SELECT id FROM punchcard.jobs WHERE account_id = '{account}' ORDER BY id DESC LIMIT 100) j))::text";
+
+/// The database's side of a run, and the worker.
+pub(super) struct World {
+    /// Whose credits are spent.
+    pub(super) accounts: [Uuid; 2],
+    client: Client,
+    poller: Function,
+    pool: PathBuf,
+    _target: ScriptedServer,
+}
+
+impl World {
+    /// Two accounts with jobs in every state, and the pool of their ids.
+    pub(super) async fn create(database: &Database, keys: &Keys, pool: PathBuf) -> Result<Self> {
+        let target = ScriptedServer::start(|request| match request.path.as_str() {
+            "/done" => Response::json(200, json!({ "done": true })),
+            _ => Response::json(422, json!({ "error": "never" })),
+        });
+        let target = target.await?;
+        let client = database.connect().await?;
+        client.batch_execute(&KINDS.replace("{url}", &target.url(""))).await?;
+        let accounts = [Uuid::new_v4(), Uuid::new_v4()];
+        for account in accounts {
+            let grant = format!("SELECT punchcard.grant_credits('{account}', {CREDITS}, 'fuzz')");
+            client.batch_execute(&grant).await?;
+        }
+        let poller = tools::target_dir().join("debug/poller");
+        let poller = Function::new(poller, keys.environment(&database.url()));
+        let world = Self { accounts, client, poller, pool, _target: target };
+        world.turn_once().await?;
+        Ok(world)
+    }
+
+    /// Turns on and on; ends with an error alone.
+    pub(super) async fn turn(&self) -> Error {
+        loop {
+            sleep(PAUSE).await;
+            if let Err(error) = self.turn_once().await {
+                return error;
+            }
+        }
+    }
+
+    /// Buys what is missing, runs what is due, and tells the hooks what there is.
+    async fn turn_once(&self) -> Result<()> {
+        for account in self.accounts {
+            let stock =
+                STOCK.replace("{account}", &account.to_string()).replace("{ready}", &READY.to_string());
+            self.client.batch_execute(&stock).await?;
+        }
+        self.poller.invoke(&json!({})).await?;
+        let mut jobs = serde_json::Map::new();
+        for account in self.accounts {
+            let query = POOL.replace("{account}", &account.to_string());
+            let rows = self.client.query_typed(&query, &[]).await?;
+            let ids: Value = rows.first().map_or(Ok(Value::Null), |row| serde_json::from_str(row.get(0)))?;
+            jobs.insert(account.to_string(), ids);
+        }
+        let kinds = ["qr.svg", "fuzz.waits", "fuzz.fails", "fuzz.free", "fuzz.metered"];
+        let pool = json!({ "accounts": self.accounts, "kinds": kinds, "jobs": jobs });
+        // Never half of it: it is read at any time.
+        let new = self.pool.with_extension("new");
+        fs::write(&new, pool.to_string())?;
+        Ok(fs::rename(&new, &self.pool)?)
+    }
+
+    /// What the audit finds.
+    pub(super) async fn audit(&self) -> Result<Vec<String>> {
+        let query =
+            "SELECT invariant || ' ' || coalesce(subject::text, '') || ' ' || finding FROM punchcard.audit";
+        Ok(self.client.query_typed(query, &[]).await?.iter().map(|row| row.get(0)).collect())
+    }
+}

@@ -1,0 +1,53 @@
+//! Holds every answer that a test gets to the API's OpenAPI document: its status, its problem's code, its headers.
+
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+/// The document as it is served.
+pub static DOCUMENT: LazyLock<Value> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("../../functions/api/openapi.json")).expect("the document is JSON")
+});
+
+/// Headers of every answer.
+const EVERYWHERE: [&str; 3] = ["content-type", "cache-control", "x-content-type-options"];
+/// What no HTTP caller can bring about, but only an event that API Gateway would not send.
+const NOT_BY_HTTP: [&str; 2] = ["unsupported_event", "invalid_body"];
+
+/// Fails if the answer to an event is not in the document; events that no route answers are not looked at.
+pub fn assert_documented(event: &Value, answer: &Value) {
+    let method = event["requestContext"]["http"]["method"].as_str().unwrap_or_default();
+    let path = event["rawPath"].as_str().unwrap_or_default();
+    let Some(route) = api::route_of(method, path) else { return };
+    let operation = format!("{method} {route}");
+    let body = answer["body"].as_str().unwrap_or_default();
+    let code = serde_json::from_str::<Value>(body).ok().filter(|_| is_problem(answer));
+    let code = code.as_ref().and_then(|problem| problem["code"].as_str());
+    if code.is_some_and(|code| NOT_BY_HTTP.contains(&code)) {
+        return;
+    }
+    let response =
+        &DOCUMENT["paths"][route][method.to_lowercase()]["responses"][answer["statusCode"].to_string()];
+    assert!(
+        response.is_object(),
+        "{operation} answers {} {code:?}: not in openapi.json",
+        answer["statusCode"]
+    );
+    if let Some(code) = code {
+        let known = &response["content"]["application/problem+json"]["schema"]["allOf"][1]["properties"]["code"]
+            ["enum"];
+        let known = known.as_array().is_some_and(|known| known.iter().any(|known| known == code));
+        assert!(known, "{operation} answers {} {code}: not in openapi.json", answer["statusCode"]);
+    }
+    for name in answer["headers"].as_object().expect("headers").keys() {
+        let known = EVERYWHERE.contains(&name.as_str()) || response["headers"][name].is_object();
+        assert!(known, "{operation}, {}: the header {name} is not in openapi.json", answer["statusCode"]);
+    }
+    for name in response["headers"].as_object().into_iter().flatten().map(|(name, _)| name) {
+        assert!(answer["headers"][name].is_string(), "{operation}: {answer} has no header {name}");
+    }
+}
+
+fn is_problem(answer: &Value) -> bool {
+    answer["headers"]["content-type"] == "application/problem+json"
+}
