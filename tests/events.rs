@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Bench, claims, routes_of, sign, sqs::Sqs};
 
-const ANSWERS: [(&str, u64); 17] = [
+const ANSWERS: [(&str, u64); 18] = [
     ("api-cancel-job", 404),
     ("api-create-batch", 202),
     ("api-create-job", 202),
@@ -22,6 +22,7 @@ const ANSWERS: [(&str, u64); 17] = [
     ("api-grant-credits", 201),
     ("api-health", 200),
     ("api-list-attempts", 404),
+    ("api-list-events", 404),
     ("api-list-jobs", 200),
     ("api-list-ledger", 200),
     ("api-no-token", 401),

@@ -75,6 +75,7 @@ fn requests(account: Uuid, [job, waiting, canceled]: [Uuid; 3], service: &str) -
         get("/api/jobs?limit=2"), // byte by byte, a long page takes long
         get(&format!("/api/jobs/{job}")),
         get(&format!("/api/jobs/{job}/attempts")),
+        get(&format!("/api/jobs/{job}/events")),
         post(&format!("/api/jobs/{waiting}/cancel"), &user, json!({})),
         post(&format!("/api/jobs/{canceled}/retry"), &user, json!({})),
         post("/api/kinds/unserved/redrive", &service, json!({})),

@@ -1,9 +1,16 @@
 //! Several requests at once in one environment, as on Lambda Managed Instances: a few connections, and no more.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use futures_util::future::{Either, join_all, select};
+use api::App;
+use futures_util::future::{Either, join, join_all, select};
+use lambda_runtime::{Context, LambdaEvent};
+use serde_json::{Value, json};
 use shared::{
+    config::{AuthConfig, Config, WorkerConfig},
     db::{
         Db,
         jobs::{JobOptions, NewJob},
@@ -11,8 +18,9 @@ use shared::{
     domain::Deadline,
     secrets::{SecretSource, SecretStore},
 };
+use uuid::Uuid;
 
-use crate::support::{APP, Bench, as_role, connect};
+use crate::support::{APP, Bench, ISSUER, JWT_SECRET, as_role, bearer, connect, event};
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(10))
@@ -62,4 +70,64 @@ async fn a_statement_that_waits_holds_up_its_own_connection_alone() {
         };
         assert_eq!(others.is_err(), held_up, "by {connections}");
     }
+}
+
+/// The API in this process, with one connection for all that it serves at once.
+fn api(url: &str) -> App {
+    App::new(Config {
+        secrets: SecretSource {
+            database_url: Some(url.to_owned()),
+            jwt_secret: Some(JWT_SECRET.to_owned()),
+            ..SecretSource::default()
+        },
+        log: "info".into(),
+        auth: AuthConfig {
+            issuer: Some(ISSUER.to_owned()),
+            audience: "authenticated".into(),
+            jwks_url: None,
+            account_claim: None,
+            refuse_anonymous: false,
+        },
+        worker: WorkerConfig {
+            concurrency: 1,
+            linger: Duration::ZERO,
+            most_helpers: 0,
+            allow_private_targets: false,
+        },
+        connections: 1,
+        doctor: None,
+        wake_queue_url: None,
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_wait_leave_their_connection_to_others() {
+    let bench = Bench::new().await;
+    let account = bench.account(1).await;
+    bench.enqueue(account, "qr.svg", 1).await;
+    let id = bench.rows("SELECT id::text FROM punchcard.jobs").await[0].get::<_, String>(0);
+    let api = api(&bench.url);
+    let path = format!("/api/jobs/{id}?wait=25");
+    let waiting = join_all((0..20).map(|_| get(&api, account, &path)));
+    let others = async {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let begin = Instant::now();
+        for _ in 0..50 {
+            assert_eq!(get(&api, account, "/api/credits").await["held"], 1);
+        }
+        let took = begin.elapsed();
+        assert!(took < Duration::from_secs(4), "fifty answers beside those who wait took {took:?}");
+        assert_eq!(bench.poller().invoke(&json!({})).await.unwrap()["succeeded"], 1);
+    };
+    let (waited, ()) = join(waiting, others).await;
+    assert!(waited.iter().all(|job| job["status"] == "succeeded"), "{waited:?}");
+    assert_eq!(bench.balance(account).await, (0, 0));
+    bench.assert_audit_is_clean().await;
+}
+
+async fn get(api: &App, account: Uuid, path: &str) -> Value {
+    let event = event("GET", path, &[("authorization", &bearer(account))], None);
+    let answer = api.handle(LambdaEvent::new(event, Context::default())).await.unwrap();
+    assert_eq!(answer["statusCode"], 200, "{answer}");
+    serde_json::from_str(answer["body"].as_str().unwrap()).unwrap()
 }

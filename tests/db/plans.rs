@@ -2,6 +2,9 @@
 //! no dead row of an earlier one, even while a transaction elsewhere keeps vacuum from removing them.
 
 use serde_json::Value;
+use shared::db::STATEMENTS;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
 
 use crate::support::{Bench, connect};
 
@@ -164,4 +167,40 @@ async fn a_claim_that_serves_nothing_reads_nothing() {
     assert_eq!(plan["Actual Rows"].as_f64(), Some(0.0));
     let buffers = plan["Shared Hit Blocks"].as_i64().unwrap() + plan["Shared Read Blocks"].as_i64().unwrap();
     assert!(buffers < 50, "{buffers} buffers beside 20,000 due jobs that take longer than is left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_of_one_job_reads_its_own_rows() {
+    let bench = Bench::new().await;
+    let account = bench.account(1).await;
+    bench.fill(1_000, "0", "now()").await;
+    bench.fill_history(100_000).await;
+    bench.sql("VACUUM ANALYZE punchcard.outcomes").await;
+    bench.vacuum().await;
+    bench.enqueue(account, "qr.svg", 1).await;
+    let job: Uuid =
+        bench.rows(&format!("SELECT id FROM punchcard.jobs WHERE account_id = '{account}'")).await[0].get(0);
+    let nobody: Option<Uuid> = None;
+    // Of an account, and of any.
+    for (name, rows, most) in [
+        ("jobs/is_final", 1.0, 10),
+        ("jobs/find", 1.0, 40),
+        ("life/attempts", 0.0, 20),
+        ("life/events", 1.0, 40),
+    ] {
+        let (_, sql) = STATEMENTS.iter().find(|(its, _)| *its == name).unwrap();
+        let sql = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}");
+        for owner in [Some(account), nobody] {
+            let mut params = vec![(&job as _, Type::UUID), (&owner as _, Type::UUID)];
+            if name == "life/events" {
+                params.extend([(&0_i64 as _, Type::INT8), (&100_i64 as _, Type::INT8)]);
+            }
+            let plan: Value = bench.admin.query_typed(&sql, &params).await.unwrap()[0].get(0);
+            let plan = &plan[0]["Plan"];
+            assert_eq!(plan["Actual Rows"].as_f64(), Some(rows), "{name}: {plan}");
+            let buffers =
+                plan["Shared Hit Blocks"].as_i64().unwrap() + plan["Shared Read Blocks"].as_i64().unwrap();
+            assert!(buffers <= most, "{name}: {buffers} buffers: {plan:#}");
+        }
+    }
 }

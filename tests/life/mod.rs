@@ -3,6 +3,7 @@
 mod attempts;
 mod cancel;
 mod caps;
+mod events;
 mod help;
 mod input_error;
 mod labels;
@@ -19,5 +20,6 @@ mod retry_policy;
 mod sequences;
 mod time_limit;
 mod transaction;
+mod wait;
 
 use help::{assert_refused, credits, until_running};

@@ -44,7 +44,7 @@ async fn a_failed_job_is_bought_once_more_as_a_new_job_at_the_price_of_now() {
     let new = id(&answer);
     assert_ne!(new, old);
     assert_eq!(answer.headers["location"], format!("/api/jobs/{new}"));
-    assert_eq!(answer.headers["retry-after"], "5");
+    assert_eq!(answer.headers["retry-after"], "2");
     assert_eq!(answer.body["retry_of"], old.as_str());
     assert_eq!((&answer.body["status"], &answer.body["attempt"]), (&json!("queued"), &json!(0)));
     assert_eq!((&answer.body["output"], &answer.body["error"]), (&Value::Null, &Value::Null));

@@ -32,6 +32,12 @@ impl Request {
             (Some(_), Some(_)) => Err(ApiError::bad("duplicate_header", name)),
         }
     }
+
+    /// All values of a header that is a list, as one (RFC 9110 §5.3); what is not text is left out.
+    pub(crate) fn list(&self, name: &'static str) -> String {
+        let values = self.headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+        values.collect::<Vec<_>>().join(",")
+    }
 }
 
 /// A response as the routes give it.

@@ -4,6 +4,7 @@
 mod auth;
 mod error;
 mod event;
+mod headers;
 mod json;
 #[cfg(feature = "openapi")]
 pub mod openapi;
@@ -21,6 +22,8 @@ pub use router::{ROUTES, route_of};
 
 /// API Gateway gives up after 30 s: an answer must be there before.
 const LONGEST: Duration = Duration::from_secs(25);
+/// Of a request that waits for a job: the longest wait, and time to read the job afterwards.
+const LONGEST_WITH_WAIT: Duration = Duration::from_millis(27_500);
 /// Kept free to answer in.
 const MARGIN: Duration = Duration::from_millis(500);
 
@@ -49,12 +52,15 @@ impl App {
     /// Only when the event is no HTTP request at all: the invocation fails, and nobody takes it for a success.
     pub async fn handle(&self, event: LambdaEvent<Value>) -> Result<Value, Error> {
         let (event, context) = event.into_parts();
-        let deadline = Deadline::of_invocation(context.deadline(), MARGIN, LONGEST).within(LONGEST);
-        let request_id = context.request_id;
         let response = match event::decode(event)? {
-            Ok(request) => router::route(self, request, deadline).await,
+            Ok(request) => {
+                let longest = if routes::wait::is_wished(&request) { LONGEST_WITH_WAIT } else { LONGEST };
+                let deadline = Deadline::of_invocation(context.deadline(), MARGIN, longest).within(longest);
+                router::route(self, request, deadline).await
+            }
             Err(error) => Err(error),
         };
+        let request_id = context.request_id;
         let response = response.unwrap_or_else(|error| error.into_response(&request_id));
         Ok(event::encode(response))
     }

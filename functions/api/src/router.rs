@@ -48,6 +48,7 @@ routes! {
     POST "/api/jobs/{id}/cancel"      => life::cancel_job(id);
     POST "/api/jobs/{id}/retry"       => life::retry_job(id);
     GET  "/api/jobs/{id}/attempts"    => life::list_attempts(id);
+    GET  "/api/jobs/{id}/events"      => life::list_events(id);
     POST "/api/kinds/{kind}/redrive"  => life::redrive(kind);
     GET  "/api/credits"               => credits::get_credits;
     GET  "/api/credits/ledger"        => credits::list_ledger;

@@ -14,6 +14,7 @@ use crate::domain::{Deadline, RetryOverrides, Status, Timestamp};
 pub const ENQUEUE: &str = include_str!("jobs/enqueue.sql");
 pub(crate) const ENQUEUE_BATCH: &str = include_str!("jobs/enqueue_batch.sql");
 pub(crate) const FIND: &str = include_str!("jobs/find.sql");
+pub(crate) const IS_FINAL: &str = include_str!("jobs/is_final.sql");
 pub(crate) const LIST: &str = include_str!("jobs/list.sql");
 pub(crate) const LIST_LABELED: &str = include_str!("jobs/list_labeled.sql");
 
@@ -331,6 +332,21 @@ impl Db {
     ) -> Result<Option<Job>, DbError> {
         let params = [(&id as _, Type::UUID), (&account_id as _, Type::UUID)];
         self.rows(FIND, &params, Again::Safe, deadline).await?.first().map(Job::from_row).transpose()
+    }
+
+    /// Whether a job is final, of `account_id` or, if `None`, of anybody; `None` if it is not there. Cheap.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn is_final(
+        &self,
+        id: Uuid,
+        account_id: Option<Uuid>,
+        deadline: Deadline,
+    ) -> Result<Option<bool>, DbError> {
+        let params = [(&id as _, Type::UUID), (&account_id as _, Type::UUID)];
+        let rows = self.rows(IS_FINAL, &params, Again::Safe, deadline).await?;
+        Ok(rows.first().map(|row| row.get(0)))
     }
 
     /// At most `limit` jobs of an account, newest first.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Again, Db, DbError,
-    jobs::{json, seconds},
+    jobs::{json, seconds, status},
 };
 use crate::domain::{Deadline, Timestamp};
 
@@ -18,6 +18,7 @@ pub(crate) const REDRIVE: &str = include_str!("life/redrive.sql");
 pub(crate) const FAILED: &str = include_str!("life/failed.sql");
 pub(crate) const REDRIVABLE: &str = include_str!("life/redrivable.sql");
 pub(crate) const ATTEMPTS: &str = include_str!("life/attempts.sql");
+pub(crate) const EVENTS: &str = include_str!("life/events.sql");
 pub(crate) const REFUND: &str = include_str!("life/refund.sql");
 pub(crate) const CAPS: &str = include_str!("life/caps.sql");
 pub(crate) const SET_CAPS: &str = include_str!("life/set_caps.sql");
@@ -114,6 +115,26 @@ pub struct Attempt {
     pub started_at: Option<Timestamp>,
     /// When it was settled.
     pub ended_at: Timestamp,
+    /// What went wrong.
+    #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::domain::job::ErrorShown>))]
+    pub error: Option<Box<RawValue>>,
+}
+
+/// A transition of a job.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Event {
+    /// Rises from one to the next, with gaps, and never changes.
+    pub number: i64,
+    /// `job.` and the status that the job came to.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// When.
+    pub at: Timestamp,
+    /// Starts that counted by then; of a run, the one that it is.
+    pub attempt: i16,
+    /// Of a job that was queued again: how its run ended, in the word of its attempts.
+    pub reason: Option<String>,
     /// What went wrong.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::domain::job::ErrorShown>))]
     pub error: Option<Box<RawValue>>,
@@ -277,6 +298,38 @@ impl Db {
             })
         });
         attempts.collect()
+    }
+
+    /// At most `limit` transitions of a job, oldest first, after the one of that number.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn events(
+        &self,
+        id: Uuid,
+        account_id: Option<Uuid>,
+        after: i64,
+        limit: i64,
+        deadline: Deadline,
+    ) -> Result<Vec<Event>, DbError> {
+        let params = [
+            (&id as _, Type::UUID),
+            (&account_id as _, Type::UUID),
+            (&after as _, Type::INT8),
+            (&limit as _, Type::INT8),
+        ];
+        let rows = self.rows(EVENTS, &params, Again::Safe, deadline).await?;
+        let events = rows.iter().map(|row| {
+            Ok(Event {
+                number: row.get(0),
+                kind: format!("job.{}", status(row.get(1))?),
+                at: Timestamp(row.get(2)),
+                attempt: row.get(3),
+                reason: row.get(4),
+                error: row.get::<_, Option<String>>(5).map(json).transpose()?,
+            })
+        });
+        events.collect()
     }
 
     /// Gives back what was captured for a job, once; answers whose it was, and how much.

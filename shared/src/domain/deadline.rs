@@ -43,6 +43,12 @@ impl Deadline {
         Self(self.0 + by)
     }
 
+    /// The deadline that lies `by` before this one.
+    #[must_use]
+    pub fn earlier(&self, by: Duration) -> Self {
+        Self(self.0.checked_sub(by).unwrap_or_else(Instant::now))
+    }
+
     /// The instant itself, for `tokio::time::timeout_at`.
     #[must_use]
     pub fn instant(&self) -> Instant {
@@ -67,6 +73,7 @@ mod tests {
         let passed = Deadline(Instant::now() - second);
         assert_eq!(passed.later(second * 3).0, passed.0 + second * 3);
         assert!(passed.later(second / 2).left().is_zero());
+        assert_eq!(passed.earlier(second).later(second), passed);
     }
 
     #[test]

@@ -37,6 +37,51 @@ pub(crate) struct RequiredIdempotencyKey {
     key: String,
 }
 
+/// What the caller would like.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(crate) struct Preferences {
+    /// `wait=10`: to be answered once the job is final, or after so many seconds, 25 at most (RFC 7240).
+    #[param(rename = "Prefer", nullable = false)]
+    prefer: Option<String>,
+}
+
+/// How long to wait for a job, and what is known of it.
+pub(crate) struct Waiting;
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Wait {
+    /// Answer once the job is final, or after so many seconds.
+    #[param(minimum = 0, maximum = 25)]
+    wait: Option<i64>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+struct Known {
+    /// The entity tags of what the caller has: 304 if the job is as one of them (RFC 9110).
+    #[param(rename = "If-None-Match", nullable = false)]
+    tags: Option<String>,
+}
+
+impl IntoParams for Waiting {
+    fn into_params(parameter_in: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let mut params = Wait::into_params(&parameter_in);
+        params.extend(Known::into_params(&parameter_in));
+        params
+    }
+}
+
+/// Which transitions of a job.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct After {
+    /// Only those after the one of this number.
+    #[param(minimum = 0)]
+    after: Option<i64>,
+}
+
 /// Which page of a list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]

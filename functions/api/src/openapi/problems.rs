@@ -95,6 +95,12 @@ problems! {
     /// A query has a parameter that is not known.
     Queried { 400: "unknown_parameter" }
 
+    /// A wait is too long, or none.
+    Waited { 400: "invalid_wait" }
+
+    /// The number of an event is none.
+    Placed { 400: "invalid_after" }
+
     /// A page cannot be told.
     Paged { 400: "unknown_parameter" "invalid_limit" "invalid_cursor" }
 

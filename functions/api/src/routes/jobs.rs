@@ -13,14 +13,15 @@ use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use super::{
-    Page, as_replayed, bad_cursor, cursor, idempotency_key, is_kind, known_query, ok, open_cursor, owner,
-    page_size, path_id, respond,
+    Page, as_replayed, bad_cursor, cursor, headers_of, idempotency_key, is_kind, known_query, ok,
+    open_cursor, owner, page_size, path_id, respond, wait,
 };
 use crate::{
     App,
     auth::{Scope, caller},
     error::ApiError,
     event::{Request, Response},
+    headers::{entity_tag, matches},
     json::{MAX_INPUT_BYTES, body, large_body, member},
 };
 #[cfg(feature = "openapi")]
@@ -122,16 +123,20 @@ pub(super) fn timestamp(field: &'static str, text: &str) -> Result<String, ApiEr
 
 /// Buys a job.
 ///
-/// Holds the price of its kind and queues it. A replay of its key answers the job as it is now, and charges nothing.
+/// Holds the price of its kind and queues it. A replay of its key answers the job as it is now, and charges nothing. With
+/// `Prefer: wait`, answers once the job is final or that time is over.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/api/jobs", tag = "jobs", params(IdempotencyKey), request_body = CreateJob,
+    post, path = "/api/jobs", tag = "jobs", params(IdempotencyKey, Preferences), request_body = CreateJob,
     responses(
         (status = 202, description = "Queued, and its price is held.", body = Job, headers(
             ("location" = String, description = "Where the job is."),
+            ("preference-applied" = String, description = "`wait` and the seconds, if it was waited for."),
             ("retry-after" = i64, description = "Seconds until it is worth a look."))),
-        (status = 200, description = "The key had bought this job before.", body = Job, headers(
+        (status = 200, description = "It is final already, or the key had bought it before.", body = Job, headers(
             ("location" = String, description = "Where the job is."),
-            ("idempotent-replayed" = String, description = "`true`."))),
+            ("preference-applied" = String, description = "`wait` and the seconds, if it was waited for."),
+            ("retry-after" = i64, description = "Seconds until it is worth a look, if it is not final."),
+            ("idempotent-replayed" = String, description = "`true`, if the key had bought it before."))),
         Problems<(Caller, Account, Key, Body, Buying)>)
 ))]
 pub(crate) async fn create_job(
@@ -146,13 +151,19 @@ pub(crate) async fn create_job(
     let Wanted { kind, input, priority, run_at, options } = job.vet()?;
     let job = NewJob { kind: &kind, input: &input, priority, run_at: run_at.as_deref(), options: &options };
     let enqueued = app.db.enqueue(account_id, job, key, deadline).await?;
-    let location = ("location", format!("/api/jobs/{}", enqueued.job.id));
-    if enqueued.replayed {
-        return respond(200, &enqueued.job, vec![location, as_replayed()]);
-    }
+    let mut headers = vec![("location", format!("/api/jobs/{}", enqueued.job.id))];
     let wake_up = enqueued.wake_after.and_then(|after| Message::for_job(enqueued.job.id, account_id, after));
     app.wake.send(wake_up.as_slice(), deadline).await;
-    respond(202, &enqueued.job, vec![location, ("retry-after", "5".into())])
+    if enqueued.replayed {
+        headers.push(as_replayed());
+    }
+    let (job, waited) = match wait::preferred(request) {
+        Some(seconds) => wait::after_buying(app, enqueued.job, seconds, deadline).await,
+        None => (enqueued.job, None),
+    };
+    headers.extend(waited.map(|seconds| ("preference-applied", format!("wait={seconds}"))));
+    let status = if enqueued.replayed || job.status.is_final() { 200 } else { 202 };
+    respond(status, &job, headers_of(&job, headers))
 }
 
 /// Jobs to buy, all or none.
@@ -210,10 +221,18 @@ pub(crate) async fn create_batch(
 
 /// Shows a job.
 ///
-/// A user sees their own, a service with the scope `enqueue` or `operate` any.
+/// A user sees their own, a service with the scope `enqueue` or `operate` any. With `wait`, once it is final or that time is
+/// over.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/api/jobs/{id}", tag = "jobs", params(JobId),
-    responses((status = 200, description = "The job as it is now.", body = Job), Problems<(Caller, Scoped, Found)>)
+    get, path = "/api/jobs/{id}", tag = "jobs", params(JobId, Waiting),
+    responses(
+        (status = 200, description = "The job as it is now.", body = Job, headers(
+            ("etag" = String, description = "What this answer is known by."),
+            ("retry-after" = i64, description = "Seconds until it is worth a look, if it is not final."))),
+        (status = 304, description = "It is as the caller knows it.", headers(
+            ("etag" = String, description = "What that answer is known by."),
+            ("retry-after" = i64, description = "Seconds until it is worth a look, if it is not final."))),
+        Problems<(Caller, Scoped, Found, Queried, Waited)>)
 ))]
 pub(crate) async fn get_job(
     app: &App,
@@ -223,10 +242,23 @@ pub(crate) async fn get_job(
 ) -> Result<Response, ApiError> {
     let caller = caller(app, request, deadline).await?;
     let owner = owner(&caller, &[Scope::Enqueue, Scope::Operate])?;
-    match app.db.find_job(path_id(id)?, owner, deadline).await? {
-        Some(job) => ok(&job),
-        None => Err(ApiError::not_found()),
+    let id = path_id(id)?;
+    known_query(request, &["wait"])?;
+    let job = wait::find(app, id, owner, wait::asked(request)?, deadline).await?;
+    let job = job.ok_or_else(ApiError::not_found)?;
+    let shown = respond(200, &job, headers_of(&job, Vec::new()))?;
+    Ok(unless_known(request, shown))
+}
+
+/// The answer with its entity tag, to be asked for again before it is used again; 304 without a body if the caller has it.
+fn unless_known(request: &Request, mut response: Response) -> Response {
+    let tag = entity_tag(&response.body);
+    if matches(&request.list("if-none-match"), &tag) {
+        response.status = 304;
+        response.body.clear();
     }
+    response.headers.extend([("etag", tag), ("cache-control", "private, no-cache".into())]);
+    response
 }
 
 /// Lists the jobs of an account, newest first, in pages.

@@ -9,18 +9,25 @@ use shared::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{Page, bad_cursor, cursor, is_kind, jobs::timestamp, ok, open_cursor, owner, path_id, respond};
+use super::{
+    LARGEST_PAGE, Page, bad_cursor, cursor, headers_of, is_kind, jobs::timestamp, known_query, ok,
+    open_cursor, owner, path_id, respond,
+};
 use crate::{
     App,
     auth::{Scope, caller, uuid},
     error::ApiError,
     event::{Request, Response},
+    headers::whole,
     json::body,
 };
 #[cfg(feature = "openapi")]
 use {
     crate::openapi::{params::*, problems::*},
-    shared::db::{jobs::Job, life::Attempt},
+    shared::db::{
+        jobs::Job,
+        life::{Attempt, Event},
+    },
 };
 
 /// Who may act on jobs that are not theirs.
@@ -48,7 +55,8 @@ pub(crate) async fn cancel_job(
     let id = path_id(id)?;
     app.db.cancel(id, owner, deadline).await?;
     let job = app.db.find_job(id, owner, deadline).await?.ok_or_else(ApiError::not_found)?;
-    if job.status.is_final() { ok(&job) } else { respond(202, &job, vec![("retry-after", "2".into())]) }
+    let status = if job.status.is_final() { 200 } else { 202 };
+    respond(status, &job, headers_of(&job, Vec::new()))
 }
 
 /// Buys a failed or canceled job once more.
@@ -76,7 +84,7 @@ pub(crate) async fn retry_job(
     app.wake.send(wake_up.as_slice(), deadline).await;
     let job = app.db.find_job(retried.job_id, owner, deadline).await?.ok_or_else(ApiError::not_found)?;
     let location = ("location", format!("/api/jobs/{}", job.id));
-    respond(202, &job, vec![location, ("retry-after", "5".into())])
+    respond(202, &job, headers_of(&job, vec![location]))
 }
 
 /// Lists the runs of a job that have ended, oldest first.
@@ -101,6 +109,37 @@ pub(crate) async fn list_attempts(
         return Err(ApiError::not_found());
     }
     ok(&Page { data: attempts, next_cursor: None })
+}
+
+/// Lists what has happened to a job, oldest first.
+///
+/// Numbers never change. `next_cursor` is the `after` of the next page.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/api/jobs/{id}/events", tag = "jobs", params(JobId, After),
+    responses(
+        (status = 200, description = "Up to a hundred transitions.", body = Page<Event>),
+        Problems<(Caller, Scoped, Found, Queried, Placed)>)
+))]
+pub(crate) async fn list_events(
+    app: &App,
+    request: &Request,
+    id: &str,
+    deadline: Deadline,
+) -> Result<Response, ApiError> {
+    let caller = caller(app, request, deadline).await?;
+    let owner = owner(&caller, &[Scope::Enqueue, Scope::Operate])?;
+    let id = path_id(id)?;
+    known_query(request, &["after"])?;
+    let after = request.query.get("after").map_or(Some(0), |after| whole(after)?.try_into().ok());
+    let after = after.ok_or_else(|| ApiError::bad("invalid_after", "Send the number of an event."))?;
+    let events = app.db.events(id, owner, after, LARGEST_PAGE, deadline).await?;
+    // None, or none yet after that one.
+    if events.is_empty() && app.db.is_final(id, owner, deadline).await?.is_none() {
+        return Err(ApiError::not_found());
+    }
+    let more = events.last().filter(|_| events.len() as i64 == LARGEST_PAGE);
+    let next_cursor = more.map(|event| event.number.to_string());
+    ok(&Page { data: events, next_cursor })
 }
 
 /// Which failed jobs to retry, and how fast.

@@ -1,14 +1,19 @@
 //! The endpoints. Each turns a request into typed values, makes one call to the database, and answers. `jobs` buys and
-//! shows, `life` cancels, retries and redrives, `credits` grants and accounts; what they share is here.
+//! shows, `life` cancels, retries and redrives, `wait` waits for a job, `credits` grants and accounts; what they share is here.
 
 pub(crate) mod credits;
 pub(crate) mod jobs;
 pub(crate) mod life;
+pub(crate) mod wait;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use shared::domain::Deadline;
+use shared::{
+    db::jobs::Job,
+    domain::{Deadline, Status},
+};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 #[cfg(feature = "openapi")]
@@ -49,6 +54,20 @@ pub(super) fn respond(
 ) -> Result<Response, ApiError> {
     let body = serde_json::to_string(body).map_err(ApiError::unencodable)?;
     Ok(Response { status, headers, body })
+}
+
+/// The headers of an answer, and `Retry-After` with them if it shows an unfinished job.
+pub(super) fn headers_of(job: &Job, headers: Vec<(&'static str, String)>) -> Vec<(&'static str, String)> {
+    let retry_after = (!job.status.is_final()).then(|| ("retry-after", retry_after(job).to_string()));
+    headers.into_iter().chain(retry_after).collect()
+}
+
+/// In how many seconds it is worth looking at an unfinished job again: a hint, so that clocks that differ do no harm. Not
+/// before it is due, but every minute, since it may be canceled meanwhile; then every two seconds, which is how often its
+/// worker says how far it is.
+fn retry_after(job: &Job) -> i64 {
+    let until_due = (job.run_at.0 - OffsetDateTime::now_utc()).as_seconds_f64().ceil() as i64;
+    if job.status == Status::Running || until_due <= 0 { 2 } else { until_due.min(60) }
 }
 
 /// How the API is.
