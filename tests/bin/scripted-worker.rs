@@ -52,8 +52,11 @@ async fn follow(run: &Run) -> Outcome {
     let step = steps.get(nth).or(steps.last()).expect("a step");
     let seconds = Duration::from_secs_f64(step["seconds"].as_f64().unwrap_or(0.0));
     let retry_after = step["retry_after"].as_f64().map(Duration::from_secs_f64);
-    let found = run.lease.checkpoint.as_ref();
-    let output = serde_json::value::to_raw_value(&json!({ "run": nth + 1, "found": found })).expect("JSON");
+    let mut output = json!({ "run": nth + 1 });
+    if let Some(found) = &run.lease.checkpoint {
+        output["found"] = serde_json::from_str(found.get()).expect("JSON");
+    }
+    let output = serde_json::value::to_raw_value(&output).expect("JSON");
     if let Some(state) = step.get("save") {
         if let Err(error) = run.save(state) {
             return Outcome::Final(JobError::new(ErrorCode::HandlerError, error.to_string()));

@@ -133,7 +133,7 @@ pub struct Event {
     pub at: Timestamp,
     /// Starts that counted by then; of a run, the one that it is.
     pub attempt: i16,
-    /// Of a job that was queued again: how its run ended, as [`Attempt::ended`] says.
+    /// Of a job that was queued again: how its run ended, in the word of its attempts.
     pub reason: Option<String>,
     /// What went wrong.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::domain::job::ErrorShown>))]

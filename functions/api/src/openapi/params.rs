@@ -28,49 +28,6 @@ pub(crate) struct IdempotencyKey {
     key: Option<String>,
 }
 
-/// How long the caller would wait.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Header)]
-pub(crate) struct Preferred {
-    /// `wait=N`: answer once the job is final, or after so many seconds, at most 25 (RFC 7240).
-    #[param(rename = "Prefer", nullable = false)]
-    prefer: Option<String>,
-}
-
-/// How long the caller waits for a job, and what they know of it.
-pub(crate) struct Waited;
-
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-struct Wait {
-    /// Answer once the job is final, or after so many seconds.
-    #[param(minimum = 0, maximum = 25, nullable = false)]
-    wait: Option<u64>,
-}
-
-#[derive(IntoParams)]
-#[into_params(parameter_in = Header)]
-struct Known {
-    /// The `ETag` of what the caller knows: if it is still so, the answer is 304.
-    #[param(rename = "If-None-Match", nullable = false)]
-    known: Option<String>,
-}
-
-impl IntoParams for Waited {
-    fn into_params(parameter_in: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        [Wait::into_params(&parameter_in), Known::into_params(&parameter_in)].concat()
-    }
-}
-
-/// Which transitions.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct After {
-    /// Only those after the one of this number.
-    #[param(minimum = 0, nullable = false)]
-    after: Option<i64>,
-}
-
 /// Who may call back for a job, in the path.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]
@@ -86,6 +43,51 @@ pub(crate) struct RequiredIdempotencyKey {
     /// With the same key the same is done once, however often it is sent. Printable ASCII without a comma.
     #[param(rename = "Idempotency-Key", pattern = "^[!-+\\--~]([ -+\\--~]{0,126}[!-+\\--~])?$")]
     key: String,
+}
+
+/// What the caller would like.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+pub(crate) struct Preferences {
+    /// `wait=10`: to be answered once the job is final, or after so many seconds, 25 at most (RFC 7240).
+    #[param(rename = "Prefer", nullable = false)]
+    prefer: Option<String>,
+}
+
+/// How long to wait for a job, and what is known of it.
+pub(crate) struct Waiting;
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+struct Wait {
+    /// Answer once the job is final, or after so many seconds.
+    #[param(minimum = 0, maximum = 25)]
+    wait: Option<i64>,
+}
+
+#[derive(IntoParams)]
+#[into_params(parameter_in = Header)]
+struct Known {
+    /// The entity tags of what the caller has: 304 if the job is as one of them (RFC 9110).
+    #[param(rename = "If-None-Match", nullable = false)]
+    tags: Option<String>,
+}
+
+impl IntoParams for Waiting {
+    fn into_params(parameter_in: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
+        let mut params = Wait::into_params(&parameter_in);
+        params.extend(Known::into_params(&parameter_in));
+        params
+    }
+}
+
+/// Which transitions of a job.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct After {
+    /// Only those after the one of this number.
+    #[param(minimum = 0)]
+    after: Option<i64>,
 }
 
 /// Which page of a list.

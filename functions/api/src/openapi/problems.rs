@@ -95,11 +95,11 @@ problems! {
     /// A query has a parameter that is not known.
     Queried { 400: "unknown_parameter" }
 
-    /// A wait is no number, or too long.
-    Waiting { 400: "invalid_wait" }
+    /// A wait is too long, or none.
+    Waited { 400: "invalid_wait" }
 
-    /// No event has such a number.
-    Numbered { 400: "invalid_after" }
+    /// The number of an event is none.
+    Placed { 400: "invalid_after" }
 
     /// Nobody waits for this call (any more), or what it says makes no sense.
     CallingBack {

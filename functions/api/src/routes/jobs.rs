@@ -128,16 +128,20 @@ pub(super) fn timestamp(field: &'static str, text: &str) -> Result<String, ApiEr
 
 /// Buys a job.
 ///
-/// Holds the price of its kind and queues it. A replay of its key answers the job as it is now, and charges nothing.
+/// Holds the price of its kind and queues it. A replay of its key answers the job as it is now, and charges nothing. With
+/// `Prefer: wait`, answers once the job is final or that time is over.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/api/jobs", tag = "jobs", params(IdempotencyKey, Preferred), request_body = CreateJob,
+    post, path = "/api/jobs", tag = "jobs", params(IdempotencyKey, Preferences), request_body = CreateJob,
     responses(
         (status = 202, description = "Queued, and its price is held.", body = Job, headers(
             ("location" = String, description = "Where the job is."),
+            ("preference-applied" = String, description = "`wait` and the seconds, if it was waited for."),
             ("retry-after" = i64, description = "Seconds until it is worth a look."))),
-        (status = 200, description = "The key had bought this job before.", body = Job, headers(
+        (status = 200, description = "It is final already, or the key had bought it before.", body = Job, headers(
             ("location" = String, description = "Where the job is."),
-            ("idempotent-replayed" = String, description = "`true`."))),
+            ("preference-applied" = String, description = "`wait` and the seconds, if it was waited for."),
+            ("retry-after" = i64, description = "Seconds until it is worth a look, if it is not final."),
+            ("idempotent-replayed" = String, description = "`true`, if the key had bought it before."))),
         Problems<(Caller, Account, Key, Body, Buying)>)
 ))]
 pub(crate) async fn create_job(
@@ -222,10 +226,18 @@ pub(crate) async fn create_batch(
 
 /// Shows a job.
 ///
-/// A user sees their own, a service with the scope `enqueue` or `operate` any. With `wait`, once it is final or that is over.
+/// A user sees their own, a service with the scope `enqueue` or `operate` any. With `wait`, once it is final or that time is
+/// over.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/api/jobs/{id}", tag = "jobs", params(JobId),
-    responses((status = 200, description = "The job as it is now.", body = Job), Problems<(Caller, Scoped, Found)>)
+    get, path = "/api/jobs/{id}", tag = "jobs", params(JobId, Waiting),
+    responses(
+        (status = 200, description = "The job as it is now.", body = Job, headers(
+            ("etag" = String, description = "What this answer is known by."),
+            ("retry-after" = i64, description = "Seconds until it is worth a look, if it is not final."))),
+        (status = 304, description = "It is as the caller knows it.", headers(
+            ("etag" = String, description = "What that answer is known by."),
+            ("retry-after" = i64, description = "Seconds until it is worth a look, if it is not final."))),
+        Problems<(Caller, Scoped, Found, Queried, Waited)>)
 ))]
 pub(crate) async fn get_job(
     app: &App,

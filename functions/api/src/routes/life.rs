@@ -111,12 +111,14 @@ pub(crate) async fn list_attempts(
     ok(&Page { data: attempts, next_cursor: None })
 }
 
-/// Lists what has happened to a job, oldest first, in pages.
+/// Lists what has happened to a job, oldest first.
+///
+/// Numbers never change. `next_cursor` is the `after` of the next page.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/jobs/{id}/events", tag = "jobs", params(JobId, After),
     responses(
-        (status = 200, description = "Its transitions; `next_cursor` is the next `after`.", body = Page<Event>),
-        Problems<(Caller, Scoped, Found, Queried, Numbered)>)
+        (status = 200, description = "Up to a hundred transitions.", body = Page<Event>),
+        Problems<(Caller, Scoped, Found, Queried, Placed)>)
 ))]
 pub(crate) async fn list_events(
     app: &App,
