@@ -176,7 +176,9 @@ impl<'a> Courier<'a> {
         match self.worker.db.settle_deliveries(&sent, self.deadline.later(Duration::from_secs(1))).await {
             Ok(recorded) if recorded == sent.len() => {}
             Ok(recorded) => tracing::warn!(recorded, of = sent.len(), "webhooks were sent twice"),
-            Err(error) => tracing::error!(error = %error, "what became of webhooks is lost, they are sent again"),
+            Err(error) => {
+                tracing::error!(error = %error, "what became of webhooks is lost, they are sent again")
+            }
         }
     }
 }

@@ -80,7 +80,12 @@ impl CreateJob {
         let mut tags = self.tags.unwrap_or_default();
         tags.sort_unstable();
         tags.dedup();
-        let options = JobOptions { retry: self.retry, metadata: self.metadata.unwrap_or_default(), tags, webhook: None };
+        let options = JobOptions {
+            retry: self.retry,
+            metadata: self.metadata.unwrap_or_default(),
+            tags,
+            webhook: None,
+        };
         Ok(Wanted { kind: self.kind, input, priority, run_at, options })
     }
 }
