@@ -16,7 +16,7 @@ const PLAIN: Terms = Terms {
     input_error_costs: false,
     max_attempts: 3,
     max_crashes: 2,
-    cancel_url: None,
+    cancel_url: Some("https://outside.test/drop"),
 };
 pub const KINDS: [Terms; 4] = [
     PLAIN,
@@ -26,11 +26,10 @@ pub const KINDS: [Terms; 4] = [
         cancel_costs: true,
         input_error_costs: true,
         max_attempts: 2,
-        cancel_url: Some("https://outside.test/drop"),
         ..PLAIN
     },
     Terms { name: "m.metered", price: 9, metered: true, cancel_refused: true, max_crashes: 1, ..PLAIN },
-    Terms { name: "m.free", price: 0, max_attempts: 1, ..PLAIN },
+    Terms { name: "m.free", price: 0, max_attempts: 1, cancel_url: None, ..PLAIN },
 ];
 pub const CREDITS: [i64; 2] = [45, 23];
 /// SplitMix64: small, and the same everywhere.

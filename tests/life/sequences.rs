@@ -76,6 +76,9 @@ pub async fn divergence(lane: &Lane, seed: u64) -> Option<String> {
         trace: Vec::new(),
     };
     let all = AssertUnwindSafe(async {
+        if sequence.dice.below(2) == 0 {
+            sequence.set_webhook().await;
+        }
         for _ in 0..STEPS {
             sequence.step().await;
         }
@@ -102,13 +105,13 @@ impl Sequence<'_> {
     /// One step. Panics where the database and the model go apart.
     async fn step(&mut self) {
         self.model.step += 1;
-        match self.dice.below(26) {
+        match self.dice.below(27) {
             0..=4 => self.enqueue().await,
             5..=7 => self.tick().await,
             8..=12 => self.report().await,
             13..=15 => self.call_back().await,
             16..=17 => self.time_passes().await,
-            18 => self.cancel().await,
+            18 | 26 => self.cancel().await,
             19 => self.retry().await,
             20 if self.dice.below(2) == 0 => self.redrive().await,
             20 => self.replay().await,

@@ -29,12 +29,12 @@ fn taken(delivery: &Delivery) -> Taken<'_> {
 }
 
 impl Sequence<'_> {
-    /// Somewhere, and some events, often those that end a job.
+    /// Somewhere, and some events: those that end a job, or any.
     pub fn hook(&mut self) -> Hook {
         let url = self.dice.pick(&URLS).expect("one");
         let mut events = EVENTS[1..].to_vec();
-        if self.dice.below(2) == 0 {
-            events = EVENTS.into_iter().filter(|_| self.dice.below(2) == 0).collect();
+        if self.dice.below(3) > 0 {
+            events = EVENTS.into_iter().filter(|_| self.dice.below(3) > 0).collect();
         }
         if events.is_empty() {
             events.push(EVENTS[0]);
@@ -89,6 +89,9 @@ impl Sequence<'_> {
             assert!(self.model.outbox.take(now, taken(&delivery)), "{delivery:?}");
             self.sending.push(delivery);
         }
+        if self.dice.below(2) == 0 {
+            self.record_messages().await;
+        }
     }
 
     /// Workers record what became of messages: in time, late, twice.
@@ -105,12 +108,12 @@ impl Sequence<'_> {
                 continue;
             }
             let (word, sent) = match self.dice.below(8) {
-                0..=1 => (Heard::Yes, Sent::Delivered),
-                2..=4 => {
+                0 => (Heard::Yes, Sent::Delivered),
+                1..=3 => {
                     let delay = Duration::from_secs(AGAIN.unsigned_abs());
                     (Heard::NotNow, Sent::Retry { delay, error: "503".into() })
                 }
-                5 => (Heard::Never, Sent::GiveUp("it is too late".into())),
+                4 => (Heard::Never, Sent::GiveUp("it is too late".into())),
                 _ => (Heard::Gone, Sent::Gone("410".into())),
             };
             self.trace.push(format!("record {:?} {word:?}", taken(&delivery)));
