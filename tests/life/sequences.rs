@@ -265,7 +265,7 @@ impl Sequence<'_> {
             11 => (Said::NothingYet, Outcome::Snooze(Duration::from_secs(SNOOZE.unsigned_abs()))),
             12 => (Said::TimeIsNearlyUp, Outcome::Yield),
             _ => {
-                let within = self.dice.pick(&[120, 420, 5_000]).expect("one");
+                let within = self.dice.pick(&[120, 420, 5_000, 5_000]).expect("one");
                 (Said::Wait(within), Outcome::Wait { within: Duration::from_secs(within.unsigned_abs()) })
             }
         }
@@ -318,7 +318,10 @@ impl Sequence<'_> {
     }
 
     async fn refund(&mut self) {
-        let Some(id) = self.job() else { return };
+        let paid: Vec<Uuid> =
+            self.model.jobs.iter().filter(|(_, job)| job.captured > 0).map(|(id, _)| *id).collect();
+        let one = if self.dice.below(2) == 0 { self.dice.pick(&paid) } else { None };
+        let Some(id) = one.or_else(|| self.job()) else { return };
         self.trace.push(format!("refund {id}"));
         let sql = format!("SELECT amount FROM punchcard.refund('{id}')");
         let refunded = match self.lane.bench.admin.query_typed(&sql, &[]).await {
