@@ -73,13 +73,18 @@ CREATE FUNCTION punchcard.settle_deliveries(
         WHERE d.id = v.id AND d.attempt = v.attempt AND d.next_at IS NOT NULL
         RETURNING d.id, d.account_id, d.job_id, d.url, v.verdict, v.url AS sent_to
     ), disabled AS (
+        -- Accounts in their order, so that no two deadlock.
         UPDATE punchcard.webhooks w SET disabled_at = now()
-        FROM recorded r
-        WHERE r.verdict = 'gone' AND r.url IS NULL AND w.account_id = r.account_id AND w.url = r.sent_to
+        FROM (SELECT DISTINCT r.account_id, r.sent_to FROM recorded r WHERE r.verdict = 'gone' AND r.url IS NULL
+              ORDER BY r.account_id) g
+        WHERE w.account_id = g.account_id AND w.url = g.sent_to
     ), dropped AS (
+        -- None is waited for: whoever has it, and hears the same, waits for none of ours either.
         UPDATE punchcard.deliveries d SET next_at = NULL, error = 'the receiver answered 410 (Gone)'
-        FROM recorded r
-        WHERE r.verdict = 'gone' AND d.job_id = r.job_id AND d.url = r.url AND d.next_at IS NOT NULL AND d.id <> ALL (p_ids)
+        WHERE d.id = ANY (ARRAY(
+            SELECT o.id FROM recorded r JOIN punchcard.deliveries o ON o.job_id = r.job_id AND o.url = r.url
+            WHERE r.verdict = 'gone' AND o.next_at IS NOT NULL AND o.id <> ALL (p_ids)
+            FOR NO KEY UPDATE OF o SKIP LOCKED))
     )
     SELECT r.id FROM recorded r
 $$;

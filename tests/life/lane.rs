@@ -16,6 +16,7 @@ const PLAIN: Terms = Terms {
     input_error_costs: false,
     max_attempts: 3,
     max_crashes: 2,
+    cancel_url: Some("https://outside.test/drop"),
 };
 pub const KINDS: [Terms; 4] = [
     PLAIN,
@@ -28,7 +29,7 @@ pub const KINDS: [Terms; 4] = [
         ..PLAIN
     },
     Terms { name: "m.metered", price: 9, metered: true, cancel_refused: true, max_crashes: 1, ..PLAIN },
-    Terms { name: "m.free", price: 0, max_attempts: 1, ..PLAIN },
+    Terms { name: "m.free", price: 0, max_attempts: 1, cancel_url: None, ..PLAIN },
 ];
 pub const CREDITS: [i64; 2] = [45, 23];
 /// SplitMix64: small, and the same everywhere.
@@ -71,15 +72,16 @@ impl Lane {
             bench
                 .sql(&format!(
                     "INSERT INTO punchcard.kinds (name, price, metered, on_cancel, on_input_error, max_attempts, max_crashes,
-                         backoff, backoff_delays, jitter, life_seconds, timeout_seconds)
-                     VALUES ('{}', {}, {}, '{}', '{}', {}, {}, 'fixed', '{{{BACKOFF}}}', 0, {LIFE}, 30)",
+                         cancel_url, backoff, backoff_delays, jitter, life_seconds, timeout_seconds)
+                     VALUES ('{}', {}, {}, '{}', '{}', {}, {}, {}, 'fixed', '{{{BACKOFF}}}', 0, {LIFE}, 30)",
                     kind.name,
                     kind.price,
                     kind.metered,
                     word(kind.cancel_costs, kind.cancel_refused),
                     word(kind.input_error_costs, false),
                     kind.max_attempts,
-                    kind.max_crashes
+                    kind.max_crashes,
+                    kind.cancel_url.map_or("NULL".to_owned(), |url| format!("'{url}'"))
                 ))
                 .await;
         }
@@ -92,7 +94,8 @@ impl Lane {
         self.owner
             .batch_execute(
                 "DELETE FROM punchcard.jobs; DELETE FROM punchcard.queue; DELETE FROM punchcard.outcomes;
-                 DELETE FROM punchcard.attempts; DELETE FROM punchcard.ledger; DELETE FROM punchcard.accounts",
+                 DELETE FROM punchcard.attempts; DELETE FROM punchcard.ledger; DELETE FROM punchcard.accounts;
+                 DELETE FROM punchcard.webhooks; DELETE FROM punchcard.deliveries",
             )
             .await
             .unwrap();

@@ -5,6 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use uuid::Uuid;
 
+use super::outbox::{Hook, Outbox};
+
 /// A kind as its buyer knows it.
 #[derive(Debug, Clone, Copy)]
 pub struct Terms {
@@ -16,17 +18,32 @@ pub struct Terms {
     pub input_error_costs: bool,
     pub max_attempts: u32,
     pub max_crashes: u32,
+    /// Where whoever is at work outside is told to drop it.
+    pub cancel_url: Option<&'static str>,
 }
 
 /// Seconds: after an error, until a job's life is over, and how long a worker may take.
 pub const BACKOFF: i64 = 100;
 pub const LIFE: i64 = 2_000;
 pub const LEASE: i64 = 300;
+/// What a worker that has nothing to do yet asks for.
+pub const SNOOZE: i64 = 150;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stand {
-    Queued { due: i64 },
-    Running { run: i64, until: i64, told_to_stop: bool },
+    Queued {
+        due: i64,
+    },
+    Running {
+        run: i64,
+        until: i64,
+        told_to_stop: bool,
+    },
+    /// Outside, until somebody calls back.
+    Waiting {
+        run: i64,
+        until: i64,
+    },
     Succeeded,
     Failed,
     Canceled,
@@ -44,16 +61,46 @@ pub struct Job {
     pub captured: i64,
     pub refunded: bool,
     pub retried: bool,
+    /// What the last run that saved something did.
+    pub saved: Option<i64>,
+    pub hook: Option<Hook>,
     /// The step in which it became final.
     pub finished_in: usize,
+}
+
+impl Job {
+    pub fn is_final(&self) -> bool {
+        matches!(self.stand, Stand::Succeeded | Stand::Failed | Stand::Canceled)
+    }
+
+    pub fn status(&self) -> &'static str {
+        self.event().trim_start_matches("job.")
+    }
+
+    /// What is to be said of it, as it stands.
+    fn event(&self) -> &'static str {
+        match self.stand {
+            Stand::Queued { .. } => "job.queued",
+            Stand::Running { .. } | Stand::Waiting { .. } => "job.running",
+            Stand::Succeeded => "job.succeeded",
+            Stand::Failed => "job.failed",
+            Stand::Canceled => "job.canceled",
+        }
+    }
 }
 
 /// What a worker says of a run.
 #[derive(Debug, Clone, Copy)]
 pub enum Said {
-    Done { used: Option<i64> },
+    Done {
+        used: Option<i64>,
+    },
     Error,
     NotMyFault,
+    NothingYet,
+    /// Somebody outside calls back, within so long.
+    Wait(i64),
+    TimeIsNearlyUp,
     Never,
     BadInput,
     OutOfTime,
@@ -66,6 +113,8 @@ pub enum Said {
 pub enum Refused {
     NoCredits,
     NotNow,
+    /// A call back of a run that is over, or in time no more.
+    TooLate,
 }
 
 #[derive(Debug, Default)]
@@ -74,12 +123,14 @@ pub struct Model {
     pub available: Vec<i64>,
     pub held: Vec<i64>,
     pub jobs: BTreeMap<Uuid, Job>,
+    pub outbox: Outbox,
     pub step: usize,
 }
 
 impl Model {
     pub fn new(credits: &[i64]) -> Self {
-        Self { available: credits.to_vec(), held: vec![0; credits.len()], ..Self::default() }
+        let outbox = Outbox { hooks: vec![None; credits.len()], messages: Vec::new() };
+        Self { available: credits.to_vec(), held: vec![0; credits.len()], outbox, ..Self::default() }
     }
 
     /// One charge per accepted job, and none for one that is not.
@@ -87,7 +138,7 @@ impl Model {
         self.available[account] >= terms.price
     }
 
-    pub fn buy(&mut self, id: Uuid, account: usize, terms: Terms) {
+    pub fn buy(&mut self, id: Uuid, account: usize, terms: Terms, hook: Option<Hook>) {
         self.available[account] -= terms.price;
         self.held[account] += terms.price;
         let job = Job {
@@ -101,6 +152,8 @@ impl Model {
             captured: 0,
             refunded: false,
             retried: false,
+            saved: None,
+            hook,
             finished_in: 0,
         };
         assert!(self.jobs.insert(id, job).is_none(), "an id is new");
@@ -110,10 +163,20 @@ impl Model {
     fn finish(&mut self, id: Uuid, stand: Stand, captured: i64) {
         let step = self.step;
         let job = self.jobs.get_mut(&id).expect("a job");
-        assert!(matches!(job.stand, Stand::Queued { .. } | Stand::Running { .. }), "final once");
+        assert!(!job.is_final(), "final once");
         (job.stand, job.captured, job.finished_in) = (stand, captured, step);
         self.held[job.account] -= job.terms.price;
         self.available[job.account] += job.terms.price - captured;
+        self.outbox.tell(self.now, job.account, id, job.hook.as_ref(), job.event());
+    }
+
+    /// The same, and whoever is at work on it outside is told.
+    fn drop_outside(&mut self, id: Uuid, stand: Stand, captured: i64) {
+        self.finish(id, stand, captured);
+        let job = &self.jobs[&id];
+        if let Some(url) = job.terms.cancel_url {
+            self.outbox.tell_to_drop(self.now, job.account, id, url);
+        }
     }
 
     fn cancel_price(&self, id: Uuid) -> i64 {
@@ -129,6 +192,9 @@ impl Model {
             let over = job.life_ends <= self.now;
             match job.stand {
                 Stand::Queued { .. } if over => self.finish(id, Stand::Failed, 0),
+                Stand::Waiting { until, .. } if until <= self.now => {
+                    self.drop_outside(id, Stand::Failed, 0);
+                }
                 Stand::Running { until, told_to_stop, .. } if until <= self.now => {
                     if told_to_stop {
                         self.finish(id, Stand::Canceled, self.cancel_price(id));
@@ -153,8 +219,8 @@ impl Model {
         }
     }
 
-    /// Whatever is due and alive starts, of these kinds.
-    pub fn start(&mut self, kinds: &[&str]) -> BTreeSet<(Uuid, i64)> {
+    /// Whatever is due and alive starts, of these kinds, where the last run left it.
+    pub fn start(&mut self, kinds: &[&str]) -> BTreeSet<(Uuid, i64, Option<i64>)> {
         let mut started = BTreeSet::new();
         for (id, job) in &mut self.jobs {
             let Stand::Queued { due } = job.stand else { continue };
@@ -162,20 +228,40 @@ impl Model {
                 job.runs += 1;
                 let until = (self.now + LEASE).min(job.life_ends);
                 job.stand = Stand::Running { run: job.runs, until, told_to_stop: false };
-                started.insert((*id, job.runs));
+                started.insert((*id, job.runs, job.saved));
+                self.outbox.tell(self.now, job.account, *id, job.hook.as_ref(), job.event());
             }
         }
         started
     }
 
-    /// What a worker says counts as long as its lease does. Answers whether it did.
-    pub fn report(&mut self, id: Uuid, run: i64, said: Said) -> bool {
-        let job = self.jobs[&id].clone();
-        let Stand::Running { run: current, until, told_to_stop } = job.stand else { return false };
-        if run != current || until <= self.now {
+    /// Whether a worker's lease of this run lasts.
+    fn is_leased(&self, id: Uuid, run: i64) -> bool {
+        matches!(self.jobs[&id].stand, Stand::Running { run: now, until, .. } if now == run && until > self.now)
+    }
+
+    /// A worker saves where it is.
+    pub fn save(&mut self, id: Uuid, run: i64, state: i64) {
+        if self.is_leased(id, run) {
+            self.jobs.get_mut(&id).expect("a job").saved = Some(state);
+        }
+    }
+
+    /// What a worker says, and has saved, counts as long as its lease does. Answers whether it did.
+    pub fn report(&mut self, id: Uuid, run: i64, said: Said, saved: Option<i64>) -> bool {
+        let told_to_stop = matches!(self.jobs[&id].stand, Stand::Running { told_to_stop: true, .. });
+        if !self.is_leased(id, run) || (matches!(said, Said::Stopped) && !told_to_stop) {
             return false;
         }
-        let price = job.terms.price;
+        self.end_run(id, run, said);
+        let job = self.jobs.get_mut(&id).expect("a job");
+        job.saved = saved.or(job.saved);
+        true
+    }
+
+    fn end_run(&mut self, id: Uuid, run: i64, said: Said) {
+        let Job { terms, stand, errors, life_ends, .. } = self.jobs[&id];
+        let told_to_stop = matches!(stand, Stand::Running { told_to_stop: true, .. });
         let again = |model: &mut Self, due| {
             if told_to_stop {
                 model.finish(id, Stand::Canceled, model.cancel_price(id));
@@ -185,35 +271,69 @@ impl Model {
         };
         match said {
             Said::Done { used } => {
-                let captured = if job.terms.metered { used.unwrap_or(price).clamp(0, price) } else { price };
+                let captured = match used {
+                    Some(used) if terms.metered => used.clamp(0, terms.price),
+                    _ => terms.price,
+                };
                 self.finish(id, Stand::Succeeded, captured);
             }
             Said::Never => self.finish(id, Stand::Failed, 0),
             Said::BadInput => {
-                let captured = if job.terms.input_error_costs { price } else { 0 };
+                let captured = if terms.input_error_costs { terms.price } else { 0 };
                 self.finish(id, Stand::Failed, captured);
             }
-            Said::Error if job.errors + 1 >= job.terms.max_attempts => self.finish(id, Stand::Failed, 0),
+            Said::Error if errors + 1 >= terms.max_attempts => self.finish(id, Stand::Failed, 0),
             Said::Error => {
                 self.jobs.get_mut(&id).expect("a job").errors += 1;
                 again(self, self.now + BACKOFF);
             }
             Said::NotMyFault => again(self, self.now + BACKOFF),
+            Said::NothingYet => again(self, self.now + SNOOZE),
+            Said::TimeIsNearlyUp => again(self, self.now),
+            Said::Wait(_) if told_to_stop => self.drop_outside(id, Stand::Canceled, self.cancel_price(id)),
+            Said::Wait(within) => {
+                let until = (self.now + within).min(life_ends);
+                self.jobs.get_mut(&id).expect("a job").stand = Stand::Waiting { run, until };
+            }
             Said::OutOfTime if told_to_stop => self.finish(id, Stand::Canceled, self.cancel_price(id)),
             Said::OutOfTime => self.crash(id, self.now + BACKOFF),
             // Nothing was done for it, so nothing is charged.
             Said::NotStarted if told_to_stop => self.finish(id, Stand::Canceled, 0),
             Said::NotStarted => again(self, self.now),
-            Said::Stopped if told_to_stop => self.finish(id, Stand::Canceled, self.cancel_price(id)),
-            Said::Stopped => return false,
+            Said::Stopped => self.finish(id, Stand::Canceled, self.cancel_price(id)),
         }
-        true
+    }
+
+    /// What somebody outside says of a run, also before its worker has said that it waits; nothing: it goes on. Answers how the
+    /// job stands then, and whether they hear that it was to be canceled.
+    pub fn call_back(
+        &mut self,
+        id: Uuid,
+        run: i64,
+        said: Option<Said>,
+    ) -> Result<(&'static str, bool), Refused> {
+        let job = &self.jobs[&id];
+        if job.is_final() {
+            return Err(Refused::NotNow);
+        }
+        let told_to_stop = matches!(job.stand, Stand::Running { told_to_stop: true, .. });
+        let waits = matches!(job.stand, Stand::Waiting { run: now, until } if now == run && until > self.now);
+        if !waits && !self.is_leased(id, run) {
+            return Err(Refused::TooLate);
+        }
+        if let Some(said) = said {
+            self.end_run(id, run, said);
+        }
+        Ok((self.jobs[&id].status(), told_to_stop))
     }
 
     pub fn cancel(&mut self, id: Uuid) -> Result<(), Refused> {
         match self.jobs[&id].stand {
             Stand::Queued { .. } => self.finish(id, Stand::Canceled, 0),
-            Stand::Running { .. } if self.jobs[&id].terms.cancel_refused => return Err(Refused::NotNow),
+            Stand::Running { .. } | Stand::Waiting { .. } if self.jobs[&id].terms.cancel_refused => {
+                return Err(Refused::NotNow);
+            }
+            Stand::Waiting { .. } => self.drop_outside(id, Stand::Canceled, self.cancel_price(id)),
             Stand::Running { run, until, .. } => {
                 self.jobs.get_mut(&id).expect("a job").stand =
                     Stand::Running { run, until, told_to_stop: true };
@@ -235,8 +355,8 @@ impl Model {
     pub fn retry(&mut self, id: Uuid, new: Uuid) {
         let old = self.jobs.get_mut(&id).expect("a job");
         old.retried = true;
-        let (account, terms) = (old.account, old.terms);
-        self.buy(new, account, terms);
+        let (account, terms, hook) = (old.account, old.terms, old.hook.clone());
+        self.buy(new, account, terms, hook);
     }
 
     /// The dead letters of a kind that were not retried yet.

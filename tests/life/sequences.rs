@@ -8,13 +8,14 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use serde_json::value::RawValue;
+use serde_json::value::{RawValue, to_raw_value};
 use shared::{
     db::{
         DbError,
-        jobs::{JobOptions, NewJob},
+        jobs::{JobOptions, JobWebhook, NewJob},
         life::{FailedFilter, RedrivePace, Redriven},
         queue::{Capacity, Cursor, Report},
+        webhooks::Delivery,
     },
     domain::{Deadline, ErrorCode, JobError, Lease, Outcome},
 };
@@ -22,33 +23,42 @@ use uuid::Uuid;
 
 use super::{
     lane::{CREDITS, Dice, KINDS, Lane},
-    model::{LEASE, Model, Refused, Said, Stand, Terms},
+    model::{Job, LEASE, Model, Refused, SNOOZE, Said, Stand, Terms},
+    outbox::{EVENTS, Hook},
 };
 
-const STEPS: u64 = 24;
+const STEPS: u64 = 30;
 
-fn soon() -> Deadline {
+pub fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(20))
 }
 
-fn refused<T>(result: Result<T, DbError>) -> Result<T, Refused> {
+pub fn refused<T>(result: Result<T, DbError>) -> Result<T, Refused> {
     match result {
         Ok(value) => Ok(value),
         Err(DbError::Refused { status: 402, .. }) => Err(Refused::NoCredits),
+        Err(DbError::Refused { code, .. }) if code == "callback_expired" => Err(Refused::TooLate),
         Err(DbError::Refused { status: 409, .. }) => Err(Refused::NotNow),
         Err(error) => panic!("{error}"),
     }
 }
 
-struct Sequence<'a> {
-    lane: &'a Lane,
-    dice: Dice,
-    accounts: [Uuid; 2],
-    model: Model,
+/// Who paid for a key, and for what.
+type Bought = (usize, Terms, JobOptions, Uuid);
+
+pub struct Sequence<'a> {
+    pub lane: &'a Lane,
+    pub dice: Dice,
+    pub accounts: [Uuid; 2],
+    pub model: Model,
     leases: Vec<Lease>,
-    keys: BTreeMap<String, (usize, Terms, Uuid)>,
+    /// Every token that was ever handed out, and for which job.
+    pub runs: Vec<(Uuid, i64)>,
+    /// What workers have taken to send.
+    pub sending: Vec<Delivery>,
+    keys: BTreeMap<String, Bought>,
     touched: Vec<Uuid>,
-    trace: Vec<String>,
+    pub trace: Vec<String>,
 }
 
 /// Runs one sequence; answers what it had come to, if the database and the model went apart, or the audit found something.
@@ -59,11 +69,16 @@ pub async fn divergence(lane: &Lane, seed: u64) -> Option<String> {
         accounts: lane.begin().await,
         model: Model::new(&CREDITS),
         leases: Vec::new(),
+        runs: Vec::new(),
+        sending: Vec::new(),
         keys: BTreeMap::new(),
         touched: Vec::new(),
         trace: Vec::new(),
     };
     let all = AssertUnwindSafe(async {
+        if sequence.dice.below(2) == 0 {
+            sequence.set_webhook().await;
+        }
         for _ in 0..STEPS {
             sequence.step().await;
         }
@@ -90,38 +105,55 @@ impl Sequence<'_> {
     /// One step. Panics where the database and the model go apart.
     async fn step(&mut self) {
         self.model.step += 1;
-        match self.dice.below(16) {
-            0..=3 => self.enqueue().await,
-            4..=5 => self.tick().await,
-            6..=9 => self.report().await,
-            10 => self.time_passes().await,
-            11 => self.cancel().await,
-            12 => self.retry().await,
-            13 => self.redrive().await,
-            14 => self.replay().await,
-            _ => self.refund().await,
+        match self.dice.below(27) {
+            0..=4 => self.enqueue().await,
+            5..=7 => self.tick().await,
+            8..=12 => self.report().await,
+            13..=15 => self.call_back().await,
+            16..=17 => self.time_passes().await,
+            18 | 26 => self.cancel().await,
+            19 => self.retry().await,
+            20 if self.dice.below(2) == 0 => self.redrive().await,
+            20 => self.replay().await,
+            21 => self.refund().await,
+            22 => self.set_webhook().await,
+            23 => self.take_messages().await,
+            24 => self.record_messages().await,
+            _ => self.check_in().await,
         }
     }
 
-    async fn buy(&self, account: usize, terms: &Terms, key: &str) -> Result<(Uuid, bool), Refused> {
-        let options = JobOptions::default();
-        let job =
-            NewJob { kind: terms.name, input: RawValue::NULL, priority: 0, run_at: None, options: &options };
+    async fn buy(
+        &self,
+        account: usize,
+        terms: &Terms,
+        options: &JobOptions,
+        key: &str,
+    ) -> Result<(Uuid, bool), Refused> {
+        let job = NewJob { kind: terms.name, input: RawValue::NULL, priority: 0, run_at: None, options };
         let bought = self.lane.db.enqueue(self.accounts[account], job, Some(key), soon()).await;
         refused(bought).map(|bought| (bought.job.id, bought.replayed))
     }
 
     async fn enqueue(&mut self) {
         let (account, terms) = (self.dice.below(2), KINDS[self.dice.below(4)]);
+        let hook = if self.dice.below(3) == 0 { Some(self.hook()) } else { None };
+        let webhook = hook.as_ref().map(|hook: &Hook| JobWebhook {
+            url: hook.url.to_owned(),
+            // These three unless it says so.
+            events: (hook.events != EVENTS[1..])
+                .then(|| hook.events.iter().map(ToString::to_string).collect()),
+        });
+        let options = JobOptions { webhook, ..JobOptions::default() };
         let key = format!("k{}", self.trace.len());
         let can = self.model.can_buy(account, &terms);
-        let bought = self.buy(account, &terms, &key).await;
-        self.trace.push(format!("enqueue {account} {} {bought:?}", terms.name));
+        let bought = self.buy(account, &terms, &options, &key).await;
+        self.trace.push(format!("enqueue {account} {} {hook:?} {bought:?}", terms.name));
         match bought {
             Ok((id, replayed)) => {
                 assert!(can && !replayed);
-                self.model.buy(id, account, terms);
-                self.keys.insert(key, (account, terms, id));
+                self.model.buy(id, account, terms, hook);
+                self.keys.insert(key, (account, terms, options, id));
             }
             Err(refused) => assert_eq!((refused, can), (Refused::NoCredits, false)),
         }
@@ -130,9 +162,9 @@ impl Sequence<'_> {
     async fn replay(&mut self) {
         let keys: Vec<String> = self.keys.keys().cloned().collect();
         let Some(key) = self.dice.pick(&keys) else { return };
-        let (account, terms, id) = self.keys[&key];
+        let (account, terms, options, id) = &self.keys[&key];
         self.trace.push(format!("replay {key}"));
-        assert_eq!(self.buy(account, &terms, &key).await, Ok((id, true)));
+        assert_eq!(self.buy(*account, terms, options, &key).await, Ok((*id, true)));
     }
 
     /// A tick: takes back what has lapsed, then claims what is due of some kinds.
@@ -151,24 +183,32 @@ impl Sequence<'_> {
             lease: Duration::from_secs(LEASE.unsigned_abs()),
         };
         let leases = self.lane.db.claim(capacity, &mut Cursor::default(), soon()).await.unwrap().leases;
-        let claimed: BTreeSet<(Uuid, i64)> =
-            leases.iter().map(|lease| (lease.job_id, lease.lease_token)).collect();
+        let found = |lease: &Lease| (lease.job_id, lease.lease_token, saved(lease));
+        let claimed: BTreeSet<(Uuid, i64, Option<i64>)> = leases.iter().map(found).collect();
         self.trace.push(format!("tick {kinds:?} {claimed:?}"));
         assert_eq!(claimed, self.model.start(&kinds));
+        self.runs.extend(leases.iter().map(|lease| (lease.job_id, lease.lease_token)));
         self.leases.extend(leases);
-        self.check_in().await;
+        if self.dice.below(2) == 0 {
+            self.check_in().await;
+        }
     }
 
-    /// Workers hear of what is to be canceled, and of nothing else.
+    /// Workers save where they are, and hear of what is to be canceled, and of nothing else.
     async fn check_in(&mut self) {
-        let report = |lease: &Lease| Report {
-            job_id: lease.job_id,
-            lease_token: lease.lease_token,
-            percent: Some(1),
-            message: None,
-            checkpoint: None,
-        };
-        let reports: Vec<Report> = self.leases.iter().map(report).collect();
+        let mut reports = Vec::new();
+        for lease in &mut self.leases {
+            let mut checkpoint = None;
+            if self.dice.below(3) == 0 {
+                let state = i64::try_from(self.dice.below(1_000)).expect("small");
+                self.trace.push(format!("{} run {} saves {state}", lease.job_id, lease.lease_token));
+                self.model.save(lease.job_id, lease.lease_token, state);
+                lease.checkpoint = Some(to_raw_value(&state).expect("a number"));
+                checkpoint.clone_from(&lease.checkpoint);
+            }
+            let (job_id, lease_token) = (lease.job_id, lease.lease_token);
+            reports.push(Report { job_id, lease_token, percent: Some(1), message: None, checkpoint });
+        }
         let told: BTreeSet<Uuid> =
             self.lane.db.check_in(&reports, soon()).await.unwrap().into_iter().collect();
         let to_stop = |lease: &&Lease| {
@@ -193,27 +233,9 @@ impl Sequence<'_> {
                 self.leases
                     .retain(|other| (other.job_id, other.lease_token) != (lease.job_id, lease.lease_token));
             }
-            let error = |code| JobError::new(code, "no");
-            let (said, outcome) = match self.dice.below(12) {
-                0..=3 => {
-                    let used = self.dice.pick(&[None, Some(0), Some(4), Some(9), Some(50)]).flatten();
-                    (Said::Done { used }, Outcome::Done { output: RawValue::NULL.to_owned(), used })
-                }
-                4..=5 => {
-                    (Said::Error, Outcome::Err { error: error(ErrorCode::HandlerError), retry_after: None })
-                }
-                6 => {
-                    let away = error(ErrorCode::Unavailable);
-                    (Said::NotMyFault, Outcome::Unavailable { error: away, retry_after: None })
-                }
-                7 => (Said::Never, Outcome::Final(error(ErrorCode::HandlerError))),
-                8 => (Said::BadInput, Outcome::Final(error(ErrorCode::InvalidInput))),
-                9 => (Said::OutOfTime, Outcome::TimedOut(error(ErrorCode::TimedOut))),
-                10 => (Said::Stopped, Outcome::Canceled),
-                _ => (Said::NotStarted, Outcome::NotStarted),
-            };
+            let (said, outcome) = self.end_of_a_run();
             self.trace.push(format!("report {} run {} {said:?}", lease.job_id, lease.lease_token));
-            if self.model.report(lease.job_id, lease.lease_token, said) {
+            if self.model.report(lease.job_id, lease.lease_token, said, saved(&lease)) {
                 counts.insert(lease.job_id);
             }
             let verdict = lease.settle(outcome, 1.0);
@@ -221,6 +243,32 @@ impl Sequence<'_> {
         }
         let settled = self.lane.db.settle(&verdicts, soon()).await.unwrap();
         assert_eq!(settled.jobs.into_iter().map(|(id, _)| id).collect::<BTreeSet<_>>(), counts);
+    }
+
+    fn end_of_a_run(&mut self) -> (Said, Outcome) {
+        let error = |code| JobError::new(code, "no");
+        match self.dice.below(17) {
+            0..=2 => {
+                let used = self.dice.pick(&[None, Some(0), Some(4), Some(9), Some(50)]).flatten();
+                (Said::Done { used }, Outcome::Done { output: RawValue::NULL.to_owned(), used })
+            }
+            3..=4 => (Said::Error, Outcome::Err { error: error(ErrorCode::HandlerError), retry_after: None }),
+            5 => {
+                let away = error(ErrorCode::Unavailable);
+                (Said::NotMyFault, Outcome::Unavailable { error: away, retry_after: None })
+            }
+            6 => (Said::Never, Outcome::Final(error(ErrorCode::HandlerError))),
+            7 => (Said::BadInput, Outcome::Final(error(ErrorCode::InvalidInput))),
+            8 => (Said::OutOfTime, Outcome::TimedOut(error(ErrorCode::TimedOut))),
+            9 => (Said::Stopped, Outcome::Canceled),
+            10 => (Said::NotStarted, Outcome::NotStarted),
+            11 => (Said::NothingYet, Outcome::Snooze(Duration::from_secs(SNOOZE.unsigned_abs()))),
+            12 => (Said::TimeIsNearlyUp, Outcome::Yield),
+            _ => {
+                let within = self.dice.pick(&[120, 420, 5_000, 5_000]).expect("one");
+                (Said::Wait(within), Outcome::Wait { within: Duration::from_secs(within.unsigned_abs()) })
+            }
+        }
     }
 
     /// Workers that are killed meanwhile report no more; those that are not may be late.
@@ -270,7 +318,10 @@ impl Sequence<'_> {
     }
 
     async fn refund(&mut self) {
-        let Some(id) = self.job() else { return };
+        let paid: Vec<Uuid> =
+            self.model.jobs.iter().filter(|(_, job)| job.captured > 0).map(|(id, _)| *id).collect();
+        let one = if self.dice.below(2) == 0 { self.dice.pick(&paid) } else { None };
+        let Some(id) = one.or_else(|| self.job()) else { return };
         self.trace.push(format!("refund {id}"));
         let sql = format!("SELECT amount FROM punchcard.refund('{id}')");
         let refunded = match self.lane.bench.admin.query_typed(&sql, &[]).await {
@@ -290,42 +341,58 @@ impl Sequence<'_> {
     /// Everything that can be seen, and the audit.
     async fn compare(&self) {
         let shown = self.lane.bench.rows(
-            "SELECT n.id, n.status, n.cancel_requested_at IS NOT NULL, coalesce(n.captured, 0), n.crashes::int,
-                 EXISTS (SELECT FROM punchcard.jobs r WHERE r.retry_of = n.id),
-                 EXISTS (SELECT FROM punchcard.ledger l WHERE l.job_id = n.id AND l.kind = 'adjust')
-             FROM punchcard.jobs_now n ORDER BY n.id",
+            "SELECT n.id, concat_ws(' ', n.status, CASE WHEN n.cancel_requested_at IS NOT NULL THEN 'stop' END,
+                 CASE WHEN n.waiting_until IS NOT NULL THEN 'waits' END,
+                 'captured', coalesce(n.captured, 0), 'crashes', n.crashes,
+                 CASE WHEN EXISTS (SELECT FROM punchcard.jobs r WHERE r.retry_of = n.id) THEN 'retried' END,
+                 CASE WHEN EXISTS (SELECT FROM punchcard.ledger l WHERE l.job_id = n.id AND l.kind = 'adjust') THEN 'refunded' END,
+                 CASE WHEN q.job_id IS NOT NULL THEN concat_ws(' ', 'attempt', q.attempt, 'saved', q.checkpoint) END)
+             FROM punchcard.jobs_now n LEFT JOIN punchcard.queue q ON q.job_id = n.id ORDER BY n.id",
         );
-        let shown: Vec<_> = shown
-            .await
-            .into_iter()
-            .map(|row| {
-                let (id, status, stop): (Uuid, String, bool) = (row.get(0), row.get(1), row.get(2));
-                (id, status, stop, row.get::<_, i64>(3), row.get::<_, i32>(4), row.get(5), row.get(6))
-            })
-            .collect();
-        let promised: Vec<_> = self
-            .model
-            .jobs
-            .iter()
-            .map(|(id, job)| {
-                let (status, stop) = match job.stand {
-                    Stand::Queued { .. } => ("queued", false),
-                    Stand::Running { told_to_stop, .. } => ("running", told_to_stop),
-                    Stand::Succeeded => ("succeeded", false),
-                    Stand::Failed => ("failed", false),
-                    Stand::Canceled => ("canceled", false),
-                };
-                let crashes = i32::try_from(job.crashes).expect("few");
-                (*id, status.to_owned(), stop, job.captured, crashes, job.retried, job.refunded)
-            })
-            .collect();
-        assert_eq!(shown, promised);
+        let shown = shown.await.into_iter().map(|row| (row.get(0), row.get(1)));
+        let promised = self.model.jobs.iter().map(|(id, job)| (*id, words(job)));
+        assert_eq!(shown.collect::<Vec<(Uuid, String)>>(), promised.collect::<Vec<_>>());
         for (account, id) in self.accounts.iter().enumerate() {
             let balance = (self.model.available[account], self.model.held[account]);
             assert_eq!(self.lane.bench.balance(*id).await, balance, "account {account}");
         }
+        let messages = self.lane.bench.rows(
+            "SELECT d.job_id, concat_ws(' ', d.event, d.url, d.attempt, CASE WHEN d.next_at IS NOT NULL THEN 'due'
+                 WHEN d.delivered_at IS NOT NULL THEN 'delivered' ELSE 'given up' END)
+             FROM punchcard.deliveries d",
+        );
+        let mut messages: Vec<(Uuid, String)> =
+            messages.await.into_iter().map(|row| (row.get(0), row.get(1))).collect();
+        messages.sort();
+        let mut promised: Vec<(Uuid, String)> =
+            self.model.outbox.messages.iter().map(|message| (message.job, message.words())).collect();
+        promised.sort();
+        assert_eq!(messages, promised);
         let findings = self.lane.bench.rows("SELECT invariant || ' ' || finding FROM punchcard.audit").await;
         let findings: Vec<String> = findings.iter().map(|row| row.get(0)).collect();
         assert!(findings.is_empty(), "{findings:?}");
     }
+}
+
+fn saved(lease: &Lease) -> Option<i64> {
+    lease.checkpoint.as_deref().map(|state| state.get().parse().expect("a number"))
+}
+
+/// A job in the words of `compare`.
+fn words(job: &Job) -> String {
+    let mut words = vec![job.status().to_owned()];
+    match job.stand {
+        Stand::Running { told_to_stop: true, .. } => words.push("stop".into()),
+        Stand::Waiting { .. } => words.push("waits".into()),
+        _ => {}
+    }
+    words.push(format!("captured {} crashes {}", job.captured, job.crashes));
+    words.extend(job.retried.then(|| "retried".into()));
+    words.extend(job.refunded.then(|| "refunded".into()));
+    if !job.is_final() {
+        let now = u32::from(job.status() == "running");
+        words.push(format!("attempt {} saved", job.errors + now));
+        words.extend(job.saved.map(|state| state.to_string()));
+    }
+    words.join(" ")
 }

@@ -152,14 +152,15 @@ impl Bench {
         answer.body
     }
 
-    /// Lets time pass for what is unfinished: all that is due within so many seconds is due, and all that ends within them
-    /// has ended.
+    /// Lets time pass for what is unfinished and unsaid: all that is due within so many seconds is due, and all that ends
+    /// within them has ended.
     pub async fn wait(&self, seconds: u32) {
         self.sql(&format!(
             "UPDATE punchcard.queue SET run_at = run_at - interval '{seconds} seconds',
                  expires_at = expires_at - interval '{seconds} seconds',
                  lease_expires_at = lease_expires_at - interval '{seconds} seconds',
-                 waiting_until = waiting_until - interval '{seconds} seconds'"
+                 waiting_until = waiting_until - interval '{seconds} seconds';
+             UPDATE punchcard.deliveries SET next_at = next_at - interval '{seconds} seconds' WHERE next_at IS NOT NULL"
         ))
         .await;
     }
