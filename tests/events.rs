@@ -10,24 +10,29 @@ use serde_json::{Value, json};
 
 use crate::support::{Bench, claims, routes_of, sign, sqs::Sqs};
 
-const ANSWERS: [(&str, u64); 17] = [
+const ANSWERS: [(&str, u64); 22] = [
     ("api-cancel-job", 404),
     ("api-create-batch", 202),
     ("api-create-job", 202),
     ("api-create-job-base64", 202),
     ("api-create-job-for-account", 202),
     ("api-create-job-refused", 400),
+    ("api-delete-webhook", 204),
     ("api-get-credits", 200),
     ("api-get-job", 404),
+    ("api-get-webhook", 200),
     ("api-grant-credits", 201),
     ("api-health", 200),
     ("api-list-attempts", 404),
+    ("api-list-deliveries", 404),
     ("api-list-events", 404),
     ("api-list-jobs", 200),
     ("api-list-ledger", 200),
     ("api-no-token", 401),
     ("api-redrive", 200),
     ("api-retry-job", 404),
+    ("api-rotate-secret", 200),
+    ("api-set-webhook", 200),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -74,12 +74,16 @@ CREATE FUNCTION punchcard.settle_deliveries(
         RETURNING d.id, d.account_id, d.job_id, d.url, v.verdict, v.url AS sent_to
     ), disabled AS (
         UPDATE punchcard.webhooks w SET disabled_at = now()
-        FROM recorded r
-        WHERE r.verdict = 'gone' AND r.url IS NULL AND w.account_id = r.account_id AND w.url = r.sent_to
+        FROM (SELECT DISTINCT r.account_id, r.sent_to FROM recorded r
+              WHERE r.verdict = 'gone' AND r.url IS NULL ORDER BY r.account_id, r.sent_to) r
+        WHERE w.account_id = r.account_id AND w.url = r.sent_to
     ), dropped AS (
+        -- One that another worker has to do with right now hears for itself.
         UPDATE punchcard.deliveries d SET next_at = NULL, error = 'the receiver answered 410 (Gone)'
-        FROM recorded r
-        WHERE r.verdict = 'gone' AND d.job_id = r.job_id AND d.url = r.url AND d.next_at IS NOT NULL AND d.id <> ALL (p_ids)
+        WHERE d.id = ANY (ARRAY(
+            SELECT p.id FROM recorded r JOIN punchcard.deliveries p ON p.job_id = r.job_id AND p.url = r.url
+            WHERE r.verdict = 'gone' AND p.next_at IS NOT NULL AND p.id <> ALL (p_ids)
+            FOR NO KEY UPDATE OF p SKIP LOCKED))
     )
     SELECT r.id FROM recorded r
 $$;

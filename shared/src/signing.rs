@@ -90,7 +90,8 @@ pub fn open_callback_token(master: &str, token: &str) -> Option<(Uuid, i64)> {
 }
 
 fn sealer(master: &str) -> Hmac<Sha256> {
-    <Hmac<Sha256> as Mac>::new_from_slice(&derived(master, "callback")).expect("HMAC takes a key of any length")
+    <Hmac<Sha256> as Mac>::new_from_slice(&derived(master, "callback"))
+        .expect("HMAC takes a key of any length")
 }
 
 #[cfg(test)]

@@ -56,7 +56,12 @@ async fn a_claim_honours_priority_then_age_and_leaves_what_is_delayed() {
     let mut order = Vec::new();
     for _ in 0..7 {
         order.extend(
-            db.claim(capacity(1), &mut cursor, soon()).await.unwrap().leases.into_iter().map(|lease| lease.input),
+            db.claim(capacity(1), &mut cursor, soon())
+                .await
+                .unwrap()
+                .leases
+                .into_iter()
+                .map(|lease| lease.input),
         );
     }
     assert_eq!(order, ["5", "7", "6", "1", "2", "4"], "3 is not due");
@@ -78,7 +83,11 @@ async fn a_claim_that_goes_on_finds_what_was_committed_late_and_one_from_the_sta
     let mut cursor = Cursor::default();
     assert_eq!(db.claim(capacity(10), &mut cursor, soon()).await.unwrap().leases.len(), 1);
     slow.batch_execute("COMMIT").await.unwrap();
-    assert_eq!(db.claim(capacity(10), &mut cursor, soon()).await.unwrap().leases.len(), 1, "within five seconds");
+    assert_eq!(
+        db.claim(capacity(10), &mut cursor, soon()).await.unwrap().leases.len(),
+        1,
+        "within five seconds"
+    );
     bench.sql(&format!("{enqueue}; {enqueue}")).await;
     bench
         .sql("UPDATE punchcard.queue SET run_at = run_at - interval '1 hour' WHERE lease_expires_at IS NULL")

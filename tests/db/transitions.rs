@@ -157,7 +157,11 @@ async fn happen(bench: &Bench, db: &Db, lease: &Lease, event: Event, way: usize)
 
 /// Whoever was told of an end, was told once; answers how often the account was told of the job at all.
 async fn messages(bench: &Bench, job: Uuid) -> i64 {
-    bench.count(&format!("SELECT count(*) FROM punchcard.deliveries WHERE job_id = '{job}' AND event <> 'cancel'")).await
+    bench
+        .count(&format!(
+            "SELECT count(*) FROM punchcard.deliveries WHERE job_id = '{job}' AND event <> 'cancel'"
+        ))
+        .await
 }
 
 /// Where the job stands, and what was captured and released.
@@ -226,7 +230,8 @@ async fn the_database_goes_where_the_table_says_with_the_money_that_it_says() {
                     let after = look(&bench, lease.job_id).await;
                     assert_eq!(after, expected, "{kind}: {from:?} and {event:?}, way {way}");
                     // The account is told of each claim and each end, by the statement that did it.
-                    let tellable = after.0 != before.0 && (after.0.status().is_final() || event == Event::Claim);
+                    let tellable =
+                        after.0 != before.0 && (after.0.status().is_final() || event == Event::Claim);
                     let more = messages(&bench, lease.job_id).await - told;
                     assert_eq!(more, i64::from(tellable), "{kind}: {from:?} and {event:?}, way {way}");
                 }

@@ -131,7 +131,9 @@ async fn who_has_lost_the_lease_says_nothing_any_more() {
     let id = bench.script(account, json!([{ "do": "done" }])).await;
     bench.rows("SELECT job_id FROM punchcard.claim(1, '{test.scripted}', false, 60, 60)").await;
     let say = |token: i64| {
-        format!("SELECT job_id FROM punchcard.check_in('{{{id}}}', '{{{token}}}', '{{50}}', '{{half}}', '{{NULL}}')")
+        format!(
+            "SELECT job_id FROM punchcard.check_in('{{{id}}}', '{{{token}}}', '{{50}}', '{{half}}', '{{NULL}}')"
+        )
     };
     bench.rows(&say(2)).await;
     assert_eq!(bench.job(account, &id).await["progress"], Value::Null, "not its token");

@@ -13,7 +13,9 @@ use std::{sync::Arc, time::Duration};
 
 use lambda_http::{Error, lambda_runtime::LambdaEvent};
 use serde_json::Value;
-use shared::{config::Config, db::Db, domain::Deadline, secrets::SecretStore, wake::Wake};
+use shared::{
+    config::Config, db::Db, domain::Deadline, http_client::Allow, secrets::SecretStore, wake::Wake,
+};
 
 use auth::Authenticator;
 pub use router::{ROUTES, route_of};
@@ -30,6 +32,9 @@ pub struct App {
     pub(crate) db: Db,
     pub(crate) auth: Authenticator,
     pub(crate) wake: Wake,
+    pub(crate) secrets: Arc<SecretStore>,
+    /// Where webhooks may point to.
+    pub(crate) allow: Allow,
 }
 
 impl App {
@@ -39,8 +44,10 @@ impl App {
         let secrets = Arc::new(SecretStore::new(config.secrets));
         Self {
             db: Db::with_connections(Arc::clone(&secrets), config.connections),
-            auth: Authenticator::new(config.auth, secrets),
+            auth: Authenticator::new(config.auth, Arc::clone(&secrets)),
             wake: Wake::new(config.wake_queue_url),
+            secrets,
+            allow: if config.worker.allow_private_targets { Allow::Anything } else { Allow::PublicHttps },
         }
     }
 

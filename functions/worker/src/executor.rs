@@ -97,8 +97,18 @@ impl<'a> Executor<'a> {
 
     /// Attempts that have ended so far.
     pub(crate) fn finished(&self) -> usize {
-        let Tally { succeeded, retried, snoozed, crashed, yielded, waiting, failed, canceled, returned: _, lost } =
-            self.tally;
+        let Tally {
+            succeeded,
+            retried,
+            snoozed,
+            crashed,
+            yielded,
+            waiting,
+            failed,
+            canceled,
+            returned: _,
+            lost,
+        } = self.tally;
         let again = retried + snoozed + crashed + yielded + waiting;
         succeeded + again + failed + canceled + lost + self.settled.len()
     }
@@ -253,11 +263,7 @@ impl<'a> Executor<'a> {
     }
 
     /// Sends the verdicts until there is an answer, or no time is left.
-    async fn settle(
-        &self,
-        batch: &[(Lease, Verdict)],
-        until: Deadline,
-    ) -> Result<Settled, DbError> {
+    async fn settle(&self, batch: &[(Lease, Verdict)], until: Deadline) -> Result<Settled, DbError> {
         let mut pause = SETTLE_AFTER;
         loop {
             match self.db.settle(batch, until).await {

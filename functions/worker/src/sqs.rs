@@ -6,10 +6,7 @@ use serde_json::Value;
 use shared::{domain::Deadline, wake::WakeUp};
 use uuid::Uuid;
 
-use crate::{
-    Summary, Worker, deliver,
-    drain::Trigger,
-};
+use crate::{Summary, Worker, deliver, drain::Trigger};
 
 /// The event is no batch of SQS: the invocation fails, and Lambda delivers all of it again.
 #[derive(Debug, thiserror::Error)]

@@ -5,10 +5,7 @@ use shared::{
     domain::{Deadline, Status},
 };
 
-use crate::{
-    Summary, Worker, deliver,
-    drain::Trigger,
-};
+use crate::{Summary, Worker, deliver, drain::Trigger};
 
 /// How many lapsed jobs one statement takes back.
 const RESCUE_LIMIT: usize = 1_000;

@@ -4,11 +4,7 @@ use serde_json::value::RawValue;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-use super::{
-    Again, Db, DbError,
-    jobs::status,
-    queue::backoff_from_row,
-};
+use super::{Again, Db, DbError, jobs::status, queue::backoff_from_row};
 use crate::domain::{Deadline, ErrorCode, JobError, Status};
 
 pub(crate) const CALL_BACK: &str = include_str!("callbacks/call_back.sql");

@@ -305,7 +305,9 @@ impl Lease {
                 let starts = u32::try_from(self.lease_token).unwrap_or(u32::MAX);
                 Verdict::Snooze { delay: delay(retry_after, starts, LEAST_SNOOZE), error: Some(error) }
             }
-            Outcome::Snooze(delay) => Verdict::Snooze { delay: delay.clamp(LEAST_SNOOZE, LONGEST_SNOOZE), error: None },
+            Outcome::Snooze(delay) => {
+                Verdict::Snooze { delay: delay.clamp(LEAST_SNOOZE, LONGEST_SNOOZE), error: None }
+            }
             Outcome::Yield => Verdict::Yield,
             Outcome::Wait { within } => Verdict::Wait { within: within.min(LONGEST_SNOOZE) },
             Outcome::TimedOut(error) => {

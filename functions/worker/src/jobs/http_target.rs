@@ -94,13 +94,20 @@ impl HttpTarget {
     ///
     /// # Errors
     /// [`ErrorCode::TargetForbidden`] when there is no secret, or the URL is malformed; [`ErrorCode::InvalidInput`].
-    pub(crate) fn request(&self, post: &Post<'_>, url: &str, version: u32) -> Result<Request<Bytes>, JobError> {
+    pub(crate) fn request(
+        &self,
+        post: &Post<'_>,
+        url: &str,
+        version: u32,
+    ) -> Result<Request<Bytes>, JobError> {
         let forbidden = |why: &str| JobError::new(ErrorCode::TargetForbidden, why);
         let master = self.master.as_deref().ok_or_else(|| forbidden("the worker has no SIGNING_SECRET"))?;
-        let body = serde_json::to_vec(post)
-            .map_err(|error| JobError::new(ErrorCode::InvalidInput, format!("the input is not JSON: {error}")))?;
+        let body = serde_json::to_vec(post).map_err(|error| {
+            JobError::new(ErrorCode::InvalidInput, format!("the input is not JSON: {error}"))
+        })?;
         let secret = kind_secret(master, post.kind, version);
-        let mut request = signed_post(&post.id.to_string(), url, &[secret], body).map_err(|why| forbidden(&why))?;
+        let mut request =
+            signed_post(&post.id.to_string(), url, &[secret], body).map_err(|why| forbidden(&why))?;
         request.headers_mut().insert("punchcard-attempt", post.attempt.into());
         Ok(request)
     }

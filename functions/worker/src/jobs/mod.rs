@@ -72,9 +72,7 @@ impl Kinds {
     /// Runs a job once.
     pub async fn perform(&self, run: &Run) -> Outcome {
         match &run.lease.target {
-            Target::Http { url, secret_version, .. } => {
-                self.http.perform(run, url, *secret_version).await
-            }
+            Target::Http { url, secret_version, .. } => self.http.perform(run, url, *secret_version).await,
             Target::Rust => match self.handlers.iter().find(|handler| handler.kind() == run.lease.kind) {
                 Some(handler) => handler.perform(run).await,
                 // Claimed by name, so this worker knows it; were it otherwise, another may.
