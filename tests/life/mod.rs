@@ -21,5 +21,7 @@ mod sequences;
 mod time_limit;
 mod transaction;
 mod wait;
+mod webhooks;
+mod webhooks_again;
 
 use help::{assert_refused, credits, until_running};
