@@ -13,6 +13,7 @@ mod model;
 mod progress;
 mod property;
 mod races;
+mod races_webhooks;
 mod redrive;
 mod refund;
 mod retry_by_hand;
@@ -23,5 +24,6 @@ mod transaction;
 mod wait;
 mod webhooks;
 mod webhooks_again;
+mod webhooks_api;
 
 use help::{assert_refused, credits, until_running};

@@ -16,14 +16,14 @@ use uuid::Uuid;
 
 use crate::support::{Bench, connect};
 
-const TIMES: usize = 200;
-const PRICE: i64 = 10;
+pub const TIMES: usize = 200;
+pub const PRICE: i64 = 10;
 
-fn soon() -> Deadline {
+pub fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(20))
 }
 
-fn done() -> Verdict {
+pub fn done() -> Verdict {
     Verdict::Complete { output: RawValue::NULL.to_owned(), used: None }
 }
 
@@ -31,7 +31,7 @@ fn error() -> JobError {
     JobError::new(ErrorCode::HandlerError, "no")
 }
 
-async fn claim(db: &Db) -> Lease {
+pub async fn claim(db: &Db) -> Lease {
     let minute = Duration::from_secs(60);
     let capacity = Capacity {
         limit: 1,
@@ -46,14 +46,14 @@ async fn claim(db: &Db) -> Lease {
 }
 
 /// A database with the kind `race`, and two connections of whoever races.
-async fn track() -> (Bench, Arc<Db>, Arc<Db>) {
+pub async fn track() -> (Bench, Arc<Db>, Arc<Db>) {
     let bench = Bench::new().await;
     bench.sql(&format!("INSERT INTO punchcard.kinds (name, price) VALUES ('race', {PRICE})")).await;
     let (one, other) = (Arc::new(bench.db()), Arc::new(bench.db()));
     (bench, one, other)
 }
 
-async fn buy(bench: &Bench, account: Uuid) -> Uuid {
+pub async fn buy(bench: &Bench, account: Uuid) -> Uuid {
     let enqueue = format!("SELECT job_id FROM punchcard.enqueue('{account}', 'race')");
     bench.rows(&enqueue).await[0].get(0)
 }
@@ -68,7 +68,7 @@ async fn failed(bench: &Bench, db: &Db) -> (Uuid, Uuid) {
 }
 
 /// Both at once; which one starts a little later changes from time to time.
-async fn race<A: Send + 'static, B: Send + 'static>(
+pub async fn race<A: Send + 'static, B: Send + 'static>(
     time: usize,
     one: impl Future<Output = A> + Send + 'static,
     other: impl Future<Output = B> + Send + 'static,
