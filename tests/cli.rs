@@ -1,8 +1,18 @@
 //! `punchcard`, the operator's command.
 
-use std::process::Output;
+use std::{
+    process::Output,
+    sync::{
+        Arc,
+        atomic::{AtomicU16, Ordering},
+    },
+};
 
-use local::postgres::{Options, Postgres};
+use local::{
+    postgres::{Options, Postgres},
+    scripted::{Response, ScriptedServer},
+};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::support::{Bench, OWNER, as_role, binary};
@@ -68,6 +78,48 @@ async fn two_tokens_of_a_name_are_valid_at_a_time() {
     said(&punchcard(&bench, &create));
     said(&punchcard(&bench, &["tokens", "revoke", "backend"]));
     assert_eq!(said(&punchcard(&bench, &["tokens", "list"])), "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_were_not_heard_are_listed_and_sent_again() {
+    let bench = Bench::new().await;
+    let (account, other) = (bench.account(1).await, bench.account(0).await);
+    let status = Arc::new(AtomicU16::new(500));
+    let now = Arc::clone(&status);
+    let server =
+        ScriptedServer::start(move |_| Response::bytes(now.load(Ordering::SeqCst), "")).await.unwrap();
+    let url = server.url("/hook?token=hidden");
+    bench.sql(&format!("SELECT punchcard.set_webhook('{account}', '{url}')")).await;
+    bench.enqueue(account, "qr.svg", 1).await;
+    let failed = ["webhooks", "failed"];
+    assert_eq!(said(&punchcard(&bench, &failed)), "");
+    bench.poller().invoke(&json!({})).await.unwrap();
+    let listed = said(&punchcard(&bench, &failed));
+    let shown: Value = serde_json::from_str(&listed).expect("one line");
+    assert_eq!((&shown["event"], &shown["attempt"]), (&json!("job.succeeded"), &json!(1)));
+    assert_eq!(
+        (&shown["url"], &shown["error"]),
+        (&json!(server.url("/hook")), &json!("the receiver answered 500"))
+    );
+    assert!(shown["next_attempt_at"].is_string());
+    let of =
+        |account: &Uuid| said(&punchcard(&bench, &["webhooks", "failed", "--account", &account.to_string()]));
+    assert_eq!((of(&account), of(&other)), (listed, String::new()));
+
+    let resend = ["webhooks", "resend", shown["id"].as_str().unwrap()];
+    assert_eq!(said(&punchcard(&bench, &resend)), "due\n");
+    status.store(200, Ordering::SeqCst);
+    bench.poller().invoke(&json!({})).await.unwrap();
+    assert_eq!(said(&punchcard(&bench, &failed)), "");
+    // What was heard is said again, too, if the operator says so: the receiver lost it.
+    assert_eq!(said(&punchcard(&bench, &resend)), "due\n");
+    bench.poller().invoke(&json!({})).await.unwrap();
+    let ids: Vec<_> = server.requests().iter().map(|it| it.headers["webhook-id"].clone()).collect();
+    assert_eq!((ids.len(), ids.iter().all(|id| *id == resend[2])), (3, true));
+    let unknown = ["webhooks", "resend", "0193a5c0-7e00-7000-8000-000000000001"];
+    assert!(refused(&punchcard(&bench, &unknown)).contains("no such message"));
+    assert_eq!(bench.balance(account).await, (0, 0));
+    bench.assert_audit_is_clean().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

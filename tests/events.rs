@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Bench, claims, routes_of, sign, sqs::Sqs};
 
-const ANSWERS: [(&str, u64); 19] = [
+const ANSWERS: [(&str, u64); 24] = [
     ("api-call-back", 404),
     ("api-cancel-job", 404),
     ("api-create-batch", 202),
@@ -18,11 +18,14 @@ const ANSWERS: [(&str, u64); 19] = [
     ("api-create-job-base64", 202),
     ("api-create-job-for-account", 202),
     ("api-create-job-refused", 400),
+    ("api-delete-webhook", 204),
     ("api-get-credits", 200),
     ("api-get-job", 404),
+    ("api-get-webhook", 200),
     ("api-grant-credits", 201),
     ("api-health", 200),
     ("api-list-attempts", 404),
+    ("api-list-deliveries", 404),
     ("api-list-events", 404),
     ("api-list-jobs", 200),
     ("api-list-ledger", 200),
@@ -30,6 +33,8 @@ const ANSWERS: [(&str, u64); 19] = [
     ("api-openapi", 200),
     ("api-redrive", 200),
     ("api-retry-job", 404),
+    ("api-rotate-secret", 200),
+    ("api-set-webhook", 200),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

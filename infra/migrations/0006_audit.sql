@@ -87,13 +87,22 @@ CREATE VIEW punchcard.audit_i5 WITH (security_invoker = on) AS  -- what came in 
          (SELECT coalesce(sum(available + held), 0) AS total FROM punchcard.accounts) a
     WHERE e.total <> a.total;
 
-CREATE VIEW punchcard.audit_i6 WITH (security_invoker = on) AS  -- who asked to be told of an end is, once
+CREATE VIEW punchcard.audit_i6 WITH (security_invoker = on) AS  -- who asked to be told of an end is, once, and of no other
     SELECT o.job_id AS subject, count(d.id) || ' messages of its end instead of one' AS finding
     FROM punchcard.jobs j
     JOIN punchcard.outcomes o ON o.job_id = j.id
     LEFT JOIN punchcard.deliveries d ON d.job_id = j.id AND d.event = 'job.' || o.status
     WHERE j.webhook -> 'events' ? ('job.' || o.status)
-    GROUP BY o.job_id HAVING count(d.id) <> 1;
+    GROUP BY o.job_id HAVING count(d.id) <> 1
+    UNION ALL
+    SELECT d.job_id, count(*) || ' messages say ' || d.event || ' of a job that is ' || coalesce(o.status, 'unfinished')
+    FROM punchcard.deliveries d
+    LEFT JOIN punchcard.jobs j ON j.account_id = d.account_id AND j.id = d.job_id
+    LEFT JOIN punchcard.outcomes o ON o.job_id = d.job_id
+    WHERE d.event IN ('job.succeeded', 'job.failed', 'job.canceled')
+    GROUP BY d.job_id, d.event, o.status, j.id, j.webhook
+    HAVING count(*) > 1 OR j.id IS NULL OR d.event IS DISTINCT FROM 'job.' || o.status
+        OR NOT coalesce(j.webhook -> 'events' ? d.event, true);
 
 CREATE VIEW punchcard.audit WITH (security_invoker = on) AS
     SELECT 'I1' AS invariant, * FROM punchcard.audit_i1

@@ -152,6 +152,10 @@ fn destination(uri: &Uri, allow: Allow) -> Result<(&str, u16, bool), HttpError> 
     if authority.as_str().contains('@') {
         return forbidden("a URL with user information is not allowed");
     }
+    let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
+    if allow == Allow::PublicHttps && (name == "localhost" || name.ends_with(".localhost")) {
+        return forbidden("localhost is not allowed"); // RFC 6761 §6.3, whatever a resolver says
+    }
     let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
     if allow == Allow::PublicHttps && port != 443 && port < 1024 {
         return forbidden("that port is not allowed");
@@ -174,12 +178,33 @@ pub fn vet_url(url: &str, allow: Allow) -> Result<(), HttpError> {
     }
 }
 
+/// Looks up the host of a URL: whether it has none but public addresses. One that does not resolve by `deadline` passes: its
+/// addresses are vetted whenever it is called, and this is to say so early.
+///
+/// # Errors
+/// [`HttpError::Forbidden`] says what is wrong with it.
+pub async fn vet_host(url: &str, deadline: Deadline) -> Result<(), HttpError> {
+    let uri: Uri = url.parse().map_err(|_| HttpError::Forbidden("the URL is malformed".into()))?;
+    let (host, port, _) = destination(&uri, Allow::PublicHttps)?;
+    match timeout_at(deadline.instant(), tokio::net::lookup_host((host, port))).await {
+        Ok(Ok(addresses)) => vet_addresses(&addresses.collect::<Vec<_>>()),
+        Ok(Err(_)) | Err(_) => Ok(()),
+    }
+}
+
+/// One private address among them is enough to refuse: a mixed answer is how rebinding begins.
+fn vet_addresses(addresses: &[SocketAddr]) -> Result<(), HttpError> {
+    if addresses.iter().all(|address| is_public(address.ip())) {
+        return Ok(());
+    }
+    Err(HttpError::Forbidden("the host's address is not public".into()))
+}
+
 async fn connect(host: &str, port: u16, allow: Allow) -> Result<TcpStream, HttpError> {
     let addresses: Vec<SocketAddr> =
         tokio::net::lookup_host((host, port)).await.map_err(unreachable)?.collect();
-    // One private address among them is enough to refuse: a mixed answer is how rebinding begins.
-    if allow == Allow::PublicHttps && addresses.iter().any(|address| !is_public(address.ip())) {
-        return Err(HttpError::Forbidden("the host's address is not public".into()));
+    if allow == Allow::PublicHttps {
+        vet_addresses(&addresses)?;
     }
     let mut last = HttpError::Unreachable("the host has no address".into());
     for address in addresses {
@@ -251,7 +276,8 @@ mod tests {
     #[test]
     fn a_target_is_public_https_without_user_information() {
         let bad = "http://example.com/ file:///etc/passwd https://u:p@example.com/ https://127.0.0.1/ \
-            https://[::ffff:169.254.169.254]/ https://[::1]:8443/ https://example.com:22/ ftp://example.com/ nonsense";
+            https://[::ffff:169.254.169.254]/ https://[::1]:8443/ https://example.com:22/ ftp://example.com/ nonsense \
+            https://localhost/ https://LocalHost.:8443/ https://a.localhost/";
         for url in bad.split_whitespace() {
             assert!(vet_url(url, Allow::PublicHttps).is_err(), "{url}");
         }
@@ -259,5 +285,16 @@ mod tests {
             assert!(vet_url(url, Allow::PublicHttps).is_ok(), "{url}");
         }
         assert!(vet_url("http://127.0.0.1:9999/ok", Allow::Anything).is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_host_of_a_private_address_is_found_out_and_one_that_does_not_resolve_passes() {
+        let soon = || Deadline::after(std::time::Duration::from_secs(5));
+        for url in ["https://127.1/", "https://0x7f000001/", "https://2130706433/", "https://[::1]/"] {
+            let said = vet_host(url, soon()).await;
+            assert!(matches!(said, Err(HttpError::Forbidden(_))), "{url}: {said:?}");
+        }
+        vet_host("https://nowhere.invalid/", soon()).await.expect("it does not resolve");
+        vet_host("https://1.1.1.1/", soon()).await.expect("public");
     }
 }

@@ -63,11 +63,12 @@ const CASES: &[(Before, Mode, Then)] = &[
 fn requests(account: Uuid, [job, waiting, canceled]: [Uuid; 3], service: &str) -> Vec<Value> {
     let (user, service) = (bearer(account), format!("Bearer {service}"));
     let get = |path: &str| event("GET", path, &[("authorization", &user)], None);
-    let post = |path: &str, token: &str, body: Value| {
+    let send = |method: &str, path: &str, token: &str, body: Value| {
         let headers =
             [("authorization", token), ("content-type", "application/json"), ("idempotency-key", path)];
-        event("POST", path, &headers, Some(&body.to_string()))
+        event(method, path, &headers, Some(&body.to_string()))
     };
+    let post = |path: &str, token: &str, body: Value| send("POST", path, token, body);
     let callback = format!("/api/callbacks/{}", callback_token(SIGNING_SECRET, job, 1));
     let buy = json!({ "kind": "qr.svg", "input": { "text": "t" } });
     vec![
@@ -78,10 +79,15 @@ fn requests(account: Uuid, [job, waiting, canceled]: [Uuid; 3], service: &str) -
         get(&format!("/api/jobs/{job}")),
         get(&format!("/api/jobs/{job}/attempts")),
         get(&format!("/api/jobs/{job}/events")),
+        get(&format!("/api/jobs/{job}/deliveries")),
         post(&format!("/api/jobs/{waiting}/cancel"), &user, json!({})),
         post(&format!("/api/jobs/{canceled}/retry"), &user, json!({})),
         post(&callback, "", json!({ "status": "running", "progress": { "percent": 10 } })),
         post("/api/kinds/unserved/redrive", &service, json!({})),
+        get("/api/webhook"),
+        send("PUT", "/api/webhook", &user, json!({ "url": "https://example.com/" })),
+        send("DELETE", "/api/webhook", &user, json!({})),
+        post("/api/webhook/rotate-secret", &user, json!({})),
         get("/api/credits"),
         get("/api/credits/ledger"),
         post("/api/credits/grants", &service, json!({ "account_id": account, "amount": 5 })),
@@ -99,7 +105,7 @@ async fn every_route_answers_within_its_budget_and_recovers() {
     );
     let bench = Bench::new().await;
     let service = bench.service_token("operator", &["grant", "operate"]).await;
-    // Not all at once: each has twelve environments, and budgets of a few seconds.
+    // Not all at once: each has an environment for each route, and budgets of a few seconds.
     for cases in CASES.chunks(4) {
         join_all(cases.iter().map(|case| peer(&bench, &service, *case))).await;
     }

@@ -17,6 +17,7 @@ mod progress;
 mod property;
 mod races;
 mod races_outside;
+mod races_webhooks;
 mod redrive;
 mod refund;
 mod retry_by_hand;
@@ -27,5 +28,8 @@ mod steps_outside;
 mod time_limit;
 mod transaction;
 mod wait;
+mod webhooks;
+mod webhooks_again;
+mod webhooks_api;
 
 use help::{assert_refused, credits, until_running};

@@ -15,7 +15,9 @@ use std::{sync::Arc, time::Duration};
 
 use lambda_http::{Error, lambda_runtime::LambdaEvent};
 use serde_json::Value;
-use shared::{config::Config, db::Db, domain::Deadline, secrets::SecretStore, wake::Wake};
+use shared::{
+    config::Config, db::Db, domain::Deadline, http_client::Allow, secrets::SecretStore, wake::Wake,
+};
 
 use auth::Authenticator;
 pub use router::{ROUTES, route_of};
@@ -33,6 +35,8 @@ pub struct App {
     pub(crate) auth: Authenticator,
     pub(crate) wake: Wake,
     pub(crate) secrets: Arc<SecretStore>,
+    /// Where webhooks may point to.
+    pub(crate) allow: Allow,
 }
 
 impl App {
@@ -45,6 +49,7 @@ impl App {
             auth: Authenticator::new(config.auth, Arc::clone(&secrets)),
             wake: Wake::new(config.wake_queue_url),
             secrets,
+            allow: if config.worker.allow_private_targets { Allow::Anything } else { Allow::PublicHttps },
         }
     }
 

@@ -6,7 +6,7 @@ use crate::{
     App,
     error::ApiError,
     event::{Request, Response},
-    routes::{self, callbacks, credits, jobs, life},
+    routes::{self, callbacks, credits, jobs, life, webhooks},
 };
 
 /// Makes the table of routes, and what follows from it.
@@ -49,8 +49,13 @@ routes! {
     POST "/api/jobs/{id}/retry"       => life::retry_job(id);
     GET  "/api/jobs/{id}/attempts"    => life::list_attempts(id);
     GET  "/api/jobs/{id}/events"      => life::list_events(id);
+    GET  "/api/jobs/{id}/deliveries"  => webhooks::list_deliveries(id);
     POST "/api/callbacks/{token}"     => callbacks::call_back(token);
     POST "/api/kinds/{kind}/redrive"  => life::redrive(kind);
+    GET  "/api/webhook"               => webhooks::get_webhook;
+    PUT  "/api/webhook"               => webhooks::set_webhook;
+    DELETE "/api/webhook"             => webhooks::delete_webhook;
+    POST "/api/webhook/rotate-secret" => webhooks::rotate_secret;
     GET  "/api/credits"               => credits::get_credits;
     GET  "/api/credits/ledger"        => credits::list_ledger;
     POST "/api/credits/grants"        => credits::grant_credits;

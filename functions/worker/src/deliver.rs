@@ -46,6 +46,9 @@ const MOST_OUTPUT_BYTES: usize = 10_000;
 /// given up, three days and some hours on.
 const SCHEDULE: [u64; 9] = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400];
 
+/// A message that was taken this often has taken its workers down, or was never recorded: it is not sent any more.
+const MOST_TAKEN: i16 = 100;
+
 /// What became of the messages that were sent.
 #[derive(Debug, Default, Clone, Serialize)]
 pub struct Delivered {
@@ -185,6 +188,9 @@ impl<'a> Courier<'a> {
 
 async fn send(delivery: &Delivery, master: &str, private: bool, deadline: Deadline) -> Sent {
     let Some(url) = &delivery.url else { return Sent::GiveUp("the webhook is gone or disabled".into()) };
+    if delivery.attempt > MOST_TAKEN {
+        return Sent::GiveUp("what became of it was never recorded".into());
+    }
     let request = match request(delivery, url, master, private) {
         Ok(request) => request,
         Err(why) => return Sent::GiveUp(why),

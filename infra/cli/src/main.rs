@@ -7,6 +7,7 @@ mod credits;
 mod import;
 mod jobs;
 mod roles;
+mod webhooks;
 
 use std::{
     collections::BTreeMap,
@@ -109,6 +110,9 @@ enum Command {
     /// Bound what an account may have in the queue, and enqueue in a minute.
     #[command(subcommand)]
     Caps(caps::Caps),
+    /// Look at messages that were not heard, and send them again.
+    #[command(subcommand)]
+    Webhooks(webhooks::Webhooks),
     /// Create, list and revoke service tokens.
     #[command(subcommand)]
     Tokens(Tokens),
@@ -211,6 +215,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Credits(command) => credits::run(&db()?, command).await,
         Command::Jobs(command) => jobs::run(&db()?, command).await,
         Command::Caps(command) => caps::run(&db()?, command).await,
+        Command::Webhooks(command) => webhooks::run(&db()?, command).await,
         Command::Tokens(command) => tokens(&db()?, command).await,
         Command::Kinds(Kinds::Secret { kind, version, signing_secret }) => {
             let version = match version {

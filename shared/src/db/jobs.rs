@@ -15,6 +15,7 @@ pub const ENQUEUE: &str = include_str!("jobs/enqueue.sql");
 pub(crate) const ENQUEUE_BATCH: &str = include_str!("jobs/enqueue_batch.sql");
 pub(crate) const FIND: &str = include_str!("jobs/find.sql");
 pub(crate) const IS_FINAL: &str = include_str!("jobs/is_final.sql");
+pub(crate) const IS_KEYED: &str = include_str!("jobs/is_keyed.sql");
 pub(crate) const LIST: &str = include_str!("jobs/list.sql");
 pub(crate) const LIST_LABELED: &str = include_str!("jobs/list_labeled.sql");
 
@@ -373,6 +374,15 @@ impl Db {
         let params = [(&id as _, Type::UUID), (&account_id as _, Type::UUID)];
         let rows = self.rows(IS_FINAL, &params, Again::Safe, deadline).await?;
         Ok(rows.first().map(|row| row.get(0)))
+    }
+
+    /// Whether an idempotency key of an account has bought something.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn is_keyed(&self, account_id: Uuid, key: &str, deadline: Deadline) -> Result<bool, DbError> {
+        let params = [(&account_id as _, Type::UUID), (&key as _, Type::TEXT)];
+        Ok(!self.rows(IS_KEYED, &params, Again::Safe, deadline).await?.is_empty())
     }
 
     /// At most `limit` jobs of an account, newest first.

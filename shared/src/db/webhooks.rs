@@ -15,6 +15,8 @@ pub(crate) const WEBHOOK: &str = include_str!("webhooks/webhook.sql");
 pub(crate) const SET_WEBHOOK: &str = include_str!("webhooks/set_webhook.sql");
 pub(crate) const ROTATE_WEBHOOK_SECRET: &str = include_str!("webhooks/rotate_webhook_secret.sql");
 pub(crate) const DELIVERIES: &str = include_str!("webhooks/deliveries.sql");
+pub(crate) const UNDELIVERED: &str = include_str!("webhooks/undelivered.sql");
+pub(crate) const RESEND: &str = include_str!("webhooks/resend.sql");
 
 /// Where an account is told of its jobs.
 #[derive(Debug, Clone)]
@@ -27,6 +29,8 @@ pub struct AccountWebhook {
     pub secret_version: u32,
     /// When that was last changed.
     pub rotated_at: Option<Timestamp>,
+    /// While a rotation lasts: until when the version before signs, too.
+    pub previous_until: Option<Timestamp>,
     /// When it answered 410 (Gone): it is told nothing since.
     pub disabled_at: Option<Timestamp>,
 }
@@ -86,7 +90,7 @@ pub struct DeliveryShown {
     pub id: Uuid,
     /// What it says.
     pub event: String,
-    /// Where to.
+    /// Where to, if its job says so; `None`: the account's webhook, as it is when it is sent.
     pub url: Option<String>,
     /// How often it was sent.
     pub attempt: i16,
@@ -100,6 +104,29 @@ pub struct DeliveryShown {
     pub error: Option<String>,
 }
 
+/// A message that was not heard, as the operator sees it.
+#[derive(Debug, Serialize)]
+pub struct Undelivered {
+    /// Its `webhook-id`.
+    pub id: Uuid,
+    /// Whose.
+    pub account_id: Uuid,
+    /// Of which job.
+    pub job_id: Uuid,
+    /// What it says; `cancel` is for the kind's `cancel_url`.
+    pub event: String,
+    /// Where to, as far as it is no secret.
+    pub url: Option<String>,
+    /// How often it was sent.
+    pub attempt: i16,
+    /// When it is sent next; never, if it was given up.
+    pub next_attempt_at: Option<Timestamp>,
+    /// When what it says happened.
+    pub created_at: Timestamp,
+    /// Why it was not heard, the last time.
+    pub error: String,
+}
+
 impl AccountWebhook {
     fn from_row(row: &Row) -> Self {
         Self {
@@ -108,6 +135,7 @@ impl AccountWebhook {
             secret_version: row.get::<_, i32>(2).unsigned_abs(),
             rotated_at: row.get::<_, Option<_>>(3).map(Timestamp),
             disabled_at: row.get::<_, Option<_>>(4).map(Timestamp),
+            previous_until: row.get::<_, Option<_>>(5).map(Timestamp),
         }
     }
 }
@@ -229,7 +257,8 @@ impl Db {
         one(&rows)
     }
 
-    /// What is or was to be said of a job, of `account_id` or, if `None`, of anybody's, oldest first.
+    /// What is or was to be said of a job, of `account_id` or, if `None`, of anybody's, oldest first: up to `limit`, after the one
+    /// of the id `after`.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer.
@@ -237,9 +266,16 @@ impl Db {
         &self,
         job_id: Uuid,
         account_id: Option<Uuid>,
+        after: Option<Uuid>,
+        limit: i64,
         deadline: Deadline,
     ) -> Result<Vec<DeliveryShown>, DbError> {
-        let params = [(&job_id as _, Type::UUID), (&account_id as _, Type::UUID)];
+        let params = [
+            (&job_id as _, Type::UUID),
+            (&account_id as _, Type::UUID),
+            (&after as _, Type::UUID),
+            (&limit as _, Type::INT8),
+        ];
         let rows = self.rows(DELIVERIES, &params, Again::Safe, deadline).await?;
         let shown = rows.iter().map(|row| DeliveryShown {
             id: row.get(0),
@@ -252,6 +288,40 @@ impl Db {
             error: row.get(7),
         });
         Ok(shown.collect())
+    }
+
+    /// Messages that were given up, or whose last sending failed, newest first.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn undelivered(
+        &self,
+        account_id: Option<Uuid>,
+        limit: i64,
+        deadline: Deadline,
+    ) -> Result<Vec<Undelivered>, DbError> {
+        let params = [(&account_id as _, Type::UUID), (&limit as _, Type::INT8)];
+        let rows = self.rows(UNDELIVERED, &params, Again::Safe, deadline).await?;
+        let undelivered = rows.iter().map(|row| Undelivered {
+            id: row.get(0),
+            account_id: row.get(1),
+            job_id: row.get(2),
+            event: row.get(3),
+            url: row.get(4),
+            attempt: row.get(5),
+            next_attempt_at: row.get::<_, Option<_>>(6).map(Timestamp),
+            created_at: Timestamp(row.get(7)),
+            error: row.get(8),
+        });
+        Ok(undelivered.collect())
+    }
+
+    /// Makes a message due again now, whatever became of it; `false`: there is no such message.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn resend(&self, id: Uuid, deadline: Deadline) -> Result<bool, DbError> {
+        Ok(!self.rows(RESEND, &[(&id, Type::UUID)], Again::Safe, deadline).await?.is_empty())
     }
 }
 

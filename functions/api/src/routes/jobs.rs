@@ -7,6 +7,7 @@ use serde_json::{json, value::RawValue};
 use shared::{
     db::jobs::{JobFilter, JobOptions, NewJob},
     domain::{Deadline, RetryOverrides, Status, Timestamp},
+    http_client::Allow,
     wake::Message,
 };
 use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
@@ -15,6 +16,7 @@ use uuid::Uuid;
 use super::{
     Page, as_replayed, bad_cursor, cursor, headers_of, idempotency_key, is_kind, known_query, ok,
     open_cursor, owner, page_size, path_id, respond, wait,
+    webhooks::{WantedWebhook, vet_hosts},
 };
 use crate::{
     App,
@@ -61,6 +63,8 @@ pub(crate) struct CreateJob {
     /// The caller's own, to find the job by.
     #[cfg_attr(feature = "openapi", schema(schema_with = crate::openapi::tags))]
     tags: Option<Vec<String>>,
+    /// Who is told of it, instead of the account's webhook.
+    webhook: Option<WantedWebhook>,
     /// Who pays; a service names it, a user never does.
     #[cfg_attr(feature = "openapi", schema(format = Uuid))]
     account_id: Option<String>,
@@ -84,7 +88,7 @@ struct Wanted {
 }
 
 impl CreateJob {
-    fn vet(self) -> Result<Wanted, ApiError> {
+    fn vet(self, allow: Allow) -> Result<Wanted, ApiError> {
         if !is_kind(&self.kind) {
             return Err(ApiError::invalid("unknown_kind", "No such kind is offered."));
         }
@@ -102,12 +106,9 @@ impl CreateJob {
         let mut tags = self.tags.unwrap_or_default();
         tags.sort_unstable();
         tags.dedup();
-        let options = JobOptions {
-            retry: self.retry,
-            metadata: self.metadata.unwrap_or_default(),
-            tags,
-            webhook: None,
-        };
+        let metadata = self.metadata.unwrap_or_default();
+        let webhook = self.webhook.map(|webhook| webhook.vet(allow)).transpose()?;
+        let options = JobOptions { retry: self.retry, metadata, tags, webhook };
         Ok(Wanted { kind: self.kind, input, priority, run_at, options })
     }
 }
@@ -153,7 +154,9 @@ pub(crate) async fn create_job(
     let key = idempotency_key(request)?;
     let job: CreateJob = body(request)?;
     let account_id = caller.account(job.account_id.as_deref(), &[Scope::Enqueue])?;
-    let Wanted { kind, input, priority, run_at, options } = job.vet()?;
+    let Wanted { kind, input, priority, run_at, options } = job.vet(app.allow)?;
+    let webhook: Vec<_> = options.webhook.iter().collect();
+    vet_hosts(app, account_id, &webhook, key, deadline).await?;
     let job = NewJob { kind: &kind, input: &input, priority, run_at: run_at.as_deref(), options: &options };
     let enqueued = app.db.enqueue(account_id, job, key, deadline).await?;
     let mut headers = vec![("location", format!("/api/jobs/{}", enqueued.job.id))];
@@ -211,10 +214,12 @@ pub(crate) async fn create_batch(
     for (number, job) in (1..).zip(batch.jobs) {
         let job = member::<CreateJob>(&job).and_then(|job| match job.account_id {
             Some(_) => Err(ApiError::bad("unknown_field", "The account_id stands beside the jobs.")),
-            None => job.vet(),
+            None => job.vet(app.allow),
         });
         jobs.push(job.map_err(|error| error.of_job(number))?);
     }
+    let webhooks: Vec<_> = jobs.iter().filter_map(|job: &Wanted| job.options.webhook.as_ref()).collect();
+    vet_hosts(app, account_id, &webhooks, key, deadline).await?;
     let jobs = serde_json::to_string(&jobs).map_err(ApiError::unencodable)?;
     let enqueued = app.db.enqueue_batch(account_id, &jobs, key, deadline).await?;
     let wake_ups =

@@ -1,11 +1,13 @@
 //! The endpoints. Each turns a request into typed values, makes one call to the database, and answers. `jobs` buys and
-//! shows, `life` cancels, retries and redrives, `wait` waits for a job, `credits` grants and accounts; what they share is here.
+//! shows, `life` cancels, retries and redrives, `wait` waits for a job, `webhooks` says who is told of jobs, `credits` grants and
+//! accounts; what they share is here.
 
 pub(crate) mod callbacks;
 pub(crate) mod credits;
 pub(crate) mod jobs;
 pub(crate) mod life;
 pub(crate) mod wait;
+pub(crate) mod webhooks;
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde::Serialize;

@@ -1,5 +1,7 @@
--- deliveries: what is or was to be said of a job, oldest first.
-SELECT d.id, d.event, coalesce(d.url, w.url), d.attempt, d.next_at, d.created_at, d.delivered_at, d.error
-FROM punchcard.deliveries d LEFT JOIN punchcard.webhooks w ON w.account_id = d.account_id
-WHERE d.job_id = $1 AND d.event <> 'cancel' AND ($2::uuid IS NULL OR d.account_id = $2)
+-- deliveries: what is or was to be said of a job, of one account ($2) or of any (NULL), oldest first: up to $4 after the one
+-- of the id $3.
+SELECT d.id, d.event, d.url, d.attempt, d.next_at, d.created_at, d.delivered_at, d.error
+FROM punchcard.deliveries d
+WHERE d.job_id = $1 AND d.event <> 'cancel' AND ($2::uuid IS NULL OR d.account_id = $2) AND ($3::uuid IS NULL OR d.id > $3)
 ORDER BY d.id
+LIMIT $4

@@ -1,0 +1,258 @@
+//! Who is told of jobs: an account's webhook and its secret, the webhooks of jobs, and what became of each message.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use http::Uri;
+use serde::{Deserialize, Serialize};
+use shared::{
+    db::{jobs::JobWebhook, webhooks::AccountWebhook},
+    domain::{Deadline, Timestamp},
+    http_client::{Allow, HttpError, vet_host, vet_url},
+    signing::account_secret,
+};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::{LARGEST_PAGE, Page, known_query, ok, owner, path_id};
+use crate::{
+    App,
+    auth::{Caller, Scope, caller, uuid},
+    error::ApiError,
+    event::{Request, Response},
+    json::body,
+};
+
+/// The longest URL, in characters.
+const LONGEST_URL: usize = 2_000;
+/// What there is to be told of, and what is told unless asked otherwise: the last three.
+const EVENTS: [&str; 4] = ["job.running", "job.succeeded", "job.failed", "job.canceled"];
+/// How long the hosts of one request are looked up.
+const LOOK_UP_BUDGET: Duration = Duration::from_secs(1);
+/// Hosts of one request: each is a look-up.
+const MOST_HOSTS: usize = 10;
+
+/// Who reads where an account is told, and its secret; and who says so for it.
+const READERS: &[Scope] = &[Scope::Enqueue, Scope::Operate];
+const OPERATORS: &[Scope] = &[Scope::Operate];
+
+/// A webhook, as it is asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WantedWebhook {
+    url: String,
+    events: Option<Vec<String>>,
+}
+
+impl WantedWebhook {
+    /// The webhook, if nothing is wrong with it in itself; where its host is, `vet_hosts` looks up.
+    pub(super) fn vet(self, allow: Allow) -> Result<JobWebhook, ApiError> {
+        if self.url.len() > LONGEST_URL {
+            return Err(refused("A webhook's URL has at most 2,000 characters."));
+        }
+        if !self.url.bytes().all(|byte| byte.is_ascii_graphic()) {
+            return Err(refused("A webhook's URL has printable ASCII characters alone: encode the others."));
+        }
+        if self.url.contains('#') {
+            return Err(refused("A webhook's URL has no fragment: it would never be sent."));
+        }
+        if !self.url.starts_with("https://") && !self.url.starts_with("http://") {
+            return Err(refused("A webhook's URL begins with https://."));
+        }
+        vet_url(&self.url, allow).map_err(|error| forbidden(&error))?;
+        let events = self.events.unwrap_or_else(|| EVENTS[1..].iter().map(ToString::to_string).collect());
+        if events.is_empty() || events.iter().any(|event| !EVENTS.contains(&event.as_str())) {
+            return Err(refused(format!("The events of a webhook are some of {}.", EVENTS.join(", "))));
+        }
+        Ok(JobWebhook { url: self.url, events: Some(events) })
+    }
+}
+
+fn refused(detail: impl Into<String>) -> ApiError {
+    ApiError::invalid("invalid_webhook", detail)
+}
+
+fn forbidden(error: &HttpError) -> ApiError {
+    refused(format!("A webhook cannot be there: {error}."))
+}
+
+/// Refuses webhooks that nothing can be sent to: we sign nothing, or a host is at an address that is not public now. One that
+/// does not resolve, or not within a second, is taken: its addresses are vetted at each sending, too. What `key` bought before
+/// is no matter of today.
+pub(super) async fn vet_hosts(
+    app: &App,
+    account_id: Uuid,
+    webhooks: &[&JobWebhook],
+    key: Option<&str>,
+    deadline: Deadline,
+) -> Result<(), ApiError> {
+    if webhooks.is_empty() {
+        return Ok(());
+    }
+    let found = match master(app, deadline).await? {
+        Some(_) => look_up(app, webhooks, deadline).await,
+        None => Err(not_offered()),
+    };
+    match (found, key) {
+        (Err(_), Some(key)) if app.db.is_keyed(account_id, key, deadline).await? => Ok(()),
+        (found, _) => found,
+    }
+}
+
+async fn look_up(app: &App, webhooks: &[&JobWebhook], deadline: Deadline) -> Result<(), ApiError> {
+    if app.allow == Allow::Anything {
+        return Ok(());
+    }
+    let host = |url: &str| url.parse::<Uri>().ok()?.host().map(str::to_ascii_lowercase);
+    let named = webhooks.iter().map(|webhook| (host(&webhook.url), webhook.url.clone()));
+    let hosts: BTreeMap<_, _> = named.collect();
+    if hosts.len() > MOST_HOSTS {
+        return Err(refused("The webhooks of a batch are at ten hosts at most."));
+    }
+    let deadline = deadline.within(LOOK_UP_BUDGET);
+    let mut found = JoinSet::new();
+    for url in hosts.into_values() {
+        found.spawn(async move { vet_host(&url, deadline).await });
+    }
+    let found = found.join_all().await;
+    found.into_iter().collect::<Result<(), _>>().map_err(|error| forbidden(&error))
+}
+
+/// The secret that all others are derived from, if there is one.
+async fn master(app: &App, deadline: Deadline) -> Result<Option<String>, ApiError> {
+    let secrets = app.secrets.get(deadline).await.map_err(|error| {
+        tracing::error!(error = %error, "secrets unavailable");
+        ApiError::auth_unavailable()
+    })?;
+    Ok(secrets.signing_secret)
+}
+
+fn not_offered() -> ApiError {
+    ApiError::invalid("webhooks_not_offered", "Nobody is told of jobs here: there is no SIGNING_SECRET.")
+}
+
+/// An account's webhook, as its owner sees it.
+#[derive(Serialize)]
+struct WebhookShown {
+    account_id: Uuid,
+    /// `null`: nowhere.
+    url: Option<String>,
+    events: Vec<String>,
+    /// What signs, for the account's webhook and its jobs' own; `null` if nothing is signed here.
+    secret: Option<String>,
+    /// While a rotation lasts: what signs, too, until then.
+    previous_secret: Option<String>,
+    previous_secret_until: Option<Timestamp>,
+    rotated_at: Option<Timestamp>,
+    /// When it answered 410 (Gone): it is told nothing until it is set again.
+    disabled_at: Option<Timestamp>,
+}
+
+impl WebhookShown {
+    fn of(account_id: Uuid, webhook: Option<AccountWebhook>, master: Option<&str>) -> Self {
+        let version = webhook.as_ref().map_or(1, |webhook| webhook.secret_version);
+        let until = webhook.as_ref().and_then(|webhook| webhook.previous_until);
+        let secret = |version| master.map(|master| account_secret(master, account_id, version));
+        let (rotated_at, disabled_at) =
+            webhook.as_ref().map_or((None, None), |webhook| (webhook.rotated_at, webhook.disabled_at));
+        let place = webhook.and_then(|webhook| Some((webhook.url?, webhook.events)));
+        let (url, events) = place.map_or((None, Vec::new()), |(url, events)| (Some(url), events));
+        let previous_secret = until.and_then(|_| secret(version.saturating_sub(1)));
+        let (secret, previous_secret_until) = (secret(version), until);
+        Self {
+            account_id,
+            url,
+            events,
+            secret,
+            previous_secret,
+            previous_secret_until,
+            rotated_at,
+            disabled_at,
+        }
+    }
+}
+
+/// Whose webhook: the caller's own, or that of the account that a service names by `?account_id=`.
+fn account(caller: &Caller, request: &Request, scopes: &[Scope]) -> Result<Uuid, ApiError> {
+    known_query(request, &["account_id"])?;
+    caller.account(request.query.get("account_id").map(String::as_str), scopes)
+}
+
+/// `GET /api/webhook`: where the account is told of its jobs, and the secret that signs, which it has before it is told anything.
+pub(crate) async fn get_webhook(
+    app: &App,
+    request: &Request,
+    deadline: Deadline,
+) -> Result<Response, ApiError> {
+    let caller = caller(app, request, deadline).await?;
+    let account_id = account(&caller, request, READERS)?;
+    let master = master(app, deadline).await?;
+    let webhook = app.db.webhook(account_id, deadline).await?;
+    ok(&WebhookShown::of(account_id, webhook, master.as_deref()))
+}
+
+/// `PUT /api/webhook`: says where the account is told of its jobs, and of what. One that was disabled works again.
+pub(crate) async fn set_webhook(
+    app: &App,
+    request: &Request,
+    deadline: Deadline,
+) -> Result<Response, ApiError> {
+    let caller = caller(app, request, deadline).await?;
+    let account_id = account(&caller, request, OPERATORS)?;
+    let webhook = body::<WantedWebhook>(request)?.vet(app.allow)?;
+    vet_hosts(app, account_id, &[&webhook], None, deadline).await?;
+    let JobWebhook { url, events } = &webhook;
+    let webhook = app.db.set_webhook(account_id, Some(url), events.as_deref(), deadline).await?;
+    let master = master(app, deadline).await?;
+    ok(&WebhookShown::of(account_id, Some(webhook), master.as_deref()))
+}
+
+/// `DELETE /api/webhook`: the account is not told of its jobs any more, but for those with a webhook of their own. 204.
+pub(crate) async fn delete_webhook(
+    app: &App,
+    request: &Request,
+    deadline: Deadline,
+) -> Result<Response, ApiError> {
+    let caller = caller(app, request, deadline).await?;
+    let account_id = account(&caller, request, OPERATORS)?;
+    app.db.set_webhook(account_id, None, None, deadline).await?;
+    Ok(Response { status: 204, headers: Vec::new(), body: String::new() })
+}
+
+/// `POST /api/webhook/rotate-secret`: gives the account a new secret; the last one signs, too, for a day. One before that, which
+/// still did, does no more.
+pub(crate) async fn rotate_secret(
+    app: &App,
+    request: &Request,
+    deadline: Deadline,
+) -> Result<Response, ApiError> {
+    let caller = caller(app, request, deadline).await?;
+    let account_id = account(&caller, request, OPERATORS)?;
+    let master = master(app, deadline).await?.ok_or_else(not_offered)?;
+    let webhook = app.db.rotate_webhook_secret(account_id, deadline).await?;
+    ok(&WebhookShown::of(account_id, Some(webhook), Some(&master)))
+}
+
+/// `GET /api/jobs/{id}/deliveries`: what is or was to be said of a job, oldest first, after the one of the id `after`.
+pub(crate) async fn list_deliveries(
+    app: &App,
+    request: &Request,
+    id: &str,
+    deadline: Deadline,
+) -> Result<Response, ApiError> {
+    let caller = caller(app, request, deadline).await?;
+    let owner = owner(&caller, READERS)?;
+    let id = path_id(id)?;
+    known_query(request, &["after"])?;
+    let after = request
+        .query
+        .get("after")
+        .map(|after| uuid(after).ok_or_else(|| ApiError::bad("invalid_after", "Send the id of a delivery.")));
+    let deliveries = app.db.deliveries(id, owner, after.transpose()?, LARGEST_PAGE, deadline).await?;
+    // None, or none yet.
+    if deliveries.is_empty() && app.db.is_final(id, owner, deadline).await?.is_none() {
+        return Err(ApiError::not_found());
+    }
+    let more = deliveries.last().filter(|_| deliveries.len() as i64 == LARGEST_PAGE);
+    let next_cursor = more.map(|delivery| delivery.id.to_string());
+    ok(&Page { data: deliveries, next_cursor })
+}

@@ -1,0 +1,130 @@
+//! Races of who sends a message and what became of it, 200 times each: it is one worker's at a time, and what counts is said by
+//! the one that has it.
+
+use std::{sync::Arc, time::Duration};
+
+use shared::db::{
+    Db,
+    webhooks::{Delivery, Sent},
+};
+use uuid::Uuid;
+
+use super::races::{PRICE, TIMES, buy, claim, done, race, soon, track};
+use crate::support::Bench;
+
+/// A succeeded job, of which one message is to be said.
+async fn to_be_told(bench: &Bench, db: &Db) -> Uuid {
+    let account = bench.account(PRICE).await;
+    bench.sql(&format!("SELECT punchcard.set_webhook('{account}', 'https://example.com/')")).await;
+    buy(bench, account).await;
+    let lease = claim(db).await;
+    let settled = db.settle(&[(lease, done())], soon()).await.unwrap();
+    assert!(settled.told, "somebody is to be told");
+    account
+}
+
+async fn take(db: &Db) -> Vec<Delivery> {
+    db.claim_deliveries(10, Duration::from_secs(60), soon()).await.unwrap()
+}
+
+/// Attempt, whether it was heard, and whether it is sent again, of the account's one message.
+async fn state(bench: &Bench, account: Uuid) -> (i16, bool, bool) {
+    let select = format!(
+        "SELECT attempt, delivered_at IS NOT NULL, next_at IS NOT NULL FROM punchcard.deliveries
+         WHERE account_id = '{account}'"
+    );
+    let rows = bench.rows(&select).await;
+    assert_eq!(rows.len(), 1, "one message");
+    (rows[0].get(0), rows[0].get(1), rows[0].get(2))
+}
+
+/// The same message taken by somebody else, as far as what is recorded of it goes.
+fn copy(delivery: &Delivery, taken: Delivery) -> Delivery {
+    Delivery { id: delivery.id, attempt: delivery.attempt, ..taken }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_who_would_send_a_message_one_does() {
+    let (bench, one, other) = track().await;
+    let (mut firsts, mut seconds) = (0, 0);
+    for time in 0..TIMES {
+        let account = to_be_told(&bench, &one).await;
+        let (a, b) = (Arc::clone(&one), Arc::clone(&other));
+        let (first, second) = race(time, async move { take(&a).await }, async move { take(&b).await }).await;
+        assert_eq!(first.len() + second.len(), 1, "taken once");
+        (firsts, seconds) = (firsts + first.len(), seconds + second.len());
+        assert_eq!(
+            state(&bench, account).await,
+            (1, false, true),
+            "sent once, and kept until it is recorded"
+        );
+        let sent: Vec<_> = first.into_iter().chain(second).map(|taken| (taken, Sent::Delivered)).collect();
+        assert_eq!(one.settle_deliveries(&sent, soon()).await.unwrap(), 1);
+        assert_eq!(state(&bench, account).await, (1, true, false));
+        assert_eq!(bench.balance(account).await, (0, 0));
+    }
+    assert!(firsts > 0 && seconds > 0, "a race: {firsts} and {seconds}");
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_records_of_one_sending_one_counts() {
+    let (bench, one, other) = track().await;
+    let (mut heard, mut unheard) = (0, 0);
+    for time in 0..TIMES {
+        let account = to_be_told(&bench, &one).await;
+        let delivery = take(&one).await.remove(0);
+        // For its other columns alone.
+        let spare = {
+            bench.sql("UPDATE punchcard.deliveries SET next_at = now() WHERE next_at IS NOT NULL").await;
+            let spare = take(&other).await.remove(0);
+            bench.sql("UPDATE punchcard.deliveries SET attempt = 1 WHERE next_at IS NOT NULL").await;
+            copy(&delivery, spare)
+        };
+        let retry = Sent::Retry { delay: Duration::from_secs(3_600), error: "no".into() };
+        let (a, b) = (Arc::clone(&one), Arc::clone(&other));
+        let (delivered, retried) = race(
+            time,
+            async move { a.settle_deliveries(&[(delivery, Sent::Delivered)], soon()).await.unwrap() },
+            async move { b.settle_deliveries(&[(spare, retry)], soon()).await.unwrap() },
+        )
+        .await;
+        // A retry leaves the message to be sent, so that who has heard it may still say so; the reverse is over.
+        let end = state(&bench, account).await;
+        assert!(delivered == 1 && end == (1, true, false), "{delivered} {retried} {end:?}");
+        (heard, unheard) = (heard + usize::from(retried == 0), unheard + retried);
+        assert_eq!(bench.balance(account).await, (0, 0));
+    }
+    assert!(heard > 0 && unheard > 0, "a race: {heard} and {unheard}");
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_record_that_comes_after_another_took_the_message_changes_nothing() {
+    let (bench, one, other) = track().await;
+    let (mut late, mut in_time) = (0, 0);
+    for time in 0..TIMES {
+        let account = to_be_told(&bench, &one).await;
+        let delivery = take(&one).await.remove(0);
+        bench.sql("UPDATE punchcard.deliveries SET next_at = now() WHERE next_at IS NOT NULL").await;
+        let (a, b) = (Arc::clone(&one), Arc::clone(&other));
+        let (recorded, taken) = race(
+            time,
+            async move { a.settle_deliveries(&[(delivery, Sent::Delivered)], soon()).await.unwrap() },
+            async move { take(&b).await },
+        )
+        .await;
+        assert_eq!(recorded + taken.len(), 1, "recorded in time, or sent again");
+        let expected = if recorded == 1 { (1, true, false) } else { (2, false, true) };
+        assert_eq!(state(&bench, account).await, expected);
+        (late, in_time) = (late + taken.len(), in_time + recorded);
+        let sent: Vec<_> = taken.into_iter().map(|taken| (taken, Sent::Delivered)).collect();
+        one.settle_deliveries(&sent, soon()).await.unwrap();
+        assert!(state(&bench, account).await.1);
+        assert_eq!(bench.balance(account).await, (0, 0));
+    }
+    assert!(late > 0 && in_time > 0, "a race: {late} and {in_time}");
+    let deadlocks = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    assert_eq!(bench.count(deadlocks).await, 0);
+    bench.assert_audit_is_clean().await;
+}
