@@ -67,6 +67,39 @@ fn it_describes_each_route_and_nothing_else() {
 }
 
 #[test]
+fn the_client_of_the_example_knows_every_operation_and_schema() {
+    let client = include_str!("../../docs/examples/typescript/schema.d.ts");
+    let again = "run `npm run generate` in docs/examples/typescript";
+    for (path, operations) in DOCUMENT["paths"].as_object().unwrap() {
+        let paths = client.split("export interface paths {").nth(1).unwrap();
+        assert!(paths.contains(&format!("\n    \"{path}\": {{")), "{path}: {again}");
+        for operation in operations.as_object().unwrap().values() {
+            let id = operation["operationId"].as_str().unwrap();
+            let known =
+                client.split(&format!("\n    {id}: {{")).nth(1).unwrap_or_else(|| panic!("{id}: {again}"));
+            let known = known.split("\n    };").next().unwrap();
+            for status in operation["responses"].as_object().unwrap().keys() {
+                assert!(known.contains(&format!("            {status}: {{")), "{id} {status}: {again}");
+            }
+        }
+    }
+    for (name, schema) in DOCUMENT["components"]["schemas"].as_object().unwrap() {
+        let known =
+            client.split(&format!("\n        {name}: ")).nth(1).unwrap_or_else(|| panic!("{name}: {again}"));
+        let known = known.split("\n        };").next().unwrap();
+        for property in schema["properties"].as_object().into_iter().flatten().map(|(property, _)| property) {
+            let there =
+                [format!(" {property}: "), format!(" {property}?: ")].iter().any(|it| known.contains(it));
+            assert!(there, "{name}.{property}: {again}");
+        }
+    }
+    let codes = api::openapi::PROBLEMS.iter().flat_map(|set| *set).flat_map(|codes| *codes);
+    for (_, code) in codes {
+        assert!(client.contains(&format!("\"{code}\"")), "{code}: {again}");
+    }
+}
+
+#[test]
 fn it_leaves_out_no_problem_and_makes_none_up() {
     let mut said = BTreeSet::new();
     for source in files("functions/api/src", "rs") {

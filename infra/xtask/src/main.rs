@@ -105,7 +105,9 @@ async fn main() -> ExitCode {
     match work.await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("xtask: {error}");
+            // The database's own words are the source of its error.
+            let source = error.source().map_or_else(String::new, |source| format!(": {source}"));
+            eprintln!("xtask: {error}{source}");
             ExitCode::FAILURE
         }
     }

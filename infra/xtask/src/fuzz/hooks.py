@@ -22,7 +22,7 @@ def pool():
 
 
 def account(known):
-    return random.choice(known["accounts"]) if IDENTITY == "service" else IDENTITY
+    return random.choice(list(known["jobs"])) if IDENTITY == "service" else IDENTITY
 
 
 def job_for(operation, known):

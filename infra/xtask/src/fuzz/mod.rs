@@ -110,11 +110,17 @@ async fn all(
     report: &Mutex<Report>,
 ) -> Result<Vec<&'static str>> {
     let mut failed = Vec::new();
+    // Where there is no terminal, a line now and then.
+    let pause = Duration::from_secs(if spinner.is_hidden() { 30 } else { 1 });
     loop {
         let ended = tokio::select! {
             ended = callers.join_next() => ended,
-            () = sleep(Duration::from_secs(1)) => {
-                spinner.set_message(format!("{} requests", report::lock(report).calls()));
+            () = sleep(pause) => {
+                let said = format!("{} requests", report::lock(report).calls());
+                if spinner.is_hidden() {
+                    eprintln!("{said} ...");
+                }
+                spinner.set_message(said);
                 continue;
             }
         };

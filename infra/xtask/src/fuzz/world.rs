@@ -21,16 +21,23 @@ const PAUSE: Duration = Duration::from_secs(2);
 /// Jobs of a state that an account has after each turn, at least.
 const READY: i64 = 40;
 
-/// The kinds: one that is done, one that is never done, one that fails, one that costs nothing, one that is metered.
+/// How long a slow job runs.
+const SLOW: Duration = Duration::from_secs(4);
+/// So long after the start of a tick its slow jobs are running.
+const RUNNING_AFTER: Duration = Duration::from_secs(1);
+
+/// The kinds: what is done, what no worker does, what fails, what is still running when it is canceled, what nobody can pay.
 const KINDS: &str = "
 INSERT INTO punchcard.kinds (name, price, max_attempts, backoff_seconds, url, metered) VALUES
     ('qr.svg', 1, 3, 1, NULL, false), ('fuzz.waits', 3, 3, 1, NULL, false), ('fuzz.fails', 2, 1, 1, '{url}/fails', false),
-    ('fuzz.free', 0, 3, 1, '{url}/done', false), ('fuzz.metered', 8, 3, 1, '{url}/done', true)";
+    ('fuzz.free', 0, 3, 1, '{url}/done', false), ('fuzz.metered', 8, 3, 1, '{url}/done', true),
+    ('fuzz.slow', 1, 3, 1, '{url}/slow', false), ('fuzz.dear', 1000000000000, 3, 1, NULL, false)";
 
 /// Buys what is missing of an account, so that there always is something to cancel and something to retry.
 const STOCK: &str = "
 SELECT punchcard.enqueue('{account}', k.kind) FROM (
     SELECT 'fuzz.waits' AS kind, (SELECT count(*) FROM punchcard.queue WHERE account_id = '{account}' AND kind = 'fuzz.waits') AS there
+    UNION ALL SELECT 'fuzz.slow', {ready} - 5
     UNION ALL
     SELECT 'fuzz.fails', count(*) FROM punchcard.outcomes o WHERE o.account_id = '{account}' AND o.status = 'failed'
         AND NOT EXISTS (SELECT FROM punchcard.jobs r WHERE r.retry_of = o.job_id)
@@ -40,8 +47,8 @@ SELECT punchcard.enqueue('{account}', k.kind) FROM (
 const POOL: &str = "
 SELECT json_build_object(
     'cancelable', (SELECT coalesce(json_agg(q.job_id), '[]') FROM (
-        SELECT job_id FROM punchcard.queue WHERE account_id = '{account}' AND kind = 'fuzz.waits'
-        ORDER BY job_id DESC LIMIT 100) q),
+        SELECT job_id FROM punchcard.queue WHERE account_id = '{account}' AND kind IN ('fuzz.waits', 'fuzz.slow')
+        ORDER BY lease_expires_at, job_id DESC LIMIT 60) q),
     'retryable', (SELECT coalesce(json_agg(o.job_id), '[]') FROM (
         SELECT o.job_id FROM punchcard.outcomes o WHERE o.account_id = '{account}' AND o.status = 'failed'
             AND NOT EXISTS (SELECT FROM punchcard.jobs r WHERE r.retry_of = o.job_id)
@@ -53,6 +60,8 @@ SELECT json_build_object(
 pub(super) struct World {
     /// Whose credits are spent.
     pub(super) accounts: [Uuid; 2],
+    /// An account that may have two unfinished jobs.
+    capped: Uuid,
     client: Client,
     poller: Function,
     pool: PathBuf,
@@ -64,19 +73,22 @@ impl World {
     pub(super) async fn create(database: &Database, keys: &Keys, pool: PathBuf) -> Result<Self> {
         let target = ScriptedServer::start(|request| match request.path.as_str() {
             "/done" => Response::json(200, json!({ "done": true })),
+            "/slow" => Response::json(200, json!({ "done": true })).delay(SLOW),
             _ => Response::json(422, json!({ "error": "never" })),
         });
         let target = target.await?;
         let client = database.connect().await?;
         client.batch_execute(&KINDS.replace("{url}", &target.url(""))).await?;
-        let accounts = [Uuid::new_v4(), Uuid::new_v4()];
-        for account in accounts {
+        let (accounts, capped) = ([Uuid::new_v4(), Uuid::new_v4()], Uuid::new_v4());
+        for account in accounts.into_iter().chain([capped]) {
             let grant = format!("SELECT punchcard.grant_credits('{account}', {CREDITS}, 'fuzz')");
             client.batch_execute(&grant).await?;
         }
+        let cap = format!("INSERT INTO punchcard.caps (account_id, unfinished_jobs) VALUES ('{capped}', 2)");
+        client.batch_execute(&cap).await?;
         let poller = tools::target_dir().join("debug/poller");
         let poller = Function::new(poller, keys.environment(&database.url()));
-        let world = Self { accounts, client, poller, pool, _target: target };
+        let world = Self { accounts, capped, client, poller, pool, _target: target };
         world.turn_once().await?;
         Ok(world)
     }
@@ -91,14 +103,22 @@ impl World {
         }
     }
 
-    /// Buys what is missing, runs what is due, and tells the hooks what there is.
+    /// Buys what is missing and runs what is due, and tells the hooks what there is while it runs.
     async fn turn_once(&self) -> Result<()> {
         for account in self.accounts {
             let stock =
                 STOCK.replace("{account}", &account.to_string()).replace("{ready}", &READY.to_string());
             self.client.batch_execute(&stock).await?;
         }
-        self.poller.invoke(&json!({})).await?;
+        let tick = self.poller.start_invoke(&json!({}));
+        sleep(RUNNING_AFTER).await;
+        self.fill_pool().await?;
+        tick.wait().await?;
+        Ok(())
+    }
+
+    /// Tells the hooks what there is.
+    async fn fill_pool(&self) -> Result<()> {
         let mut jobs = serde_json::Map::new();
         for account in self.accounts {
             let query = POOL.replace("{account}", &account.to_string());
@@ -106,8 +126,10 @@ impl World {
             let ids: Value = rows.first().map_or(Ok(Value::Null), |row| serde_json::from_str(row.get(0)))?;
             jobs.insert(account.to_string(), ids);
         }
-        let kinds = ["qr.svg", "fuzz.waits", "fuzz.fails", "fuzz.free", "fuzz.metered"];
-        let pool = json!({ "accounts": self.accounts, "kinds": kinds, "jobs": jobs });
+        let kinds =
+            ["qr.svg", "fuzz.waits", "fuzz.fails", "fuzz.free", "fuzz.metered", "fuzz.slow", "fuzz.dear"];
+        let accounts = [self.accounts.as_slice(), &[self.capped]].concat();
+        let pool = json!({ "accounts": accounts, "kinds": kinds, "jobs": jobs });
         // Never half of it: it is read at any time.
         let new = self.pool.with_extension("new");
         fs::write(&new, pool.to_string())?;
