@@ -4,6 +4,26 @@
  */
 
 export interface paths {
+    "/api/callbacks/{token}": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Calls back for a job that somebody outside is at work on.
+         * @description With progress, or with its end, which is said once. Whoever has the URL may.
+         */
+        post: operations["call_back"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/credits": {
         parameters: {
             query?: never;
@@ -90,7 +110,8 @@ export interface paths {
         put?: never;
         /**
          * Buys a job.
-         * @description Holds the price of its kind and queues it. A replay of its key answers the job as it is now, and charges nothing.
+         * @description Holds the price of its kind and queues it. A replay of its key answers the job as it is now, and charges nothing. With
+         *     `Prefer: wait`, answers once the job is final or that time is over.
          */
         post: operations["create_job"];
         delete?: never;
@@ -108,7 +129,8 @@ export interface paths {
         };
         /**
          * Shows a job.
-         * @description A user sees their own, a service with the scope `enqueue` or `operate` any.
+         * @description A user sees their own, a service with the scope `enqueue` or `operate` any. With `wait`, once it is final or that time is
+         *     over.
          */
         get: operations["get_job"];
         put?: never;
@@ -150,6 +172,46 @@ export interface paths {
          * @description One that is queued at once, and its price is released; one that is running is asked to stop.
          */
         post: operations["cancel_job"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{id}/deliveries": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Lists what is or was to be said of a job, oldest first, in pages.
+         * @description `next_cursor` is the `after` of the next page.
+         */
+        get: operations["list_deliveries"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs/{id}/events": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Lists what has happened to a job, oldest first.
+         * @description Numbers never change. `next_cursor` is the `after` of the next page.
+         */
+        get: operations["list_events"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -236,6 +298,54 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/webhook": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Shows where the account is told of its jobs.
+         * @description And the secret that signs, which it has before it is told anything.
+         */
+        get: operations["get_webhook"];
+        /**
+         * Says where the account is told of its jobs, and of what.
+         * @description One that was disabled works again.
+         */
+        put: operations["set_webhook"];
+        post?: never;
+        /**
+         * Tells the account nothing of its jobs any more.
+         * @description But for those with a webhook of their own.
+         */
+        delete: operations["delete_webhook"];
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/webhook/rotate-secret": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Gives the account a new secret.
+         * @description The last one signs, too, for a day. One before that, which still did, does no more.
+         */
+        post: operations["rotate_secret"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
 }
 export type webhooks = Record<string, never>;
 export interface components {
@@ -289,6 +399,38 @@ export interface components {
             /** @description Where it stands. */
             status: components["schemas"]["Status"];
         };
+        /** @description What went wrong: a text or, as a program would say it, an object. */
+        CallBackError: string | {
+            /** @description `invalid_input` blames the input; any other word is for a person. */
+            code?: string | null;
+            /** @description For a person. */
+            message?: string | null;
+            /** @description Whether it may be tried again, while attempts are left. */
+            retryable?: boolean | null;
+        };
+        CallBackProgress: {
+            /** @description What is being done, for a person; cut at 200 characters. */
+            message: string | null;
+            /**
+             * Format: int64
+             * @description 0 to 100.
+             */
+            percent: number | null;
+        };
+        /** @description What is said. Other members are ignored, so that a provider's own webhook may come here as it is. */
+        CalledBack: {
+            /**
+             * Format: int64
+             * @description What a metered job used; all that is held, if it is left out.
+             */
+            credits_used: number | null;
+            error: components["schemas"]["CallBackError"] | null;
+            /** @description The job's output, of one that has succeeded: up to 64 KiB of JSON. */
+            output: unknown;
+            progress: components["schemas"]["CallBackProgress"] | null;
+            /** @description `running` (or `starting`, `processing`), `succeeded`, `failed` or `canceled`. */
+            status: string;
+        };
         /** @description Jobs to buy, all or none. */
         CreateBatch: {
             /**
@@ -327,6 +469,30 @@ export interface components {
             run_at?: string | null;
             /** @description The caller's own, to find the job by. */
             tags?: string[] | null;
+            webhook?: components["schemas"]["WantedWebhook"] | null;
+        };
+        /** @description A message as its account sees it. */
+        DeliveryShown: {
+            /**
+             * Format: int32
+             * @description How often it was sent.
+             */
+            attempt: number;
+            /** @description When what it says happened. */
+            created_at: components["schemas"]["Timestamp"];
+            delivered_at: components["schemas"]["Timestamp"] | null;
+            /** @description Why it was not, the last time. */
+            error: string | null;
+            /** @description What it says. */
+            event: string;
+            /**
+             * Format: uuid
+             * @description Its `webhook-id`.
+             */
+            id: string;
+            next_attempt_at: components["schemas"]["Timestamp"] | null;
+            /** @description Where to, if its job says so; `None`: the account's webhook, as it is when it is sent. */
+            url: string | null;
         };
         /** @description One movement of the ledger. */
         Entry: {
@@ -374,6 +540,26 @@ export interface components {
              */
             share?: number | null;
         };
+        /** @description A transition of a job. */
+        Event: {
+            /** @description When. */
+            at: components["schemas"]["Timestamp"];
+            /**
+             * Format: int32
+             * @description Starts that counted by then; of a run, the one that it is.
+             */
+            attempt: number;
+            error: components["schemas"]["JobError"] | null;
+            /**
+             * Format: int64
+             * @description Rises from one to the next, with gaps, and never changes.
+             */
+            number: number;
+            /** @description Of a job that was queued again: how its run ended, in the word of its attempts. */
+            reason: string | null;
+            /** @description `job.` and the status that the job came to. */
+            type: string;
+        };
         /** @description Credits to add. */
         GrantCredits: {
             /**
@@ -403,6 +589,13 @@ export interface components {
             oldest_due_seconds: number;
             /** @description `ok`. */
             status: string;
+        };
+        /** @description How the job stands now. */
+        Heard: {
+            /** @description What is still done for it is done in vain. */
+            cancel_requested: boolean;
+            /** @description `running` after progress. */
+            status: components["schemas"]["Status"];
         };
         /** @description A job as its owner sees it. */
         Job: {
@@ -473,6 +666,8 @@ export interface components {
             status: components["schemas"]["Status"];
             /** @description The caller's own. */
             tags: string[];
+            waiting_until: components["schemas"]["Timestamp"] | null;
+            webhook: components["schemas"]["JobWebhook"] | null;
         };
         /** @description What became of a job's price. */
         JobCredits: {
@@ -526,6 +721,13 @@ export interface components {
             /** @description When that was said. */
             updated_at: components["schemas"]["Timestamp"];
         };
+        /** @description Who is told what of a job: by a message that is signed as Standard Webhooks has it. */
+        JobWebhook: {
+            /** @description Of what: `job.running`, `job.succeeded`, `job.failed`, `job.canceled`; of the last three unless it says so. */
+            events?: string[] | null;
+            /** @description HTTPS, public. */
+            url: string;
+        };
         /** @description Entries, and where the next page begins. */
         Page_Attempt: {
             /** @description The entries. */
@@ -541,9 +743,23 @@ export interface components {
             next_cursor: string | null;
         };
         /** @description Entries, and where the next page begins. */
+        Page_DeliveryShown: {
+            /** @description The entries. */
+            data: components["schemas"]["DeliveryShown"][];
+            /** @description Where the next page begins; none after the last. */
+            next_cursor: string | null;
+        };
+        /** @description Entries, and where the next page begins. */
         Page_Entry: {
             /** @description The entries. */
             data: components["schemas"]["Entry"][];
+            /** @description Where the next page begins; none after the last. */
+            next_cursor: string | null;
+        };
+        /** @description Entries, and where the next page begins. */
+        Page_Event: {
+            /** @description The entries. */
+            data: components["schemas"]["Event"][];
             /** @description Where the next page begins; none after the last. */
             next_cursor: string | null;
         };
@@ -693,6 +909,32 @@ export interface components {
          * @description A point in time by the database's clock; shown as RFC 3339 in UTC with microseconds, which is all that it has.
          */
         Timestamp: string;
+        /** @description A webhook, as it is asked for. */
+        WantedWebhook: {
+            /** @description Of what; of every end of a job if it is left out. */
+            events?: ("job.running" | "job.succeeded" | "job.failed" | "job.canceled")[] | null;
+            /** @description Where to: HTTPS, at a public address, without user information or fragment. */
+            url: string;
+        };
+        /** @description An account's webhook, as its owner sees it. */
+        WebhookShown: {
+            /**
+             * Format: uuid
+             * @description Whose.
+             */
+            account_id: string;
+            disabled_at: components["schemas"]["Timestamp"] | null;
+            /** @description Of what it is told. */
+            events: string[];
+            /** @description While a rotation lasts: what signs, too, until then. */
+            previous_secret: string | null;
+            previous_secret_until: components["schemas"]["Timestamp"] | null;
+            rotated_at: components["schemas"]["Timestamp"] | null;
+            /** @description What signs, for the account's webhook and its jobs' own; `null` if nothing is signed here. */
+            secret: string | null;
+            /** @description `null`: nowhere. */
+            url: string | null;
+        };
     };
     responses: never;
     parameters: never;
@@ -702,6 +944,147 @@ export interface components {
 }
 export type $defs = Record<string, never>;
 export interface operations {
+    call_back: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path: {
+                /** @description The end of the `callback_url` that the kind's target was sent. */
+                token: string;
+            };
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CalledBack"];
+            };
+        };
+        responses: {
+            /** @description It was heard. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Heard"];
+                };
+            };
+            /** @description `body_required`, `invalid_json`, `too_deep`, `not_an_object`, `unknown_field`, `duplicate_field`, `invalid_field`, `duplicate_header`, `invalid_header` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "body_required" | "invalid_json" | "too_deep" | "not_an_object" | "unknown_field" | "duplicate_field" | "invalid_field" | "duplicate_header" | "invalid_header";
+                        /** @enum {integer} */
+                        status?: 400;
+                    };
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "not_found";
+                        /** @enum {integer} */
+                        status?: 404;
+                    };
+                };
+            };
+            /** @description `callback_used`, `callback_expired` */
+            409: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "callback_used" | "callback_expired";
+                        /** @enum {integer} */
+                        status?: 409;
+                    };
+                };
+            };
+            /** @description `too_large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "too_large";
+                        /** @enum {integer} */
+                        status?: 413;
+                    };
+                };
+            };
+            /** @description `unsupported_media_type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unsupported_media_type";
+                        /** @enum {integer} */
+                        status?: 415;
+                    };
+                };
+            };
+            /** @description `nul_character`, `invalid_status`, `invalid_output`, `invalid_credits_used`, `invalid_progress` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "nul_character" | "invalid_status" | "invalid_output" | "invalid_credits_used" | "invalid_progress";
+                        /** @enum {integer} */
+                        status?: 422;
+                    };
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "internal";
+                        /** @enum {integer} */
+                        status?: 500;
+                    };
+                };
+            };
+            /** @description `unavailable`, `outcome_unknown` */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again. */
+                    "retry-after"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unavailable" | "outcome_unknown";
+                        /** @enum {integer} */
+                        status?: 503;
+                    };
+                };
+            };
+        };
+    };
     get_credits: {
         parameters: {
             query?: {
@@ -1263,6 +1646,8 @@ export interface operations {
             header?: {
                 /** @description With the same key the same is done once, however often it is sent. Printable ASCII without a comma. */
                 "Idempotency-Key"?: string;
+                /** @description `wait=10`: to be answered once the job is final, or after so many seconds, 25 at most (RFC 7240). */
+                Prefer?: string;
             };
             path?: never;
             cookie?: never;
@@ -1273,13 +1658,17 @@ export interface operations {
             };
         };
         responses: {
-            /** @description The key had bought this job before. */
+            /** @description It is final already, or the key had bought it before. */
             200: {
                 headers: {
-                    /** @description `true`. */
+                    /** @description `true`, if the key had bought it before. */
                     "idempotent-replayed"?: string;
                     /** @description Where the job is. */
                     location?: string;
+                    /** @description `wait` and the seconds, if it was waited for. */
+                    "preference-applied"?: string;
+                    /** @description Seconds until it is worth a look, if it is not final. */
+                    "retry-after"?: number;
                     [name: string]: unknown;
                 };
                 content: {
@@ -1291,6 +1680,8 @@ export interface operations {
                 headers: {
                     /** @description Where the job is. */
                     location?: string;
+                    /** @description `wait` and the seconds, if it was waited for. */
+                    "preference-applied"?: string;
                     /** @description Seconds until it is worth a look. */
                     "retry-after"?: number;
                     [name: string]: unknown;
@@ -1385,7 +1776,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description `invalid_account`, `idempotency_mismatch`, `nul_character`, `unknown_kind`, `over_cap`, `invalid_priority`, `invalid_run_at`, `invalid_retry`, `invalid_metadata`, `invalid_tags` */
+            /** @description `invalid_account`, `idempotency_mismatch`, `nul_character`, `unknown_kind`, `over_cap`, `invalid_priority`, `invalid_run_at`, `invalid_retry`, `invalid_metadata`, `invalid_tags`, `invalid_webhook`, `webhooks_not_offered` */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -1393,7 +1784,7 @@ export interface operations {
                 content: {
                     "application/problem+json": components["schemas"]["Problem"] & {
                         /** @enum {string} */
-                        code?: "invalid_account" | "idempotency_mismatch" | "nul_character" | "unknown_kind" | "over_cap" | "invalid_priority" | "invalid_run_at" | "invalid_retry" | "invalid_metadata" | "invalid_tags";
+                        code?: "invalid_account" | "idempotency_mismatch" | "nul_character" | "unknown_kind" | "over_cap" | "invalid_priority" | "invalid_run_at" | "invalid_retry" | "invalid_metadata" | "invalid_tags" | "invalid_webhook" | "webhooks_not_offered";
                         /** @enum {integer} */
                         status?: 422;
                     };
@@ -1449,8 +1840,14 @@ export interface operations {
     };
     get_job: {
         parameters: {
-            query?: never;
-            header?: never;
+            query?: {
+                /** @description Answer once the job is final, or after so many seconds. */
+                wait?: number;
+            };
+            header?: {
+                /** @description The entity tags of what the caller has: 304 if the job is as one of them (RFC 9110). */
+                "If-None-Match"?: string;
+            };
             path: {
                 /** @description The job. */
                 id: string;
@@ -1462,10 +1859,39 @@ export interface operations {
             /** @description The job as it is now. */
             200: {
                 headers: {
+                    /** @description What this answer is known by. */
+                    etag?: string;
+                    /** @description Seconds until it is worth a look, if it is not final. */
+                    "retry-after"?: number;
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Job"];
+                };
+            };
+            /** @description It is as the caller knows it. */
+            304: {
+                headers: {
+                    /** @description What that answer is known by. */
+                    etag?: string;
+                    /** @description Seconds until it is worth a look, if it is not final. */
+                    "retry-after"?: number;
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `unknown_parameter`, `invalid_wait` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unknown_parameter" | "invalid_wait";
+                        /** @enum {integer} */
+                        status?: 400;
+                    };
                 };
             };
             /** @description `unauthorized` */
@@ -1728,6 +2154,234 @@ export interface operations {
                         code?: "not_cancelable";
                         /** @enum {integer} */
                         status?: 409;
+                    };
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "internal";
+                        /** @enum {integer} */
+                        status?: 500;
+                    };
+                };
+            };
+            /** @description `unavailable`, `outcome_unknown` */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again. */
+                    "retry-after"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unavailable" | "outcome_unknown";
+                        /** @enum {integer} */
+                        status?: 503;
+                    };
+                };
+            };
+        };
+    };
+    list_deliveries: {
+        parameters: {
+            query?: {
+                /** @description Only those after the one of this id. */
+                after?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The job. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Up to a hundred messages. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_DeliveryShown"];
+                };
+            };
+            /** @description `unknown_parameter`, `invalid_after` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unknown_parameter" | "invalid_after";
+                        /** @enum {integer} */
+                        status?: 400;
+                    };
+                };
+            };
+            /** @description `unauthorized` */
+            401: {
+                headers: {
+                    /** @description `Bearer`. */
+                    "www-authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unauthorized";
+                        /** @enum {integer} */
+                        status?: 401;
+                    };
+                };
+            };
+            /** @description `forbidden` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "forbidden";
+                        /** @enum {integer} */
+                        status?: 403;
+                    };
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "not_found";
+                        /** @enum {integer} */
+                        status?: 404;
+                    };
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "internal";
+                        /** @enum {integer} */
+                        status?: 500;
+                    };
+                };
+            };
+            /** @description `unavailable`, `outcome_unknown` */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again. */
+                    "retry-after"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unavailable" | "outcome_unknown";
+                        /** @enum {integer} */
+                        status?: 503;
+                    };
+                };
+            };
+        };
+    };
+    list_events: {
+        parameters: {
+            query?: {
+                /** @description Only those after the one of this number. */
+                after?: number;
+            };
+            header?: never;
+            path: {
+                /** @description The job. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Up to a hundred transitions. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_Event"];
+                };
+            };
+            /** @description `unknown_parameter`, `invalid_after` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unknown_parameter" | "invalid_after";
+                        /** @enum {integer} */
+                        status?: 400;
+                    };
+                };
+            };
+            /** @description `unauthorized` */
+            401: {
+                headers: {
+                    /** @description `Bearer`. */
+                    "www-authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unauthorized";
+                        /** @enum {integer} */
+                        status?: 401;
+                    };
+                };
+            };
+            /** @description `forbidden` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "forbidden";
+                        /** @enum {integer} */
+                        status?: 403;
+                    };
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "not_found";
+                        /** @enum {integer} */
+                        status?: 404;
                     };
                 };
             };
@@ -2044,7 +2698,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description `invalid_account`, `idempotency_mismatch`, `nul_character`, `unknown_kind`, `over_cap`, `invalid_priority`, `invalid_run_at`, `invalid_retry`, `invalid_metadata`, `invalid_tags`, `invalid_batch` */
+            /** @description `invalid_account`, `idempotency_mismatch`, `nul_character`, `unknown_kind`, `over_cap`, `invalid_priority`, `invalid_run_at`, `invalid_retry`, `invalid_metadata`, `invalid_tags`, `invalid_webhook`, `webhooks_not_offered`, `invalid_batch` */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -2052,7 +2706,7 @@ export interface operations {
                 content: {
                     "application/problem+json": components["schemas"]["Problem"] & {
                         /** @enum {string} */
-                        code?: "invalid_account" | "idempotency_mismatch" | "nul_character" | "unknown_kind" | "over_cap" | "invalid_priority" | "invalid_run_at" | "invalid_retry" | "invalid_metadata" | "invalid_tags" | "invalid_batch";
+                        code?: "invalid_account" | "idempotency_mismatch" | "nul_character" | "unknown_kind" | "over_cap" | "invalid_priority" | "invalid_run_at" | "invalid_retry" | "invalid_metadata" | "invalid_tags" | "invalid_webhook" | "webhooks_not_offered" | "invalid_batch";
                         /** @enum {integer} */
                         status?: 422;
                     };
@@ -2281,6 +2935,480 @@ export interface operations {
                 };
                 content: {
                     "application/json": unknown;
+                };
+            };
+        };
+    };
+    get_webhook: {
+        parameters: {
+            query?: {
+                /** @description Whose; a service names it, a user never does. */
+                account_id?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Where the account is told of its jobs. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookShown"];
+                };
+            };
+            /** @description `unknown_field`, `account_required`, `unknown_parameter` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unknown_field" | "account_required" | "unknown_parameter";
+                        /** @enum {integer} */
+                        status?: 400;
+                    };
+                };
+            };
+            /** @description `unauthorized` */
+            401: {
+                headers: {
+                    /** @description `Bearer`. */
+                    "www-authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unauthorized";
+                        /** @enum {integer} */
+                        status?: 401;
+                    };
+                };
+            };
+            /** @description `forbidden` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "forbidden";
+                        /** @enum {integer} */
+                        status?: 403;
+                    };
+                };
+            };
+            /** @description `invalid_account` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "invalid_account";
+                        /** @enum {integer} */
+                        status?: 422;
+                    };
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "internal";
+                        /** @enum {integer} */
+                        status?: 500;
+                    };
+                };
+            };
+            /** @description `unavailable`, `outcome_unknown` */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again. */
+                    "retry-after"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unavailable" | "outcome_unknown";
+                        /** @enum {integer} */
+                        status?: 503;
+                    };
+                };
+            };
+        };
+    };
+    set_webhook: {
+        parameters: {
+            query?: {
+                /** @description Whose; a service names it, a user never does. */
+                account_id?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WantedWebhook"];
+            };
+        };
+        responses: {
+            /** @description It is told there from now on. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookShown"];
+                };
+            };
+            /** @description `unknown_field`, `account_required`, `unknown_parameter`, `body_required`, `invalid_json`, `too_deep`, `not_an_object`, `duplicate_field`, `invalid_field`, `duplicate_header`, `invalid_header` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unknown_field" | "account_required" | "unknown_parameter" | "body_required" | "invalid_json" | "too_deep" | "not_an_object" | "duplicate_field" | "invalid_field" | "duplicate_header" | "invalid_header";
+                        /** @enum {integer} */
+                        status?: 400;
+                    };
+                };
+            };
+            /** @description `unauthorized` */
+            401: {
+                headers: {
+                    /** @description `Bearer`. */
+                    "www-authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unauthorized";
+                        /** @enum {integer} */
+                        status?: 401;
+                    };
+                };
+            };
+            /** @description `forbidden` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "forbidden";
+                        /** @enum {integer} */
+                        status?: 403;
+                    };
+                };
+            };
+            /** @description `too_large` */
+            413: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "too_large";
+                        /** @enum {integer} */
+                        status?: 413;
+                    };
+                };
+            };
+            /** @description `unsupported_media_type` */
+            415: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unsupported_media_type";
+                        /** @enum {integer} */
+                        status?: 415;
+                    };
+                };
+            };
+            /** @description `invalid_account`, `nul_character`, `invalid_webhook`, `webhooks_not_offered` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "invalid_account" | "nul_character" | "invalid_webhook" | "webhooks_not_offered";
+                        /** @enum {integer} */
+                        status?: 422;
+                    };
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "internal";
+                        /** @enum {integer} */
+                        status?: 500;
+                    };
+                };
+            };
+            /** @description `unavailable`, `outcome_unknown` */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again. */
+                    "retry-after"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unavailable" | "outcome_unknown";
+                        /** @enum {integer} */
+                        status?: 503;
+                    };
+                };
+            };
+        };
+    };
+    delete_webhook: {
+        parameters: {
+            query?: {
+                /** @description Whose; a service names it, a user never does. */
+                account_id?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description It is told nothing more. */
+            204: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description `unknown_field`, `account_required`, `unknown_parameter` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unknown_field" | "account_required" | "unknown_parameter";
+                        /** @enum {integer} */
+                        status?: 400;
+                    };
+                };
+            };
+            /** @description `unauthorized` */
+            401: {
+                headers: {
+                    /** @description `Bearer`. */
+                    "www-authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unauthorized";
+                        /** @enum {integer} */
+                        status?: 401;
+                    };
+                };
+            };
+            /** @description `forbidden` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "forbidden";
+                        /** @enum {integer} */
+                        status?: 403;
+                    };
+                };
+            };
+            /** @description `invalid_account` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "invalid_account";
+                        /** @enum {integer} */
+                        status?: 422;
+                    };
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "internal";
+                        /** @enum {integer} */
+                        status?: 500;
+                    };
+                };
+            };
+            /** @description `unavailable`, `outcome_unknown` */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again. */
+                    "retry-after"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unavailable" | "outcome_unknown";
+                        /** @enum {integer} */
+                        status?: 503;
+                    };
+                };
+            };
+        };
+    };
+    rotate_secret: {
+        parameters: {
+            query?: {
+                /** @description Whose; a service names it, a user never does. */
+                account_id?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description Both secrets. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["WebhookShown"];
+                };
+            };
+            /** @description `unknown_field`, `account_required`, `unknown_parameter` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unknown_field" | "account_required" | "unknown_parameter";
+                        /** @enum {integer} */
+                        status?: 400;
+                    };
+                };
+            };
+            /** @description `unauthorized` */
+            401: {
+                headers: {
+                    /** @description `Bearer`. */
+                    "www-authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unauthorized";
+                        /** @enum {integer} */
+                        status?: 401;
+                    };
+                };
+            };
+            /** @description `forbidden` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "forbidden";
+                        /** @enum {integer} */
+                        status?: 403;
+                    };
+                };
+            };
+            /** @description `invalid_account`, `webhooks_not_offered` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "invalid_account" | "webhooks_not_offered";
+                        /** @enum {integer} */
+                        status?: 422;
+                    };
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "internal";
+                        /** @enum {integer} */
+                        status?: 500;
+                    };
+                };
+            };
+            /** @description `unavailable`, `outcome_unknown` */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again. */
+                    "retry-after"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unavailable" | "outcome_unknown";
+                        /** @enum {integer} */
+                        status?: 503;
+                    };
                 };
             };
         };

@@ -85,6 +85,7 @@ pub enum Sent {
 
 /// A message as its account sees it.
 #[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct DeliveryShown {
     /// Its `webhook-id`.
     pub id: Uuid,

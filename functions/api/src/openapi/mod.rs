@@ -32,6 +32,7 @@ use problems::Problem;
     tags(
         (name = "jobs", description = "Buying jobs, showing them, and what else is done to them."),
         (name = "credits", description = "What an account has, and every movement of it."),
+        (name = "webhooks", description = "Who is told of jobs, and what became of each message."),
         (name = "operation", description = "For those who run Punchcard."),
     ),
     components(schemas(Problem)),
@@ -126,6 +127,18 @@ pub(crate) fn tags() -> RefOr<Schema> {
         .items(tag)
         .max_items(Some(10))
         .description(Some("The caller's own, to find the job by."));
+    Schema::from(array).into()
+}
+
+/// Of what somebody is told.
+pub(crate) fn webhook_events() -> RefOr<Schema> {
+    let words = ["job.running", "job.succeeded", "job.failed", "job.canceled"];
+    let event = ObjectBuilder::new().schema_type(Type::String).enum_values(Some(words));
+    let array = ArrayBuilder::new()
+        .schema_type(SchemaType::from_iter([Type::Array, Type::Null]))
+        .items(event)
+        .min_items(Some(1))
+        .description(Some("Of what; of every end of a job if it is left out."));
     Schema::from(array).into()
 }
 

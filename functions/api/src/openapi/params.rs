@@ -28,6 +28,15 @@ pub(crate) struct IdempotencyKey {
     key: Option<String>,
 }
 
+/// Which messages.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct AfterDelivery {
+    /// Only those after the one of this id.
+    #[param(nullable = false)]
+    after: Option<uuid::Uuid>,
+}
+
 /// Who may call back for a job, in the path.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Path)]

@@ -101,6 +101,12 @@ problems! {
     /// The number of an event is none.
     Placed { 400: "invalid_after" }
 
+    /// There is no secret to sign with.
+    Offered { 422: "webhooks_not_offered" }
+
+    /// A webhook cannot be there.
+    Telling { 422: "invalid_webhook" "webhooks_not_offered" }
+
     /// Nobody waits for this call (any more), or what it says makes no sense.
     CallingBack {
         409: "callback_used" "callback_expired",
@@ -122,7 +128,8 @@ problems! {
     /// The job cannot be bought.
     Buying {
         400: "invalid_run_at", 402: "insufficient_credits", 413: "too_large",
-        422: "unknown_kind" "over_cap" "invalid_priority" "invalid_run_at" "invalid_retry" "invalid_metadata" "invalid_tags",
+        422: "unknown_kind" "over_cap" "invalid_priority" "invalid_run_at" "invalid_retry" "invalid_metadata" "invalid_tags"
+             "invalid_webhook" "webhooks_not_offered",
         429: "too_many_jobs" "too_many_bytes" "too_many_enqueues", 503: "credit_source_failed",
     }
 

@@ -16,10 +16,15 @@ use uuid::Uuid;
 use super::{LARGEST_PAGE, Page, known_query, ok, owner, path_id};
 use crate::{
     App,
-    auth::{Caller, Scope, caller, uuid},
+    auth::{self, Scope, caller, uuid},
     error::ApiError,
     event::{Request, Response},
     json::body,
+};
+#[cfg(feature = "openapi")]
+use {
+    crate::openapi::{params::*, problems::*},
+    shared::db::webhooks::DeliveryShown,
 };
 
 /// The longest URL, in characters.
@@ -37,9 +42,14 @@ const OPERATORS: &[Scope] = &[Scope::Operate];
 
 /// A webhook, as it is asked for.
 #[derive(Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-pub(super) struct WantedWebhook {
+pub(crate) struct WantedWebhook {
+    /// Where to: HTTPS, at a public address, without user information or fragment.
+    #[cfg_attr(feature = "openapi", schema(max_length = 2000, pattern = "^https?://[!-\"$-~]+$"))]
     url: String,
+    /// Of what; of every end of a job if it is left out.
+    #[cfg_attr(feature = "openapi", schema(schema_with = crate::openapi::webhook_events))]
     events: Option<Vec<String>>,
 }
 
@@ -132,16 +142,21 @@ fn not_offered() -> ApiError {
 
 /// An account's webhook, as its owner sees it.
 #[derive(Serialize)]
-struct WebhookShown {
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub(crate) struct WebhookShown {
+    /// Whose.
     account_id: Uuid,
     /// `null`: nowhere.
     url: Option<String>,
+    /// Of what it is told.
     events: Vec<String>,
     /// What signs, for the account's webhook and its jobs' own; `null` if nothing is signed here.
     secret: Option<String>,
     /// While a rotation lasts: what signs, too, until then.
     previous_secret: Option<String>,
+    /// When that rotation ends.
     previous_secret_until: Option<Timestamp>,
+    /// When the secret was changed last.
     rotated_at: Option<Timestamp>,
     /// When it answered 410 (Gone): it is told nothing until it is set again.
     disabled_at: Option<Timestamp>,
@@ -172,12 +187,20 @@ impl WebhookShown {
 }
 
 /// Whose webhook: the caller's own, or that of the account that a service names by `?account_id=`.
-fn account(caller: &Caller, request: &Request, scopes: &[Scope]) -> Result<Uuid, ApiError> {
+fn account(caller: &auth::Caller, request: &Request, scopes: &[Scope]) -> Result<Uuid, ApiError> {
     known_query(request, &["account_id"])?;
     caller.account(request.query.get("account_id").map(String::as_str), scopes)
 }
 
-/// `GET /api/webhook`: where the account is told of its jobs, and the secret that signs, which it has before it is told anything.
+/// Shows where the account is told of its jobs.
+///
+/// And the secret that signs, which it has before it is told anything.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/api/webhook", tag = "webhooks", params(OfAccount),
+    responses(
+        (status = 200, description = "Where the account is told of its jobs.", body = WebhookShown),
+        Problems<(Caller, Account, Queried)>)
+))]
 pub(crate) async fn get_webhook(
     app: &App,
     request: &Request,
@@ -190,7 +213,15 @@ pub(crate) async fn get_webhook(
     ok(&WebhookShown::of(account_id, webhook, master.as_deref()))
 }
 
-/// `PUT /api/webhook`: says where the account is told of its jobs, and of what. One that was disabled works again.
+/// Says where the account is told of its jobs, and of what.
+///
+/// One that was disabled works again.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    put, path = "/api/webhook", tag = "webhooks", params(OfAccount), request_body = WantedWebhook,
+    responses(
+        (status = 200, description = "It is told there from now on.", body = WebhookShown),
+        Problems<(Caller, Account, Queried, Body, Telling)>)
+))]
 pub(crate) async fn set_webhook(
     app: &App,
     request: &Request,
@@ -206,7 +237,13 @@ pub(crate) async fn set_webhook(
     ok(&WebhookShown::of(account_id, Some(webhook), master.as_deref()))
 }
 
-/// `DELETE /api/webhook`: the account is not told of its jobs any more, but for those with a webhook of their own. 204.
+/// Tells the account nothing of its jobs any more.
+///
+/// But for those with a webhook of their own.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    delete, path = "/api/webhook", tag = "webhooks", params(OfAccount),
+    responses((status = 204, description = "It is told nothing more."), Problems<(Caller, Account, Queried)>)
+))]
 pub(crate) async fn delete_webhook(
     app: &App,
     request: &Request,
@@ -218,8 +255,15 @@ pub(crate) async fn delete_webhook(
     Ok(Response { status: 204, headers: Vec::new(), body: String::new() })
 }
 
-/// `POST /api/webhook/rotate-secret`: gives the account a new secret; the last one signs, too, for a day. One before that, which
-/// still did, does no more.
+/// Gives the account a new secret.
+///
+/// The last one signs, too, for a day. One before that, which still did, does no more.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    post, path = "/api/webhook/rotate-secret", tag = "webhooks", params(OfAccount),
+    responses(
+        (status = 200, description = "Both secrets.", body = WebhookShown),
+        Problems<(Caller, Account, Queried, Offered)>)
+))]
 pub(crate) async fn rotate_secret(
     app: &App,
     request: &Request,
@@ -232,7 +276,15 @@ pub(crate) async fn rotate_secret(
     ok(&WebhookShown::of(account_id, Some(webhook), Some(&master)))
 }
 
-/// `GET /api/jobs/{id}/deliveries`: what is or was to be said of a job, oldest first, after the one of the id `after`.
+/// Lists what is or was to be said of a job, oldest first, in pages.
+///
+/// `next_cursor` is the `after` of the next page.
+#[cfg_attr(feature = "openapi", utoipa::path(
+    get, path = "/api/jobs/{id}/deliveries", tag = "webhooks", params(JobId, AfterDelivery),
+    responses(
+        (status = 200, description = "Up to a hundred messages.", body = Page<DeliveryShown>),
+        Problems<(Caller, Scoped, Found, Queried, Placed)>)
+))]
 pub(crate) async fn list_deliveries(
     app: &App,
     request: &Request,
