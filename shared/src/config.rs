@@ -70,7 +70,7 @@ pub struct WorkerConfig {
     pub linger: Duration,
     /// `MOST_HELPERS`: how many workers a poller calls by SQS at most; default 20.
     pub most_helpers: usize,
-    /// `ALLOW_PRIVATE_TARGETS`: plain HTTP and private addresses as targets, for local use only.
+    /// `ALLOW_PRIVATE_TARGETS`: plain HTTP and private addresses as targets and for webhooks, for local use only.
     pub allow_private_targets: bool,
     /// `PUBLIC_URL`: where the API is reached from outside, without a slash at its end; without it nobody can call back.
     pub public_url: Option<String>,

@@ -152,6 +152,9 @@ fn destination(uri: &Uri, allow: Allow) -> Result<(&str, u16, bool), HttpError> 
     if authority.as_str().contains('@') {
         return forbidden("a URL with user information is not allowed");
     }
+    if authority.port_u16().is_none() && authority.as_str() != authority.host() {
+        return forbidden("the URL's port is malformed");
+    }
     let name = authority.host().trim_end_matches('.').to_ascii_lowercase();
     if allow == Allow::PublicHttps && (name == "localhost" || name.ends_with(".localhost")) {
         return forbidden("localhost is not allowed"); // RFC 6761 §6.3, whatever a resolver says
@@ -277,7 +280,7 @@ mod tests {
     fn a_target_is_public_https_without_user_information() {
         let bad = "http://example.com/ file:///etc/passwd https://u:p@example.com/ https://127.0.0.1/ \
             https://[::ffff:169.254.169.254]/ https://[::1]:8443/ https://example.com:22/ ftp://example.com/ nonsense \
-            https://localhost/ https://LocalHost.:8443/ https://a.localhost/";
+            https://example.com:99999/ https://example.com:/ https://localhost/ https://LocalHost.:8443/ https://a.localhost/";
         for url in bad.split_whitespace() {
             assert!(vet_url(url, Allow::PublicHttps).is_err(), "{url}");
         }
