@@ -3,6 +3,7 @@
 mod attempts;
 mod cancel;
 mod caps;
+mod compare;
 mod events;
 mod help;
 mod input_error;
