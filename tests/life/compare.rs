@@ -30,13 +30,17 @@ impl Sequence<'_> {
         let messages = self.lane.bench.rows(
             "SELECT d.job_id, concat_ws(' ', d.event, d.url, d.attempt, CASE WHEN d.next_at IS NOT NULL THEN 'due'
                  WHEN d.delivered_at IS NOT NULL THEN 'delivered' ELSE 'given up' END)
-             FROM punchcard.deliveries d",
+             FROM punchcard.deliveries d
+             UNION ALL SELECT w.account_id, 'disabled' FROM punchcard.webhooks w WHERE w.disabled_at IS NOT NULL",
         );
         let mut messages: Vec<(Uuid, String)> =
             messages.await.into_iter().map(|row| (row.get(0), row.get(1))).collect();
         messages.sort();
         let mut promised: Vec<(Uuid, String)> =
             self.model.outbox.messages.iter().map(|message| (message.job, message.words())).collect();
+        for (hook, id) in self.model.outbox.hooks.iter().zip(&self.accounts) {
+            promised.extend(matches!(hook, Some((_, true))).then(|| (*id, "disabled".to_owned())));
+        }
         promised.sort();
         assert_eq!(messages, promised);
         let findings = self.lane.bench.rows("SELECT invariant || ' ' || finding FROM punchcard.audit").await;
