@@ -11,6 +11,7 @@ mod db;
 mod events;
 mod import;
 mod life;
+mod providers;
 mod secrets;
 mod support;
 mod worker;

@@ -5,6 +5,7 @@ mod call_back;
 mod cancel;
 mod caps;
 mod checkpoint;
+mod compare;
 mod events;
 mod help;
 mod input_error;

@@ -23,11 +23,11 @@ use uuid::Uuid;
 
 use super::{
     lane::{CREDITS, Dice, KINDS, Lane},
-    model::{Job, LEASE, Model, Refused, SNOOZE, Said, Stand, Terms},
+    model::{LEASE, Model, Refused, SNOOZE, Said, Stand, Terms},
     outbox::{EVENTS, Hook},
 };
 
-const STEPS: u64 = 30;
+const STEPS: u64 = 32;
 
 pub fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(20))
@@ -105,20 +105,20 @@ impl Sequence<'_> {
     /// One step. Panics where the database and the model go apart.
     async fn step(&mut self) {
         self.model.step += 1;
-        match self.dice.below(27) {
+        match self.dice.below(29) {
             0..=4 => self.enqueue().await,
             5..=7 => self.tick().await,
             8..=12 => self.report().await,
             13..=15 => self.call_back().await,
             16..=17 => self.time_passes().await,
-            18 | 26 => self.cancel().await,
-            19 => self.retry().await,
-            20 if self.dice.below(2) == 0 => self.redrive().await,
-            20 => self.replay().await,
-            21 => self.refund().await,
-            22 => self.set_webhook().await,
-            23 => self.take_messages().await,
-            24 => self.record_messages().await,
+            18..=19 => self.cancel().await,
+            20 => self.retry().await,
+            21 if self.dice.below(2) == 0 => self.redrive().await,
+            21 => self.replay().await,
+            22 => self.refund().await,
+            23 => self.set_webhook().await,
+            24..=25 => self.take_messages().await,
+            26..=27 => self.record_messages().await,
             _ => self.check_in().await,
         }
     }
@@ -223,7 +223,13 @@ impl Sequence<'_> {
         let mut verdicts = Vec::new();
         let mut counts = BTreeSet::new();
         for _ in 0..=self.dice.below(3) {
-            let Some(lease) = self.dice.pick(&self.leases) else { break };
+            let over = |lease: &&Lease| {
+                let stand = self.model.jobs[&lease.job_id].stand;
+                matches!(stand, Stand::Running { run, .. } if run != lease.lease_token)
+            };
+            let over: Vec<Lease> = self.leases.iter().filter(over).cloned().collect();
+            let late = if self.dice.below(4) == 0 { self.dice.pick(&over) } else { None };
+            let Some(lease) = late.or_else(|| self.dice.pick(&self.leases)) else { break };
             // One statement settles a job once.
             if verdicts.iter().any(|(other, _): &(Lease, _)| other.job_id == lease.job_id) {
                 continue;
@@ -337,62 +343,8 @@ impl Sequence<'_> {
         };
         assert_eq!(refunded, self.model.refund(id));
     }
-
-    /// Everything that can be seen, and the audit.
-    async fn compare(&self) {
-        let shown = self.lane.bench.rows(
-            "SELECT n.id, concat_ws(' ', n.status, CASE WHEN n.cancel_requested_at IS NOT NULL THEN 'stop' END,
-                 CASE WHEN n.waiting_until IS NOT NULL THEN 'waits' END,
-                 'captured', coalesce(n.captured, 0), 'crashes', n.crashes,
-                 CASE WHEN EXISTS (SELECT FROM punchcard.jobs r WHERE r.retry_of = n.id) THEN 'retried' END,
-                 CASE WHEN EXISTS (SELECT FROM punchcard.ledger l WHERE l.job_id = n.id AND l.kind = 'adjust') THEN 'refunded' END,
-                 CASE WHEN q.job_id IS NOT NULL THEN concat_ws(' ', 'attempt', q.attempt, 'saved', q.checkpoint) END)
-             FROM punchcard.jobs_now n LEFT JOIN punchcard.queue q ON q.job_id = n.id ORDER BY n.id",
-        );
-        let shown = shown.await.into_iter().map(|row| (row.get(0), row.get(1)));
-        let promised = self.model.jobs.iter().map(|(id, job)| (*id, words(job)));
-        assert_eq!(shown.collect::<Vec<(Uuid, String)>>(), promised.collect::<Vec<_>>());
-        for (account, id) in self.accounts.iter().enumerate() {
-            let balance = (self.model.available[account], self.model.held[account]);
-            assert_eq!(self.lane.bench.balance(*id).await, balance, "account {account}");
-        }
-        let messages = self.lane.bench.rows(
-            "SELECT d.job_id, concat_ws(' ', d.event, d.url, d.attempt, CASE WHEN d.next_at IS NOT NULL THEN 'due'
-                 WHEN d.delivered_at IS NOT NULL THEN 'delivered' ELSE 'given up' END)
-             FROM punchcard.deliveries d",
-        );
-        let mut messages: Vec<(Uuid, String)> =
-            messages.await.into_iter().map(|row| (row.get(0), row.get(1))).collect();
-        messages.sort();
-        let mut promised: Vec<(Uuid, String)> =
-            self.model.outbox.messages.iter().map(|message| (message.job, message.words())).collect();
-        promised.sort();
-        assert_eq!(messages, promised);
-        let findings = self.lane.bench.rows("SELECT invariant || ' ' || finding FROM punchcard.audit").await;
-        let findings: Vec<String> = findings.iter().map(|row| row.get(0)).collect();
-        assert!(findings.is_empty(), "{findings:?}");
-    }
 }
 
 fn saved(lease: &Lease) -> Option<i64> {
     lease.checkpoint.as_deref().map(|state| state.get().parse().expect("a number"))
-}
-
-/// A job in the words of `compare`.
-fn words(job: &Job) -> String {
-    let mut words = vec![job.status().to_owned()];
-    match job.stand {
-        Stand::Running { told_to_stop: true, .. } => words.push("stop".into()),
-        Stand::Waiting { .. } => words.push("waits".into()),
-        _ => {}
-    }
-    words.push(format!("captured {} crashes {}", job.captured, job.crashes));
-    words.extend(job.retried.then(|| "retried".into()));
-    words.extend(job.refunded.then(|| "refunded".into()));
-    if !job.is_final() {
-        let now = u32::from(job.status() == "running");
-        words.push(format!("attempt {} saved", job.errors + now));
-        words.extend(job.saved.map(|state| state.to_string()));
-    }
-    words.join(" ")
 }

@@ -28,7 +28,7 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts it on a free port with `env` for the functions, built with `features`, and waits until it listens. It is probed by connecting
+    /// Starts it on a free port with `env` for the functions, which are told that this is where they are reached, built with `features`, and waits until it listens. It is probed by connecting
     /// alone: an HTTP probe that is given up counts against the emulator.
     ///
     /// # Errors
@@ -48,6 +48,7 @@ impl Watch {
             command.env_remove(name);
         }
         tools::forget_cargo_run(&mut command);
+        command.env("PUBLIC_URL", format!("http://127.0.0.1:{port}"));
         command.envs(env.iter().map(|(name, value)| (name, value)));
         let mut server = Server::spawn(command, log.to_owned())?;
         server.wait_for_port(port)?;

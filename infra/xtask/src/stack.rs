@@ -180,6 +180,10 @@ impl Functions {
         self.call(Method::POST, user, "/api/jobs", key, body.into()).await
     }
 
+    pub(crate) async fn put(&self, user: Uuid, path: &str, body: &Value) -> Result<Response<Bytes>> {
+        self.call(Method::PUT, user, path, None, body.to_string().into()).await
+    }
+
     /// POST without a body.
     pub(crate) async fn act(&self, user: Uuid, path: &str) -> Result<Response<Bytes>> {
         self.call(Method::POST, user, path, None, Bytes::new()).await

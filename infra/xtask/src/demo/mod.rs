@@ -1,7 +1,9 @@
-//! `cargo xtask demo`: the main job end to end. Ten jobs of two users go in by HTTP, one of them metered, and one more that
-//! is canceled; scheduler events run them, and every credit is accounted for: PostgreSQL and `cargo lambda watch` around the functions as they are deployed.
+//! `cargo xtask demo`: the main job end to end. Ten jobs of two users go in by HTTP, one of them metered, one that is done
+//! outside and called back for, and one more that is canceled; scheduler events run them, a webhook tells of them, and every
+//! credit is accounted for: PostgreSQL and `cargo lambda watch` around the functions as they are deployed.
 
 mod outcomes;
+mod outside;
 
 use std::fs;
 use std::path::Path;
@@ -19,6 +21,8 @@ use uuid::Uuid;
 use crate::stack::{self, Database, Functions, unexpected};
 
 const MOST_TICKS: usize = 20;
+/// Where the team hears of its jobs.
+const HOOKS: &str = "/hooks";
 /// The most that a metered job may cost, and what it uses.
 const METERED_PRICE: i64 = 8;
 const METERED_USED: i64 = 3;
@@ -50,7 +54,9 @@ async fn show(cargo_lambda: &Path, database: &Database) -> Result<String> {
     let users = users(&client).await?;
     let functions = Functions::start(cargo_lambda, &database.url(), None, &folder.join("watch.log"))?;
 
-    heading("HTTP in: ten jobs of two users (the first call starts the function)");
+    heading("Ada is told of her jobs by a webhook (the first call starts the function)");
+    let secret = outside::tell(&functions, &users[0], &target.url(HOOKS)).await?;
+    heading("HTTP in: ten jobs of two users");
     let mut orders = post_orders(&functions, &users).await?;
     heading("One more that cannot be paid, and one sent twice");
     let refused = post_refused(&functions, &users[1]).await?;
@@ -63,6 +69,9 @@ async fn show(cargo_lambda: &Path, database: &Database) -> Result<String> {
     let succeeded = outcomes::show(&orders, &folder)?;
     outcomes::retried_twice(&orders, &target)?;
     outcomes::paid_what_was_used(&orders)?;
+    heading("What Ada's webhook was told");
+    let hers: Vec<&Order<'_>> = orders.iter().filter(|order| order.user.id == users[0].id).collect();
+    outside::was_told(&functions, &target, HOOKS, &secret, &hers).await?;
     let mut refunded = 0;
     for user in &users {
         refunded += outcomes::show_ledger(&functions, user, &orders).await?;
@@ -77,7 +86,8 @@ async fn show(cargo_lambda: &Path, database: &Database) -> Result<String> {
     ))
 }
 
-/// A team's own HTTP service: one path that works, one that works the third time, one that never will.
+/// A team's own HTTP service: one path that works, one that works the third time, one that calls back, one that never will
+/// work; and where it hears of its jobs.
 async fn team_target() -> Result<ScriptedServer> {
     let calls = AtomicU32::new(0);
     let answer = move |request: scripted::Request| match request.path.as_str() {
@@ -87,6 +97,16 @@ async fn team_target() -> Result<ScriptedServer> {
         "/flaky" if calls.fetch_add(1, Ordering::Relaxed) < 2 => {
             scripted::Response::json(500, json!({ "error": "not yet" }))
         }
+        // Taken on, and done later.
+        "/later" => {
+            tokio::spawn(async move {
+                if let Err(error) = outside::answer_later(request.body).await {
+                    println!("  the service that answers later: {error}");
+                }
+            });
+            scripted::Response::json(202, json!({}))
+        }
+        HOOKS => scripted::Response::json(204, json!({})),
         "/flaky" => scripted::Response::json(200, json!({ "greeting": "third time lucky" })),
         _ => scripted::Response::json(422, json!({ "error": "never" })),
     };
@@ -98,10 +118,11 @@ async fn offer(database: &Client, target: &ScriptedServer) -> Result<()> {
         "INSERT INTO punchcard.kinds (name, price, backoff_seconds, url, metered) VALUES
          ('qr.svg', 1, 10, NULL, false), ('demo.http', 2, 10, '{ok}', false),
          ('demo.metered', {METERED_PRICE}, 10, '{metered}', true), ('demo.flaky', 2, 1, '{flaky}', false),
-         ('demo.broken', 5, 10, '{broken}', false), ('demo.dear', 100, 10, '{ok}', false)",
+         ('demo.later', 1, 10, '{later}', false), ('demo.broken', 5, 10, '{broken}', false), ('demo.dear', 100, 10, '{ok}', false)",
         ok = target.url("/ok"),
         metered = target.url("/metered"),
         flaky = target.url("/flaky"),
+        later = target.url("/later"),
         broken = target.url("/broken"),
     );
     Ok(database.batch_execute(&kinds).await?)
@@ -155,7 +176,7 @@ fn wishes() -> Vec<(usize, &'static str, Value)> {
         (0, "demo.broken", json!({ "name": "Ada" })),
         (1, "qr.svg", text("0123456789")),
         (1, "qr.svg", text("PUNCHCARD")),
-        (1, "qr.svg", text("tel:+15550100")),
+        (1, "demo.later", json!({ "prompt": "a hedgehog" })),
         (1, "demo.flaky", json!({ "name": "Ben" })),
     ]
 }
