@@ -28,8 +28,9 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Starts it on a free port with `env` for the functions, which are told that this is where they are reached, built with `features`, and waits until it listens. It is probed by connecting
-    /// alone: an HTTP probe that is given up counts against the emulator.
+    /// Starts it on a free port with `env` for the functions, built with `features`, and waits until it listens. They are told
+    /// that this is where the API is. It is probed by connecting alone: an HTTP probe that is given up counts against the
+    /// emulator.
     ///
     /// # Errors
     /// When cargo-lambda can neither be found nor installed, or does not start.
