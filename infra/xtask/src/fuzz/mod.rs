@@ -94,8 +94,10 @@ async fn try_all(schemathesis: &Path, database: &Database, examples: u32, seed: 
         println!("\n{}", failures(&fs::read_to_string(&log)?));
         faults.push(format!("as {name}: see {}", log.display()));
     }
+    println!();
+    faults.extend(world.missing().await?);
     let findings = world.audit().await?;
-    println!("\naudit: {}", if findings.is_empty() { "clean" } else { "not clean" });
+    println!("audit: {}", if findings.is_empty() { "clean" } else { "not clean" });
     faults.extend(findings);
     match faults.is_empty() {
         true => Ok(()),

@@ -28,10 +28,10 @@ const RUNNING_AFTER: Duration = Duration::from_secs(1);
 
 /// The kinds: what is done, what no worker does, what fails, what is still running when it is canceled, what nobody can pay.
 const KINDS: &str = "
-INSERT INTO punchcard.kinds (name, price, max_attempts, backoff_seconds, url, metered) VALUES
-    ('qr.svg', 1, 3, 1, NULL, false), ('fuzz.waits', 3, 3, 1, NULL, false), ('fuzz.fails', 2, 1, 1, '{url}/fails', false),
-    ('fuzz.free', 0, 3, 1, '{url}/done', false), ('fuzz.metered', 8, 3, 1, '{url}/done', true),
-    ('fuzz.slow', 1, 3, 1, '{url}/slow', false), ('fuzz.dear', 1000000000000, 3, 1, NULL, false)";
+INSERT INTO punchcard.kinds (name, price, timeout_seconds, backoff_seconds, url, metered) VALUES
+    ('qr.svg', 1, 10, 1, NULL, false), ('fuzz.waits', 3, 10, 1, NULL, false), ('fuzz.fails', 2, 10, 1, '{url}/fails', false),
+    ('fuzz.free', 0, 10, 1, '{url}/done', false), ('fuzz.metered', 8, 10, 1, '{url}/done', true),
+    ('fuzz.slow', 1, 10, 1, '{url}/slow', false), ('fuzz.dear', 1000000000000, 10, 1, NULL, false)";
 
 /// Buys what is missing of an account, so that there always is something to cancel and something to retry.
 const STOCK: &str = "
@@ -134,6 +134,22 @@ impl World {
         let new = self.pool.with_extension("new");
         fs::write(&new, pool.to_string())?;
         Ok(fs::rename(&new, &self.pool)?)
+    }
+
+    /// Prints what became of the jobs; answers the final statuses that none of them has.
+    pub(super) async fn missing(&self) -> Result<Vec<String>> {
+        let query = "SELECT s.status, count(o.job_id)
+                     FROM unnest(ARRAY['succeeded', 'failed', 'canceled']) s (status)
+                     LEFT JOIN punchcard.outcomes o ON o.status::text = s.status GROUP BY 1 ORDER BY 1";
+        let mut missing = Vec::new();
+        for row in self.client.query_typed(query, &[]).await? {
+            let (status, jobs): (String, i64) = (row.get(0), row.get(1));
+            println!("jobs {status}: {jobs}");
+            if jobs == 0 {
+                missing.push(format!("no job {status}: the worker did not keep them moving"));
+            }
+        }
+        Ok(missing)
     }
 
     /// What the audit finds.
