@@ -101,6 +101,11 @@ impl Keys {
         .to_vec()
     }
 
+    /// The master secret, which seals and signs.
+    pub(crate) fn signing_secret(&self) -> &str {
+        &self.signing_secret
+    }
+
     /// What a sign-in by Supabase gives, signed by the secret of this run.
     pub(crate) fn token(&self, user: Uuid, life: Duration) -> Result<String> {
         let exp = (SystemTime::now().duration_since(UNIX_EPOCH)? + life).as_secs();

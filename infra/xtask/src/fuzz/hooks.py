@@ -40,10 +40,17 @@ def vary_job(job, known):
         return
     if random.random() < 0.8:
         job["kind"] = random.choice(known["kinds"])
+    point_here(job.get("webhook"), known)
     # A policy whose parts do not go together is refused, as is a time beyond 30 days: seldom of interest.
     for name in ("retry", "run_at"):
         if random.random() < 0.5:
             job.pop(name, None)
+
+
+def point_here(webhook, known):
+    """Who is told is here, whoever was made up."""
+    if isinstance(webhook, dict):
+        webhook["url"] = known["receiver"]
 
 
 def name_account(holder, known, may_be_left_out):
@@ -68,6 +75,17 @@ def written_as_whole(value):
     return value
 
 
+def within_range(value):
+    """A number beyond a double's range is refused wherever it stands, as RFC 8259 lets a reader."""
+    if isinstance(value, int) and abs(value) > 10**300:
+        return 0
+    if isinstance(value, list):
+        return [within_range(item) for item in value]
+    if isinstance(value, dict):
+        return {name: within_range(item) for name, item in value.items()}
+    return value
+
+
 @schemathesis.hook
 def before_call(ctx, case, kwargs):
     # Without a token the answer is 401, whatever is asked for.
@@ -81,9 +99,16 @@ def before_call(ctx, case, kwargs):
             case.path_parameters["id"] = job
     if "kind" in (case.path_parameters or {}) and random.random() < 0.7:
         case.path_parameters["kind"] = random.choice(known["kinds"])
-    if method == "GET" and path in ("/api/jobs", "/api/credits", "/api/credits/ledger"):
+    if "token" in (case.path_parameters or {}) and random.random() < 0.8:
+        tokens = known["jobs"].get(random.choice(list(known["jobs"])), {}).get("tokens")
+        case.path_parameters["token"] = random.choice(tokens or ["x"])
+    of_account = method == "GET" and path in ("/api/jobs", "/api/credits", "/api/credits/ledger")
+    if of_account or path.startswith("/api/webhook"):
         case.query = dict(case.query or {})
         name_account(case.query, known, may_be_left_out=False)
+    if case.query and "wait" in case.query:
+        # There is more to do than to wait.
+        case.query["wait"] = min(case.query["wait"], 1) if isinstance(case.query["wait"], int) else 1
     if case.query and "cursor" in case.query:
         # A cursor is as it was given, by the same list of the same account, or there is none.
         seen = CURSORS.get((path, case.query.get("account_id")))
@@ -92,7 +117,7 @@ def before_call(ctx, case, kwargs):
             case.query["cursor"] = seen
     if not isinstance(case.body, dict):
         return
-    case.body = body = written_as_whole(case.body)
+    case.body = body = within_range(written_as_whole(case.body))
     if path == "/api/jobs":
         name_account(body, known, may_be_left_out=False)
         vary_job(body, known)
@@ -102,6 +127,8 @@ def before_call(ctx, case, kwargs):
             vary_job(job, known)
             if isinstance(job, dict):
                 job.pop("account_id", None)
+    elif path == "/api/webhook":
+        point_here(body, known)
     elif path == "/api/credits/grants" and IDENTITY == "service":
         body["account_id"] = random.choice(known["accounts"])
         # An account holds up to 10^18: so that grants go on being granted.

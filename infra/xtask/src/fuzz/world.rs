@@ -8,6 +8,7 @@ use local::lambda::Function;
 use local::scripted::{Response, ScriptedServer};
 use local::{Error, Result, tools};
 use serde_json::{Value, json};
+use shared::signing::callback_token;
 use tokio::time::sleep;
 use tokio_postgres::Client;
 use uuid::Uuid;
@@ -26,18 +27,21 @@ const SLOW: Duration = Duration::from_secs(4);
 /// So long after the start of a tick its slow jobs are running.
 const RUNNING_AFTER: Duration = Duration::from_secs(1);
 
-/// The kinds: what is done, what no worker does, what fails, what is still running when it is canceled, what nobody can pay.
+/// The kinds: what is done, what no worker does, what fails, what is still running when it is canceled, what waits to be called
+/// back, what nobody can pay.
 const KINDS: &str = "
 INSERT INTO punchcard.kinds (name, price, timeout_seconds, backoff_seconds, url, metered) VALUES
     ('qr.svg', 1, 10, 1, NULL, false), ('fuzz.waits', 3, 10, 1, NULL, false), ('fuzz.fails', 2, 10, 1, '{url}/fails', false),
     ('fuzz.free', 0, 10, 1, '{url}/done', false), ('fuzz.metered', 8, 10, 1, '{url}/done', true),
-    ('fuzz.slow', 1, 10, 1, '{url}/slow', false), ('fuzz.dear', 1000000000000, 10, 1, NULL, false)";
+    ('fuzz.slow', 1, 10, 1, '{url}/slow', false), ('fuzz.later', 4, 10, 1, '{url}/later', true),
+    ('fuzz.dear', 1000000000000, 10, 1, NULL, false)";
 
 /// Buys what is missing of an account, so that there always is something to cancel and something to retry.
 const STOCK: &str = "
 SELECT punchcard.enqueue('{account}', k.kind) FROM (
     SELECT 'fuzz.waits' AS kind, (SELECT count(*) FROM punchcard.queue WHERE account_id = '{account}' AND kind = 'fuzz.waits') AS there
     UNION ALL SELECT 'fuzz.slow', {ready} - 5
+    UNION ALL SELECT 'fuzz.later', (SELECT count(*) FROM punchcard.queue WHERE account_id = '{account}' AND kind = 'fuzz.later')
     UNION ALL
     SELECT 'fuzz.fails', count(*) FROM punchcard.outcomes o WHERE o.account_id = '{account}' AND o.status = 'failed'
         AND NOT EXISTS (SELECT FROM punchcard.jobs r WHERE r.retry_of = o.job_id)
@@ -53,6 +57,9 @@ SELECT json_build_object(
         SELECT o.job_id FROM punchcard.outcomes o WHERE o.account_id = '{account}' AND o.status = 'failed'
             AND NOT EXISTS (SELECT FROM punchcard.jobs r WHERE r.retry_of = o.job_id)
         ORDER BY o.job_id DESC LIMIT 100) o),
+    'waiting', (SELECT coalesce(json_agg(json_build_object('job', w.job_id, 'run', w.lease_token)), '[]') FROM (
+        SELECT job_id, lease_token FROM punchcard.queue WHERE account_id = '{account}' AND waiting_until IS NOT NULL
+        ORDER BY job_id LIMIT 40) w),
     'any', (SELECT coalesce(json_agg(j.id), '[]') FROM (
         SELECT id FROM punchcard.jobs WHERE account_id = '{account}' ORDER BY id DESC LIMIT 100) j))::text";
 
@@ -65,7 +72,9 @@ pub(super) struct World {
     client: Client,
     poller: Function,
     pool: PathBuf,
-    _target: ScriptedServer,
+    target: ScriptedServer,
+    /// What seals the tokens of those who call back.
+    signing_secret: String,
 }
 
 impl World {
@@ -73,6 +82,8 @@ impl World {
     pub(super) async fn create(database: &Database, keys: &Keys, pool: PathBuf) -> Result<Self> {
         let target = ScriptedServer::start(|request| match request.path.as_str() {
             "/done" => Response::json(200, json!({ "done": true })),
+            "/later" => Response::json(202, json!({})),
+            "/hook" => Response::json(204, json!({})),
             "/slow" => Response::json(200, json!({ "done": true })).delay(SLOW),
             _ => Response::json(422, json!({ "error": "never" })),
         });
@@ -87,8 +98,11 @@ impl World {
         let cap = format!("INSERT INTO punchcard.caps (account_id, unfinished_jobs) VALUES ('{capped}', 2)");
         client.batch_execute(&cap).await?;
         let poller = tools::target_dir().join("debug/poller");
-        let poller = Function::new(poller, keys.environment(&database.url()));
-        let world = Self { accounts, capped, client, poller, pool, _target: target };
+        let mut environment = keys.environment(&database.url());
+        environment.push(("PUBLIC_URL".to_owned(), "http://127.0.0.1:9".to_owned()));
+        let poller = Function::new(poller, environment);
+        let signing_secret = keys.signing_secret().to_owned();
+        let world = Self { accounts, capped, client, poller, pool, target, signing_secret };
         world.turn_once().await?;
         Ok(world)
     }
@@ -123,17 +137,32 @@ impl World {
         for account in self.accounts {
             let query = POOL.replace("{account}", &account.to_string());
             let rows = self.client.query_typed(&query, &[]).await?;
-            let ids: Value = rows.first().map_or(Ok(Value::Null), |row| serde_json::from_str(row.get(0)))?;
+            let mut ids: Value =
+                rows.first().map_or(Ok(Value::Null), |row| serde_json::from_str(row.get(0)))?;
+            ids["tokens"] = self.tokens(&ids["waiting"])?;
             jobs.insert(account.to_string(), ids);
         }
-        let kinds =
-            ["qr.svg", "fuzz.waits", "fuzz.fails", "fuzz.free", "fuzz.metered", "fuzz.slow", "fuzz.dear"];
+        let kinds: Vec<&str> = KINDS.split('\'').filter(|word| word.starts_with("fuzz.")).collect();
+        let kinds = [&["qr.svg"], kinds.as_slice()].concat();
         let accounts = [self.accounts.as_slice(), &[self.capped]].concat();
-        let pool = json!({ "accounts": accounts, "kinds": kinds, "jobs": jobs });
+        // Where those are told who ask to be: never elsewhere.
+        let receiver = self.target.url("/hook");
+        let pool = json!({ "accounts": accounts, "kinds": kinds, "jobs": jobs, "receiver": receiver });
         // Never half of it: it is read at any time.
         let new = self.pool.with_extension("new");
         fs::write(&new, pool.to_string())?;
         Ok(fs::rename(&new, &self.pool)?)
+    }
+
+    /// What may be called back with, for runs that wait for it.
+    fn tokens(&self, waiting: &Value) -> Result<Value> {
+        let token = |run: &Value| -> Result<String> {
+            let job: Uuid = run["job"].as_str().ok_or("a run without a job")?.parse()?;
+            let lease_token = run["run"].as_i64().ok_or("a run without a token")?;
+            Ok(callback_token(&self.signing_secret, job, lease_token))
+        };
+        let tokens = waiting.as_array().into_iter().flatten().map(token);
+        Ok(json!(tokens.collect::<Result<Vec<_>>>()?))
     }
 
     /// Prints what became of the jobs; answers the final statuses that none of them has.
