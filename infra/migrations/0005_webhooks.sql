@@ -23,17 +23,18 @@ CREATE TABLE punchcard.deliveries (
     next_at       timestamptz,                         -- not before; while it is being sent, when that is given up; NULL: never again
     created_at    timestamptz NOT NULL DEFAULT now(),
     delivered_at  timestamptz,
-    error         text                                 -- why the last attempt failed
+    error         text,                                -- why the last attempt failed
+    gone          boolean NOT NULL DEFAULT false       -- whoever is there answered 410 (Gone): they hear no more of this job
 );
 CREATE INDEX deliveries_due ON punchcard.deliveries (next_at) WHERE next_at IS NOT NULL;
 CREATE INDEX deliveries_job ON punchcard.deliveries (job_id);
 
-
 -- Takes up to p_limit messages to send, and keeps them for p_lease seconds: then another worker may. Answers where each goes and
--- by which versions of the account's secret it is signed; url is NULL if the account's webhook is gone meanwhile.
+-- by which versions of the account's secret it is signed, with the job as this statement sees it: as what is said of it left it, or
+-- later. url is NULL if the webhook is gone meanwhile.
 CREATE FUNCTION punchcard.claim_deliveries(p_limit integer, p_lease double precision)
-    RETURNS TABLE (id uuid, account_id uuid, job_id uuid, event text, url text, attempt smallint, created_at timestamptz,
-                   secret_version integer, old_secret_version integer)
+    RETURNS TABLE (id uuid, event text, url text, attempt smallint, created_at timestamptz, secret_version integer,
+                   old_secret_version integer, kind_secret_version integer, job punchcard.jobs_now)
     LANGUAGE sql SECURITY DEFINER SET search_path = ''
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
@@ -46,10 +47,16 @@ CREATE FUNCTION punchcard.claim_deliveries(p_limit integer, p_lease double preci
         WHERE d.id = ANY (ARRAY(SELECT due.id FROM due))
         RETURNING d.*
     )
-    SELECT t.id, t.account_id, t.job_id, t.event, coalesce(t.url, CASE WHEN w.disabled_at IS NULL THEN w.url END), t.attempt,
-           t.created_at, coalesce(w.secret_version, 1),
-           CASE WHEN w.rotated_at > now() - interval '1 day' THEN w.secret_version - 1 END
-    FROM taken t LEFT JOIN punchcard.webhooks w ON w.account_id = t.account_id
+    SELECT t.id, t.event,
+           CASE WHEN t.url IS NULL THEN CASE WHEN w.disabled_at IS NULL THEN w.url END
+                WHEN NOT EXISTS (SELECT FROM punchcard.deliveries g WHERE g.job_id = t.job_id AND g.url = t.url AND g.gone)
+                THEN t.url END,
+           t.attempt, t.created_at, coalesce(w.secret_version, 1),
+           CASE WHEN w.rotated_at > now() - interval '1 day' THEN w.secret_version - 1 END, k.secret_version, n
+    FROM taken t
+    JOIN punchcard.jobs_now n ON n.account_id = t.account_id AND n.id = t.job_id
+    JOIN punchcard.kinds k ON k.name = n.kind
+    LEFT JOIN punchcard.webhooks w ON w.account_id = t.account_id
 $$;
 
 -- Records what became of messages that were sent, each fenced by its attempt. Verdicts: `delivered`; `retry` in p_delays seconds;
@@ -68,7 +75,7 @@ CREATE FUNCTION punchcard.settle_deliveries(
     ), recorded AS (
         UPDATE punchcard.deliveries d
         SET next_at = CASE v.verdict WHEN 'retry' THEN now() + make_interval(secs => v.delay) END,
-            delivered_at = CASE v.verdict WHEN 'delivered' THEN now() END, error = v.error
+            delivered_at = CASE v.verdict WHEN 'delivered' THEN now() END, error = v.error, gone = v.verdict = 'gone'
         FROM verdict v
         WHERE d.id = v.id AND d.attempt = v.attempt AND d.next_at IS NOT NULL
         RETURNING d.id, d.account_id, d.job_id, d.url, v.verdict, v.url AS sent_to

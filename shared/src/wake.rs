@@ -23,7 +23,7 @@ const SEND_BUDGET: Duration = Duration::from_secs(2);
 pub enum WakeUp {
     /// This job was queued.
     JobId(Uuid),
-    /// More is due than one worker can run.
+    /// More is due than one worker can run, or there are messages to send.
     Drain {},
 }
 
@@ -39,6 +39,12 @@ pub struct Message {
 }
 
 impl Message {
+    /// For whoever has time to look at what is due, of this group.
+    #[must_use]
+    pub fn drain(group: Uuid) -> Self {
+        Self { wake_up: WakeUp::Drain {}, after: Duration::ZERO, group: group.to_string() }
+    }
+
     /// For a job that is due `after` that long; none if that is longer than a message may wait.
     #[must_use]
     pub fn for_job(job_id: Uuid, account_id: Uuid, after: Duration) -> Option<Self> {

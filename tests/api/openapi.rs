@@ -49,6 +49,13 @@ fn it_is_what_the_code_says() {
 }
 
 #[test]
+fn whoever_calls_back_need_say_no_more_than_how_it_went() {
+    let schemas = &DOCUMENT["components"]["schemas"];
+    assert_eq!(schemas["CalledBack"]["required"], json!(["status"]));
+    assert!(schemas["CallBackProgress"]["required"].is_null());
+}
+
+#[test]
 fn it_describes_each_route_and_nothing_else() {
     let mut described = HashSet::new();
     for (path, operations) in DOCUMENT["paths"].as_object().unwrap() {

@@ -44,7 +44,7 @@ fn erred(retry_after: Option<Duration>) -> Outcome {
 }
 
 /// A step is `{"do": word}` with, as the word wants them, `seconds`, `retry_after`, `used`, `bytes`, `percent`, `message`; and
-/// `save`, what it saves first.
+/// `save` or `save_now`, what it saves first.
 async fn follow(run: &Run) -> Outcome {
     let input: Value = serde_json::from_str(&run.lease.input).expect("a script");
     let steps = input["script"].as_array().expect("steps");
@@ -61,6 +61,9 @@ async fn follow(run: &Run) -> Outcome {
         if let Err(error) = run.save(state) {
             return Outcome::Final(JobError::new(ErrorCode::HandlerError, error.to_string()));
         }
+    }
+    if let Some(state) = step.get("save_now") {
+        run.save_now(state).await.expect("small JSON");
     }
     match step["do"].as_str().expect("a word") {
         // After so many seconds.

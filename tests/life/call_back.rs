@@ -101,7 +101,7 @@ async fn a_call_back_ends_a_job_once() {
 async fn a_failure_fails_the_job_unless_it_may_be_tried_again() {
     let bench = Bench::new().await;
     bench.scripted_kind("max_attempts = 2, on_input_error = 'capture'").await;
-    let account = bench.account(60).await;
+    let account = bench.account(80).await;
     let wait = json!({ "do": "wait", "seconds": 1_800 });
     let again = json!({ "code": "busy", "message": "no GPU", "retryable": true });
     // What is said, the job's status, its error's code and message, and what was captured.
@@ -117,6 +117,15 @@ async fn a_failure_fails_the_job_unless_it_may_be_tried_again() {
             10,
         ),
         (json!({ "status": "canceled" }), "failed", "target_error", "canceled by who did it", 0),
+        (json!({ "status": "aborted" }), "failed", "target_error", "aborted by who did it", 0),
+        // As when a target answers it: no other call would say it otherwise.
+        (
+            json!({ "status": "succeeded", "output": "x".repeat(65_535) }),
+            "failed",
+            "invalid_output",
+            "the output has 65537 bytes, at most 65536 are kept",
+            0,
+        ),
         (json!({ "status": "failed", "error": again }), "queued", "target_error", "no GPU", 0),
     ];
     for (said, becomes, code, message, captured) in &cases {
@@ -148,7 +157,7 @@ async fn a_failure_fails_the_job_unless_it_may_be_tried_again() {
             assert_eq!(ended, ["retry", "failed"]);
         }
     }
-    assert_eq!(bench.balance(account).await, (50, 0));
+    assert_eq!(bench.balance(account).await, (70, 0));
     bench.assert_audit_is_clean().await;
 }
 
@@ -330,7 +339,6 @@ async fn what_cannot_be_read_or_was_not_sealed_changes_nothing() {
         (json!({ "status": "succeeded", "credits_used": "1" }), 400, "invalid_field"),
         (json!({ "status": "done" }), 422, "invalid_status"),
         (json!({ "status": "succeeded", "credits_used": -1 }), 422, "invalid_credits_used"),
-        (json!({ "status": "succeeded", "output": "x".repeat(65_535) }), 422, "invalid_output"),
         (json!({ "status": "succeeded", "output": "\0" }), 422, "nul_character"),
         (json!({ "status": "running", "progress": { "percent": 101 } }), 422, "invalid_progress"),
         (json!({ "status": "running", "progress": 1 }), 400, "invalid_field"),

@@ -225,7 +225,11 @@ async fn a_target_is_hung_up_on_and_told_signed() {
         .unwrap()
         .verify(&requests[1].body, &requests[1].headers)
         .expect("a valid signature");
-    assert_eq!(requests[1].headers["webhook-id"].to_str().unwrap(), id);
+    assert_eq!(
+        requests[1].headers["webhook-id"].to_str().unwrap(),
+        format!("{id}.cancel"),
+        "another message"
+    );
     assert_eq!(requests[1].body, requests[0].body, "the same POST");
     let job = bench.job(account, id).await;
     assert_eq!((&job["status"], &job["credits"]), (&json!("canceled"), &credits(0, 0, 10)));

@@ -102,6 +102,25 @@ async fn what_was_saved_outlives_errors_snoozes_and_the_worker() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_saved_now_is_there_whatever_comes_next() {
+    let bench = Bench::new().await;
+    bench.scripted_kind("").await;
+    let account = bench.account(10).await;
+    let id = bench
+        .script(account, json!([{ "do": "abort", "save_now": { "paid": "p-1" } }, { "do": "done" }]))
+        .await;
+    // The process ends at once after it.
+    let aborted = bench.scripted_worker().invoke(&json!({})).await;
+    assert!(aborted.is_err(), "{aborted:?}");
+    bench.wait(120).await;
+    assert_eq!(tick(&bench).await["succeeded"], 1);
+    let job = bench.job(account, &id).await;
+    assert_eq!((&job["output"]["found"], &job["crashes"]), (&json!({ "paid": "p-1" }), &json!(1)));
+    assert_eq!(bench.balance(account).await, (0, 0));
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_yields_for_ever_ends_with_its_life_and_is_released() {
     let bench = Bench::new().await;
     bench.scripted_kind("life_seconds = 600").await;

@@ -129,7 +129,7 @@ pub struct Model {
 
 impl Model {
     pub fn new(credits: &[i64]) -> Self {
-        let outbox = Outbox { hooks: vec![None; credits.len()], messages: Vec::new() };
+        let outbox = Outbox { hooks: vec![None; credits.len()], ..Outbox::default() };
         Self { available: credits.to_vec(), held: vec![0; credits.len()], outbox, ..Self::default() }
     }
 

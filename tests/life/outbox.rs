@@ -1,6 +1,8 @@
 //! The model's outbox, written from docs/LIFE_OF_A_JOB.md like the rest of it (`model.rs`): who is told of what, and until when
 //! it is said again. No SQL, one list of messages.
 
+use std::collections::BTreeSet;
+
 use uuid::Uuid;
 
 /// What may be asked for.
@@ -76,6 +78,8 @@ pub struct Outbox {
     /// Of each account, and whether it is disabled.
     pub hooks: Vec<Option<(Hook, bool)>>,
     pub messages: Vec<Message>,
+    /// Jobs whose own webhook wants to hear no more of them.
+    pub gone: BTreeSet<(Uuid, &'static str)>,
 }
 
 impl Outbox {
@@ -131,7 +135,10 @@ impl Outbox {
         };
         let right = due(message)
             && (message.job, message.event) == (taken.job, taken.event)
-            && message.url.or(accounts) == taken.url
+            && match message.url {
+                None => accounts,
+                Some(url) => Some(url).filter(|url| !self.gone.contains(&(message.job, *url))),
+            } == taken.url
             && message.attempt + 1 == taken.attempt;
         message.id = Some(taken.id);
         message.attempt += 1;
@@ -162,7 +169,8 @@ impl Outbox {
             }
             match url {
                 // What else was to go there is not sent any more, but for what was reported along with it.
-                Some(_) => {
+                Some(own) => {
+                    self.gone.insert((*job, *own));
                     for message in &mut self.messages {
                         let along = sent.iter().any(|(taken, _)| message.id == Some(taken.id));
                         if message.job == *job

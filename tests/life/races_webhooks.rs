@@ -68,6 +68,29 @@ async fn of_two_who_would_send_a_message_one_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_said_of_an_end_shows_the_job_as_it_ended() {
+    let (bench, one, other) = track().await;
+    let (mut at_once, mut later) = (0, 0);
+    for time in 0..TIMES {
+        let account = bench.account(PRICE).await;
+        bench.sql(&format!("SELECT punchcard.set_webhook('{account}', 'https://example.com/')")).await;
+        buy(&bench, account).await;
+        let lease = claim(&one).await;
+        let (a, b) = (Arc::clone(&one), Arc::clone(&other));
+        let settle = async move { a.settle(&[(lease, done())], soon()).await.unwrap() };
+        let ((), taken) = race(time, async move { drop(settle.await) }, async move { take(&b).await }).await;
+        (at_once, later) = (at_once + taken.len(), later + 1 - taken.len());
+        let taken = if taken.is_empty() { take(&one).await } else { taken };
+        let job = &taken[0].job;
+        assert!(job.status.is_final() && job.output.is_some(), "{job:?}");
+        let sent: Vec<_> = taken.into_iter().map(|taken| (taken, Sent::Delivered)).collect();
+        assert_eq!(one.settle_deliveries(&sent, soon()).await.unwrap(), 1);
+    }
+    assert!(at_once > 0 && later > 0, "a race: {at_once} and {later}");
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn of_two_records_of_one_sending_one_counts() {
     let (bench, one, other) = track().await;
     let (mut heard, mut unheard) = (0, 0);

@@ -181,7 +181,11 @@ async fn who_is_gone_is_told_nothing_more_until_set_again() {
     assert_eq!(all.len(), 3, "{all:?}");
     for message in all {
         assert_eq!((&message["next_attempt_at"], &message["delivered_at"]), (&Value::Null, &Value::Null));
-        assert_eq!(message["error"], "the receiver answered 410 (Gone)");
+        let why = message["error"].as_str().unwrap();
+        assert!(
+            ["the receiver answered 410 (Gone)", "the webhook is gone or disabled"].contains(&why),
+            "{why}"
+        );
     }
     assert_eq!(ask(&bench, account, "GET", "/api/webhook", None).await.body["disabled_at"], Value::Null);
     assert_eq!(bench.balance(account).await, (0, 0));
@@ -301,5 +305,41 @@ async fn a_deployed_worker_sends_nothing_to_private_addresses_and_gives_it_up() 
     }
     assert_eq!(server.requests().len(), 0);
     assert_eq!(bench.balance(account).await, (0, 0));
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_receiver_that_leaves_everything_unanswered_takes_up_no_more_of_a_tick() {
+    let bench = Bench::new().await;
+    let silent =
+        ScriptedServer::start(|_| Response::bytes(200, "").delay(Duration::from_secs(3_600))).await.unwrap();
+    let quick = ScriptedServer::start(|_| Response::bytes(200, "")).await.unwrap();
+    bench.sql("INSERT INTO punchcard.kinds (name, price) VALUES ('nothing', 0)").await;
+    // Those of one account come first, and are more than are sent at once.
+    for (url, jobs) in [(silent.url("/"), 70), (quick.url("/"), 1)] {
+        let account = bench.account(1).await;
+        bench
+            .sql(&format!(
+                "SELECT punchcard.set_webhook('{account}', '{url}');
+                 SELECT punchcard.cancel(e.job_id) FROM generate_series(1, {jobs}) g,
+                     LATERAL (SELECT job_id FROM punchcard.enqueue('{account}', 'nothing', json_build_object('n', g))) e"
+            ))
+            .await;
+    }
+    let begin = std::time::Instant::now();
+    let summary = bench.poller().invoke(&json!({})).await.unwrap();
+    assert_eq!(
+        (&summary["webhooks"]["delivered"], &summary["webhooks"]["retried"]),
+        (&json!(1), &json!(70)),
+        "{summary}"
+    );
+    assert!(
+        begin.elapsed() < Duration::from_secs(40),
+        "no second wait for the same receiver: {:?}",
+        begin.elapsed()
+    );
+    assert_eq!((silent.requests().len(), quick.requests().len()), (50, 1));
+    let put_off = "SELECT count(*) FROM punchcard.deliveries WHERE error LIKE 'not sent:%'";
+    assert_eq!(bench.count(put_off).await, 20);
     bench.assert_audit_is_clean().await;
 }

@@ -88,7 +88,7 @@ async fn a_service_names_the_account_and_needs_the_scope() {
         (&enqueuer, "PUT", &path, 403),
         (&granter, "PUT", &path, 403),
         (&operator, "GET", &path, 200),
-        (&enqueuer, "GET", &path, 200),
+        (&enqueuer, "GET", &path, 403),
         (&granter, "GET", &path, 403),
         (&operator, "POST", &rotate, 200),
         (&enqueuer, "POST", &rotate, 403),

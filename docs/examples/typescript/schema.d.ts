@@ -410,12 +410,12 @@ export interface components {
         };
         CallBackProgress: {
             /** @description What is being done, for a person; cut at 200 characters. */
-            message: string | null;
+            message?: string | null;
             /**
              * Format: int64
              * @description 0 to 100.
              */
-            percent: number | null;
+            percent?: number | null;
         };
         /** @description What is said. Other members are ignored, so that a provider's own webhook may come here as it is. */
         CalledBack: {
@@ -423,12 +423,12 @@ export interface components {
              * Format: int64
              * @description What a metered job used; all that is held, if it is left out.
              */
-            credits_used: number | null;
-            error: components["schemas"]["CallBackError"] | null;
+            credits_used?: number | null;
+            error?: components["schemas"]["CallBackError"] | null;
             /** @description The job's output, of one that has succeeded: up to 64 KiB of JSON. */
             output: unknown;
-            progress: components["schemas"]["CallBackProgress"] | null;
-            /** @description `running` (or `starting`, `processing`), `succeeded`, `failed` or `canceled`. */
+            progress?: components["schemas"]["CallBackProgress"] | null;
+            /** @description `running` (or `starting`, `processing`), `succeeded`, `failed` or `canceled` (or `aborted`). */
             status: string;
         };
         /** @description Jobs to buy, all or none. */
@@ -1039,7 +1039,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description `nul_character`, `invalid_status`, `invalid_output`, `invalid_credits_used`, `invalid_progress` */
+            /** @description `nul_character`, `invalid_status`, `invalid_credits_used`, `invalid_progress` */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -1047,7 +1047,7 @@ export interface operations {
                 content: {
                     "application/problem+json": components["schemas"]["Problem"] & {
                         /** @enum {string} */
-                        code?: "nul_character" | "invalid_status" | "invalid_output" | "invalid_credits_used" | "invalid_progress";
+                        code?: "nul_character" | "invalid_status" | "invalid_credits_used" | "invalid_progress";
                         /** @enum {integer} */
                         status?: 422;
                     };

@@ -1,9 +1,13 @@
 //! Sends what is to be said of jobs: webhooks, signed as Standard Webhooks has it, and cancels to HTTP targets. Beside the
 //! drain, so that what it settles is said at once; each message on its own, so that no slow receiver holds up another.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
-use http::{Request, StatusCode};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Uri};
 use serde::Serialize;
 use serde_json::value::RawValue;
 use shared::{
@@ -38,9 +42,13 @@ const SEND_BUDGET: Duration = Duration::from_secs(15);
 const LEASE: Duration = Duration::from_secs(60);
 /// How long what became of one message waits for others, to be recorded together.
 const RECORD_AFTER: Duration = Duration::from_millis(50);
+/// How many messages of an account a host may leave unanswered, until no more are sent there by this invocation.
+const SILENT_AFTER: u32 = 3;
+/// How long messages are taken on after the drain is over.
+const ALONE_BUDGET: Duration = Duration::from_secs(30);
 /// What is read of an answer: nothing is done with it.
 const ANSWER_BYTES: usize = 65_536;
-/// The largest output that is sent along: the specification asks for less than 20 kB in all.
+/// The largest output that is sent along: the specification asks for small messages.
 const MOST_OUTPUT_BYTES: usize = 10_000;
 /// How long after each sending that failed the next one is, in seconds: the specification's schedule. After the last it is
 /// given up, three days and some hours on.
@@ -88,7 +96,11 @@ struct Courier<'a> {
     deadline: Deadline,
     /// With less left of the invocation than this nothing more is sent.
     least: Duration,
-    sending: JoinSet<(Delivery, Sent)>,
+    sending: JoinSet<(Delivery, Sent, Silence)>,
+    /// How many messages a host has left unanswered, of an account.
+    silent: HashMap<(Uuid, String), u32>,
+    /// Since when the drain is over.
+    alone_since: Option<Instant>,
     sent: Vec<(Delivery, Sent)>,
     record_at: Instant,
     tally: Delivered,
@@ -98,7 +110,8 @@ impl<'a> Courier<'a> {
     fn new(worker: &'a Worker, deadline: Deadline) -> Self {
         let (sending, sent, record_at) = (JoinSet::new(), Vec::new(), Instant::now());
         let least = SEND_BUDGET.min(deadline.left() / 2);
-        Self { worker, deadline, least, sending, sent, record_at, tally: Delivered::default() }
+        let (silent, alone_since, tally) = (HashMap::new(), None, Delivered::default());
+        Self { worker, deadline, least, sending, silent, alone_since, sent, record_at, tally }
     }
 
     /// Until nobody can have more to say, and nothing is on its way.
@@ -114,22 +127,35 @@ impl<'a> Courier<'a> {
             }
             tokio::select! {
                 // An error: the drain is over, and all of its news was seen.
-                heard = news.changed(), if open => (more, open) = (more || heard.is_ok(), heard.is_ok()),
-                Some(done) = self.sending.join_next() => {
-                    if self.sent.is_empty() {
-                        self.record_at = Instant::now() + RECORD_AFTER;
-                    }
-                    // A task that was lost comes back when its lease is over.
-                    self.sent.extend(done);
+                heard = news.changed(), if open => {
+                    (more, open) = (more || heard.is_ok(), heard.is_ok());
+                    self.alone_since = (!open).then(Instant::now);
                 }
+                // A task that was lost comes back when its lease is over.
+                Some(done) = self.sending.join_next() => if let Ok((delivery, sent, silence)) = done {
+                    if silence == Silence::Kept {
+                        *self.silent.entry(receiver(&delivery)).or_default() += 1;
+                    }
+                    self.done(delivery, sent);
+                },
                 () = sleep_until(self.record_at), if !self.sent.is_empty() => self.record().await,
             }
         }
     }
 
+    /// Remembers what is to be recorded.
+    fn done(&mut self, delivery: Delivery, sent: Sent) {
+        if self.sent.is_empty() {
+            self.record_at = Instant::now() + RECORD_AFTER;
+        }
+        self.sent.push((delivery, sent));
+    }
+
     /// Takes what is due and sends it; answers whether there may be more.
     async fn claim(&mut self) -> bool {
-        if self.deadline.left() < self.least {
+        // An invocation that does nothing else any more ends: the next one looks for jobs, too.
+        let alone_too_long = self.alone_since.is_some_and(|since| since.elapsed() > ALONE_BUDGET);
+        if self.deadline.left() < self.least || alone_too_long {
             return false;
         }
         let free = AT_ONCE - self.sending.len();
@@ -148,10 +174,16 @@ impl<'a> Courier<'a> {
         let more = claimed.len() == free;
         let private = self.worker.config.allow_private_targets;
         for delivery in claimed {
+            if self.silent.get(&receiver(&delivery)).is_some_and(|times| *times >= SILENT_AFTER) {
+                let why = "not sent: its receiver leaves others unanswered".to_owned();
+                let sent = again(delivery.attempt, None, why, jitter());
+                self.done(delivery, sent);
+                continue;
+            }
             let (master, deadline) = (master.clone(), self.deadline.within(SEND_BUDGET));
             self.sending.spawn(async move {
-                let sent = send(&delivery, &master, private, deadline).await;
-                (delivery, sent)
+                let (sent, silence) = send(&delivery, &master, private, deadline).await;
+                (delivery, sent, silence)
             });
         }
         more
@@ -186,17 +218,32 @@ impl<'a> Courier<'a> {
     }
 }
 
-async fn send(delivery: &Delivery, master: &str, private: bool, deadline: Deadline) -> Sent {
-    let Some(url) = &delivery.url else { return Sent::GiveUp("the webhook is gone or disabled".into()) };
-    if delivery.attempt > MOST_TAKEN {
-        return Sent::GiveUp("what became of it was never recorded".into());
-    }
-    let request = match request(delivery, url, master, private) {
+/// Whether a receiver answered at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Silence {
+    Broken,
+    Kept,
+}
+
+/// Whose messages go where: what one account's host does is no other's matter.
+fn receiver(delivery: &Delivery) -> (Uuid, String) {
+    let host = delivery.url.as_ref().and_then(|url| Some(url.parse::<Uri>().ok()?.authority()?.to_string()));
+    (delivery.job.account_id, host.unwrap_or_default())
+}
+
+async fn send(delivery: &Delivery, master: &str, private: bool, deadline: Deadline) -> (Sent, Silence) {
+    let request = match request(delivery, master, private) {
         Ok(request) => request,
-        Err(why) => return Sent::GiveUp(why),
+        Err(why) => return (Sent::GiveUp(why), Silence::Broken),
     };
     let allow = if private { Allow::Anything } else { Allow::PublicHttps };
-    let (error, asked) = match http_client::send(request, allow, ANSWER_BYTES, deadline).await {
+    let answer = http_client::send(request, allow, ANSWER_BYTES, deadline).await;
+    let silence = if matches!(answer, Err(HttpError::TimedOut)) { Silence::Kept } else { Silence::Broken };
+    (judge(delivery.attempt, answer), silence)
+}
+
+fn judge(attempt: i16, answer: Result<Response<Bytes>, HttpError>) -> Sent {
+    let (error, asked) = match answer {
         // One that says more than is read has heard all the same.
         Err(HttpError::TooLarge(_)) => return Sent::Delivered,
         Ok(response) if response.status().is_success() => return Sent::Delivered,
@@ -210,7 +257,7 @@ async fn send(delivery: &Delivery, master: &str, private: bool, deadline: Deadli
         Err(error @ HttpError::Forbidden(_)) => return Sent::GiveUp(error.to_string()),
         Err(error) => (error.to_string(), None),
     };
-    again(delivery.attempt, asked, error, jitter())
+    again(attempt, asked, error, jitter())
 }
 
 /// The next sending after one that failed, by the schedule with a tenth left to chance; not before the receiver asked for it.
@@ -224,12 +271,11 @@ fn again(attempt: i16, asked: Option<Duration>, error: String, chance: f64) -> S
 
 /// # Errors
 /// Why it can never be sent.
-fn request(
-    delivery: &Delivery,
-    url: &str,
-    master: &str,
-    private: bool,
-) -> Result<Request<bytes::Bytes>, String> {
+fn request(delivery: &Delivery, master: &str, private: bool) -> Result<Request<Bytes>, String> {
+    let url = delivery.url.as_deref().ok_or("the webhook is gone or disabled")?;
+    if delivery.attempt > MOST_TAKEN {
+        return Err("what became of it was never recorded".into());
+    }
     let job = &delivery.job;
     let event = match &delivery.event {
         Event::Job(event) => event,
@@ -245,7 +291,8 @@ fn request(
                 callback_url: None,
             };
             let target = HttpTarget::new(Some(master.to_owned()), private);
-            return target.request(&post, url, delivery.kind_secret_version).map_err(|error| error.message);
+            let request = target.cancel_request(&post, url, delivery.kind_secret_version);
+            return request.map_err(|error| error.message);
         }
     };
     let message = Message { r#type: event, timestamp: delivery.created_at, data: Data::of(job) };

@@ -12,7 +12,7 @@ use shared::{
     domain::{Deadline, ErrorCode, JobError, Lease, Outcome, Status, Target, Verdict},
 };
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     task::JoinSet,
     time::{Instant, sleep_until, timeout, timeout_at},
 };
@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use crate::{
     MARGIN,
-    jobs::{Kinds, Run},
+    jobs::{Kinds, News, Run},
 };
 
 /// How long an outcome waits for company before it is settled.
@@ -68,8 +68,11 @@ pub(crate) struct Executor<'a> {
     kinds: Arc<Kinds>,
     told: &'a watch::Sender<()>,
     running: JoinSet<(Arc<Run>, Outcome)>,
-    runs: HashMap<Uuid, Arc<Run>>,
+    /// By job and lease token: a job may come again while a call of its last run still hangs.
+    runs: HashMap<(Uuid, i64), Arc<Run>>,
     check_in_at: Instant,
+    /// A run has something that is not to wait for that.
+    hurry: Arc<Notify>,
     settled: Vec<(Lease, Verdict)>,
     settle_at: Option<Instant>,
     tally: Tally,
@@ -85,6 +88,7 @@ impl<'a> Executor<'a> {
             running: JoinSet::new(),
             runs: HashMap::new(),
             check_in_at: Instant::now(),
+            hurry: Arc::default(),
             settled: Vec::new(),
             settle_at: None,
             tally: Tally::default(),
@@ -129,8 +133,8 @@ impl<'a> Executor<'a> {
         if self.runs.is_empty() {
             self.check_in_at = Instant::now() + CHECK_IN_EVERY;
         }
-        let (kinds, run) = (Arc::clone(&self.kinds), Arc::new(self.kinds.run(lease)));
-        self.runs.insert(run.lease.job_id, Arc::clone(&run));
+        let (kinds, run) = (Arc::clone(&self.kinds), Arc::new(self.kinds.run(lease).hurried_by(&self.hurry)));
+        self.runs.insert((run.lease.job_id, run.lease.lease_token), Arc::clone(&run));
         self.running.spawn(async move {
             let outcome = attempt(&kinds, &run).await;
             (run, outcome)
@@ -145,9 +149,9 @@ impl<'a> Executor<'a> {
             Some(finished) = self.running.join_next() => {
                 match finished {
                     Ok((run, outcome)) => {
-                        self.runs.remove(&run.lease.job_id);
-                        let mut lease = run.lease.clone();
-                        lease.checkpoint = run.saved().or(lease.checkpoint);
+                        self.runs.remove(&(run.lease.job_id, run.lease.lease_token));
+                        // What an earlier run saved is there already.
+                        let lease = Lease { checkpoint: run.saved(), ..run.lease.clone() };
                         self.record(lease, outcome);
                     }
                     Err(error) => tracing::error!(error = %error, "a job's task was lost; its lease will expire"),
@@ -158,6 +162,7 @@ impl<'a> Executor<'a> {
             }
             () = sleep_until(settle_at) => self.flush(deadline).await,
             () = sleep_until(self.check_in_at) => self.check_in(deadline).await,
+            () = self.hurry.notified() => self.check_in(deadline).await,
             () = sleep_until(wake.unwrap_or(never)) => {}
         }
     }
@@ -165,25 +170,27 @@ impl<'a> Executor<'a> {
     /// Says how far the jobs in flight are, and tells those that are canceled.
     async fn check_in(&mut self, deadline: Deadline) {
         self.check_in_at = Instant::now() + CHECK_IN_EVERY;
-        let reports = self.runs.values().filter(|run| !run.is_canceled()).map(|run| {
-            let progress = run.take_progress();
-            Report {
-                job_id: run.lease.job_id,
-                lease_token: run.lease.lease_token,
-                percent: progress.as_ref().map(|progress| progress.percent.into()),
-                message: progress.and_then(|progress| progress.message),
-                checkpoint: run.take_saved(),
-            }
-        });
-        let reports: Vec<Report> = reports.collect();
-        if reports.is_empty() {
+        let runs = self.runs.values().filter(|run| !run.is_canceled()).cloned();
+        let news: Vec<_> = runs.map(|run| (run.news(), run)).collect();
+        if news.is_empty() {
             return;
         }
+        let report = |(news, run): &(News, Arc<Run>)| Report {
+            job_id: run.lease.job_id,
+            lease_token: run.lease.lease_token,
+            percent: news.progress.as_ref().map(|progress| progress.percent.into()),
+            message: news.progress.as_ref().and_then(|progress| progress.message.clone()),
+            checkpoint: news.saved.clone(),
+        };
+        let reports: Vec<Report> = news.iter().map(report).collect();
         match self.db.check_in(&reports, deadline).await {
             Ok(canceled) => {
-                for id in canceled {
-                    tracing::info!(job.id = %id, "canceled, told to stop");
-                    self.runs.get(&id).inspect(|run| run.cancel());
+                for (news, run) in &news {
+                    run.wrote(news);
+                    if canceled.contains(&run.lease.job_id) {
+                        tracing::info!(job.id = %run.lease.job_id, "canceled, told to stop");
+                        run.cancel();
+                    }
                 }
             }
             Err(error) => tracing::warn!(error = %error, "checking in failed, tried again in two seconds"),
@@ -251,10 +258,10 @@ impl<'a> Executor<'a> {
     /// The first verdicts: no more than `limit`, and no more than a small function can hold twice.
     fn next_batch(&mut self, limit: usize) -> Vec<(Lease, Verdict)> {
         let mut bytes = 0;
-        let fit = self.settled.iter().take(limit).take_while(|(_, verdict)| {
+        let fit = self.settled.iter().take(limit).take_while(|(lease, verdict)| {
             bytes += match verdict {
                 Verdict::Complete { output, .. } => output.get().len(),
-                _ => 0,
+                _ => lease.checkpoint.as_ref().map_or(0, |saved| saved.get().len()),
             };
             bytes <= SETTLE_BYTES
         });
@@ -292,8 +299,11 @@ impl<'a> Executor<'a> {
         let tally = &mut self.tally;
         for (lease, verdict) in batch {
             let count = match (settled.get(&lease.job_id), verdict) {
-                // Whoever was waited for was faster than we, and it is done.
-                (None | Some(Status::Running), Verdict::Wait { .. }) => &mut tally.waiting,
+                (Some(Status::Running), Verdict::Wait { .. }) => &mut tally.waiting,
+                (None, Verdict::Wait { .. }) => {
+                    tracing::info!(job.id = %lease.job_id, "called back already, or the lease is lost");
+                    &mut tally.waiting
+                }
                 (None, _) => {
                     tracing::warn!(job.id = %lease.job_id, attempt = lease.attempt, "lease lost, run discarded");
                     &mut tally.lost

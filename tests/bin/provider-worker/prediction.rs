@@ -28,7 +28,7 @@ impl Handler for Prediction {
         Box::pin(async move {
             let performed = match &run.lease.checkpoint {
                 None => self.create(run).await,
-                // An earlier run created it, and was killed before it could say so. It is paid for: not again.
+                // An earlier run created it, and was killed before it was recorded that it waits. It is paid for: not again.
                 Some(id) => self.look(run, id.get().trim_matches('"')).await,
             };
             performed.unwrap_or_else(|outcome| outcome)
@@ -48,7 +48,7 @@ impl Prediction {
         });
         let url = format!("{}/v1/predictions", self.provider.url);
         let prediction = self.provider.call(Method::POST, &url, Some(&body), run.time_left()).await?;
-        run.save(&text(&prediction, "id")?).map_err(|error| failed(error.to_string()))?;
+        run.save_now(&text(&prediction, "id")?).await.map_err(|error| failed(error.to_string()))?;
         Ok(Outcome::Wait { within: LONGEST })
     }
 
@@ -57,8 +57,8 @@ impl Prediction {
         let prediction = self.provider.call(Method::GET, &url, None, run.time_left()).await?;
         Ok(match text(&prediction, "status")? {
             "succeeded" => Outcome::done(to_raw_value(&prediction["output"]).expect("JSON is JSON")),
-            "failed" | "canceled" => {
-                let why = prediction["error"].as_str().unwrap_or("the prediction was canceled");
+            status @ ("failed" | "canceled" | "aborted") => {
+                let why = prediction["error"].as_str().unwrap_or(status);
                 Outcome::Final(JobError::new(ErrorCode::HandlerError, why))
             }
             _ => Outcome::Snooze(LOOK_EVERY),

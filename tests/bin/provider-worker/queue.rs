@@ -54,7 +54,7 @@ impl Queue {
             status_url: text(&submitted, "status_url")?.to_owned(),
             response_url: text(&submitted, "response_url")?.to_owned(),
         };
-        run.save(&ticket).map_err(|error| failed(error.to_string()))?;
+        run.save_now(&ticket).await.map_err(|error| failed(error.to_string()))?;
         Ok(Outcome::Snooze(LOOK_EVERY))
     }
 

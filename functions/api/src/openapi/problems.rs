@@ -110,7 +110,7 @@ problems! {
     /// Nobody waits for this call (any more), or what it says makes no sense.
     CallingBack {
         409: "callback_used" "callback_expired",
-        422: "invalid_status" "invalid_output" "invalid_credits_used" "invalid_progress",
+        422: "invalid_status" "invalid_credits_used" "invalid_progress",
     }
 
     /// A page cannot be told.

@@ -6,6 +6,7 @@ use shared::{
     db::callbacks::CallBack,
     domain::{Deadline, ErrorCode, JobError, Status, job::check_output},
     signing::open_callback_token,
+    wake::Message,
 };
 
 use super::ok;
@@ -25,10 +26,10 @@ const MAX_MESSAGE_CHARS: usize = 200;
 #[derive(Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub(crate) struct CalledBack {
-    /// `running` (or `starting`, `processing`), `succeeded`, `failed` or `canceled`.
+    /// `running` (or `starting`, `processing`), `succeeded`, `failed` or `canceled` (or `aborted`).
     #[cfg_attr(
         feature = "openapi",
-        schema(pattern = "^(running|starting|processing|succeeded|failed|canceled)$")
+        schema(pattern = "^(running|starting|processing|succeeded|failed|canceled|aborted)$")
     )]
     status: String,
     /// The job's output, of one that has succeeded: up to 64 KiB of JSON.
@@ -104,6 +105,10 @@ pub(crate) async fn call_back(
     let (job_id, lease_token) = opened.ok_or_else(ApiError::not_found)?;
     let said = callback_body::<CalledBack>(request)?.vet()?;
     let now = app.db.call_back(job_id, lease_token, &said, deadline).await?;
+    if now.status != Status::Running {
+        // It is to be tried again, or somebody to be told of its end.
+        app.wake.send(&[Message::drain(job_id)], deadline).await;
+    }
     ok(&Heard { status: now.status, cancel_requested: now.cancel_requested })
 }
 
@@ -111,17 +116,20 @@ impl CalledBack {
     fn vet(self) -> Result<CallBack, ApiError> {
         match self.status.as_str() {
             "succeeded" => {
-                let output = self.output.unwrap_or_else(|| RawValue::NULL.to_owned());
-                check_output(&output).map_err(|error| ApiError::invalid("invalid_output", error.message))?;
                 if self.credits_used.is_some_and(|used| used < 0) {
                     let why = "credits_used is a whole number from 0.";
                     return Err(ApiError::invalid("invalid_credits_used", why));
                 }
-                Ok(CallBack::Done { output, used: self.credits_used })
+                let output = self.output.unwrap_or_else(|| RawValue::NULL.to_owned());
+                // As a target's answer: the work is done, and no call would say it otherwise.
+                Ok(match check_output(&output) {
+                    Ok(()) => CallBack::Done { output, used: self.credits_used },
+                    Err(error) => CallBack::Final(error),
+                })
             }
-            "failed" => Ok(self.error.map_or_else(CallBackError::none, |error| error).vet()),
-            "canceled" => {
-                let error = JobError::new(ErrorCode::TargetError, "canceled by who did it");
+            "failed" => Ok(self.error.unwrap_or_else(CallBackError::none).vet()),
+            word @ ("canceled" | "aborted") => {
+                let error = JobError::new(ErrorCode::TargetError, format!("{word} by who did it"));
                 Ok(CallBack::Final(error))
             }
             // The words of those who do such work.
@@ -131,7 +139,7 @@ impl CalledBack {
             },
             _ => Err(ApiError::invalid(
                 "invalid_status",
-                "A status is running (or starting, processing), succeeded, failed or canceled.",
+                "A status is running (or starting, processing), succeeded, failed or canceled (or aborted).",
             )),
         }
     }

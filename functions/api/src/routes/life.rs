@@ -55,6 +55,10 @@ pub(crate) async fn cancel_job(
     let id = path_id(id)?;
     app.db.cancel(id, owner, deadline).await?;
     let job = app.db.find_job(id, owner, deadline).await?.ok_or_else(ApiError::not_found)?;
+    if job.status.is_final() {
+        // Somebody may be to be told.
+        app.wake.send(&[Message::drain(job.account_id)], deadline).await;
+    }
     let status = if job.status.is_final() { 200 } else { 202 };
     respond(status, &job, headers_of(&job, Vec::new()))
 }

@@ -207,7 +207,7 @@ pub(crate) async fn get_webhook(
     deadline: Deadline,
 ) -> Result<Response, ApiError> {
     let caller = caller(app, request, deadline).await?;
-    let account_id = account(&caller, request, READERS)?;
+    let account_id = account(&caller, request, OPERATORS)?;
     let master = master(app, deadline).await?;
     let webhook = app.db.webhook(account_id, deadline).await?;
     ok(&WebhookShown::of(account_id, webhook, master.as_deref()))

@@ -73,7 +73,7 @@ impl HttpTarget {
     /// POSTs the job to the kind's `cancel_url`, signed as it was; nothing depends on the answer.
     pub async fn tell_canceled(&self, run: &Run, url: &str, secret_version: u32) {
         let lease = &run.lease;
-        let told = match self.request(&Post::of_run(run), url, secret_version) {
+        let told = match self.cancel_request(&Post::of_run(run), url, secret_version) {
             Ok(request) => {
                 let deadline = Deadline::after(TELL_BUDGET.min(lease.timeout));
                 http_client::send(request, self.allow, MAX_OUTPUT_BYTES, deadline)
@@ -94,20 +94,31 @@ impl HttpTarget {
     ///
     /// # Errors
     /// [`ErrorCode::TargetForbidden`] when there is no secret, or the URL is malformed; [`ErrorCode::InvalidInput`].
-    pub(crate) fn request(
+    fn request(&self, post: &Post<'_>, url: &str, version: u32) -> Result<Request<Bytes>, JobError> {
+        self.signed(&post.id.to_string(), post, url, version)
+    }
+
+    /// The same, to say that it is canceled: a message of its own, or a target that drops what it has seen would drop it.
+    ///
+    /// # Errors
+    /// The same.
+    pub(crate) fn cancel_request(
         &self,
         post: &Post<'_>,
         url: &str,
         version: u32,
     ) -> Result<Request<Bytes>, JobError> {
+        self.signed(&format!("{}.cancel", post.id), post, url, version)
+    }
+
+    fn signed(&self, id: &str, post: &Post<'_>, url: &str, version: u32) -> Result<Request<Bytes>, JobError> {
         let forbidden = |why: &str| JobError::new(ErrorCode::TargetForbidden, why);
         let master = self.master.as_deref().ok_or_else(|| forbidden("the worker has no SIGNING_SECRET"))?;
         let body = serde_json::to_vec(post).map_err(|error| {
             JobError::new(ErrorCode::InvalidInput, format!("the input is not JSON: {error}"))
         })?;
         let secret = kind_secret(master, post.kind, version);
-        let mut request =
-            signed_post(&post.id.to_string(), url, &[secret], body).map_err(|why| forbidden(&why))?;
+        let mut request = signed_post(id, url, &[secret], body).map_err(|why| forbidden(&why))?;
         request.headers_mut().insert("punchcard-attempt", post.attempt.into());
         Ok(request)
     }

@@ -14,6 +14,7 @@ use shared::{
 };
 
 use http_target::HttpTarget;
+pub(crate) use run::News;
 pub use run::{NotSaved, Progress, Run};
 
 /// What running a job once comes to, sooner or later.

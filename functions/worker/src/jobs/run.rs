@@ -1,14 +1,14 @@
 //! One run of a job, as its handler sees it.
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use serde::Serialize;
 use serde_json::value::{RawValue, to_raw_value};
 use shared::domain::{Lease, job::MAX_CHECKPOINT_BYTES};
-use tokio::time::Instant;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 /// The longest message of a progress, in characters.
@@ -23,6 +23,10 @@ pub struct Run {
     callback_url: Option<String>,
     canceled: CancellationToken,
     said: Mutex<Said>,
+    /// There is something that is not to wait for the next check-in.
+    hurry: Arc<Notify>,
+    /// What was saved is written.
+    written: Notify,
 }
 
 /// What the handler has said, and what of it is not noted yet.
@@ -30,7 +34,17 @@ pub struct Run {
 struct Said {
     progress: Option<Progress>,
     saved: Option<Box<RawValue>>,
-    saved_is_new: bool,
+    /// How often something was saved, and which of these states is written.
+    saves: u64,
+    saves_written: u64,
+}
+
+/// What a run has said since that was last written.
+#[derive(Debug)]
+pub(crate) struct News {
+    pub(crate) progress: Option<Progress>,
+    pub(crate) saved: Option<Box<RawValue>>,
+    saves: u64,
 }
 
 /// Why a state cannot be saved.
@@ -59,7 +73,12 @@ impl Run {
     pub fn new(lease: Lease, callback_url: Option<String>) -> Self {
         let until = Instant::now() + lease.timeout.min(lease.lasts);
         let (canceled, said) = (CancellationToken::new(), Mutex::default());
-        Self { lease, until, callback_url, canceled, said }
+        Self { lease, until, callback_url, canceled, said, hurry: Arc::default(), written: Notify::new() }
+    }
+
+    /// Lets this run ask for a check-in by `hurry`.
+    pub(crate) fn hurried_by(self, hurry: &Arc<Notify>) -> Self {
+        Self { hurry: Arc::clone(hurry), ..self }
     }
 
     /// What is left of its time: then it is dropped, and has crashed. A handler that cannot be done by then saves where it is
@@ -87,8 +106,27 @@ impl Run {
             return Err(NotSaved::TooLarge(state.get().len()));
         }
         let mut said = self.said();
-        (said.saved, said.saved_is_new) = (Some(state), true);
+        said.saved = Some(state);
+        said.saves += 1;
         Ok(())
+    }
+
+    /// The same, and it is written when this ends: for what must not be done twice, such as what a provider is paid for. While
+    /// the database is away it does not end; the run's time does.
+    ///
+    /// # Errors
+    /// As [`Self::save`].
+    pub async fn save_now(&self, state: &impl Serialize) -> Result<(), NotSaved> {
+        self.save(state)?;
+        let this = self.said().saves;
+        self.hurry.notify_one();
+        loop {
+            let written = self.written.notified();
+            if self.said().saves_written >= this {
+                return Ok(());
+            }
+            written.await;
+        }
     }
 
     /// What was saved last in this run.
@@ -96,10 +134,22 @@ impl Run {
         self.said().saved.clone()
     }
 
-    /// What was saved since this was last asked.
-    pub(crate) fn take_saved(&self) -> Option<Box<RawValue>> {
+    /// What was said that is not written yet.
+    pub(crate) fn news(&self) -> News {
+        let said = self.said();
+        let saved = said.saved.clone().filter(|_| said.saves > said.saves_written);
+        News { progress: said.progress.clone(), saved, saves: said.saves }
+    }
+
+    /// These news are written.
+    pub(crate) fn wrote(&self, news: &News) {
         let mut said = self.said();
-        std::mem::take(&mut said.saved_is_new).then(|| said.saved.clone()).flatten()
+        if said.progress == news.progress {
+            said.progress = None;
+        }
+        said.saves_written = said.saves_written.max(news.saves);
+        drop(said);
+        self.written.notify_waiters();
     }
 
     fn said(&self) -> MutexGuard<'_, Said> {
@@ -130,10 +180,5 @@ impl Run {
     /// Tells the handler to stop.
     pub(crate) fn cancel(&self) {
         self.canceled.cancel();
-    }
-
-    /// What was said since this was last asked.
-    pub(crate) fn take_progress(&self) -> Option<Progress> {
-        self.said().progress.take()
     }
 }
