@@ -40,11 +40,11 @@ def genuine(headers, body):
     return fresh and any(hmac.compare_digest(mine, signature) for signature in theirs)
 
 
-def call_back(job_id, said):
+def call_back(url, said):
     """Says it until it is heard. A 409 means that nobody waits for it any more."""
     for pause in (1, 5, 25, 125, 0):
         request = urllib.request.Request(
-            URLS[job_id], json.dumps(said).encode(), {"content-type": "application/json"}, method="POST"
+            url, json.dumps(said).encode(), {"content-type": "application/json"}, method="POST"
         )
         try:
             with urllib.request.urlopen(request, timeout=30) as answer:
@@ -65,18 +65,18 @@ def work():
 
         def progress(percent, message):
             said = {"status": "running", "progress": {"percent": percent, "message": message}}
-            return job_id not in CANCELED and not call_back(job_id, said)["cancel_requested"]
+            return job_id not in CANCELED and not call_back(URLS[job_id], said)["cancel_requested"]
 
         try:
             output = draw(job, progress)
-            if output is not None:
-                call_back(job_id, {"status": "succeeded", "output": output})
+            said = {"status": "succeeded", "output": output}
         except Exception as error:  # whatever it was, another attempt may do better
-            said = {"message": str(error), "retryable": True}
-            call_back(job_id, {"status": "failed", "error": said})
-        finally:
-            URLS.pop(job_id, None)
-            CANCELED.discard(job_id)
+            output, said = error, {"status": "failed", "error": {"message": str(error), "retryable": True}}
+        # Before it is said: if the job comes again after that, it is to be done again.
+        url = URLS.pop(job_id)
+        CANCELED.discard(job_id)
+        if output is not None:
+            call_back(url, said)
 
 
 class Handler(BaseHTTPRequestHandler):

@@ -11,6 +11,9 @@ use crate::{
 /// Statements go through a connection one behind the other without waiting: more than a few only burden the pooler.
 const MOST_CONNECTIONS: usize = 4;
 
+/// The longest wait for a job, in seconds: API Gateway gives up after 30 s.
+pub const LONGEST_WAIT: u64 = 25;
+
 /// A setting that is missing or makes no sense: one line that says which and what to do.
 #[derive(thiserror::Error)]
 #[error("{name}: {problem}")]
@@ -37,6 +40,8 @@ pub struct Config {
     pub auth: AuthConfig,
     /// How the worker runs jobs.
     pub worker: WorkerConfig,
+    /// `LONGEST_WAIT`: how many seconds a caller of the API may wait for a job, 0 to 25: each keeps an environment busy meanwhile.
+    pub longest_wait: Duration,
     /// Connections of this environment at once: 1, but on Lambda Managed Instances, which say by
     /// `AWS_LAMBDA_MAX_CONCURRENCY` how many requests come at once, as many as those, up to 4.
     pub connections: usize,
@@ -125,6 +130,11 @@ impl Config {
                 allow_private_targets: switch("ALLOW_PRIVATE_TARGETS")?,
                 public_url: url("PUBLIC_URL")?,
             },
+            longest_wait: Duration::from_secs(number(
+                "LONGEST_WAIT",
+                LONGEST_WAIT as usize,
+                0..=LONGEST_WAIT as usize,
+            )? as u64),
             connections: number("AWS_LAMBDA_MAX_CONCURRENCY", 1, 1..=10_000)?.min(MOST_CONNECTIONS),
             doctor: doctor()?,
             wake_queue_url,

@@ -57,10 +57,10 @@ async fn follow(run: &Run) -> Outcome {
         output["found"] = serde_json::from_str(found.get()).expect("JSON");
     }
     let output = serde_json::value::to_raw_value(&output).expect("JSON");
-    if let Some(state) = step.get("save") {
-        if let Err(error) = run.save(state) {
-            return Outcome::Final(JobError::new(ErrorCode::HandlerError, error.to_string()));
-        }
+    if let Some(state) = step.get("save")
+        && let Err(error) = run.save(state)
+    {
+        return Outcome::Final(JobError::new(ErrorCode::HandlerError, error.to_string()));
     }
     if let Some(state) = step.get("save_now") {
         run.save_now(state).await.expect("small JSON");

@@ -95,6 +95,7 @@ fn api(url: &str) -> App {
             most_helpers: 0,
             allow_private_targets: false,
         },
+        longest_wait: Duration::from_secs(25),
         connections: 1,
         doctor: None,
         wake_queue_url: None,

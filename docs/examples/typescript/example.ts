@@ -46,13 +46,16 @@ async function buy(text: string, key: string): Promise<Job | undefined> {
   }
 }
 
-/** Looks until the job is final. */
+/** Waits until the job is final: each answer comes as soon as it is, or after 25 seconds. */
 async function finished(job: Job): Promise<Job> {
   while (job.status === "queued" || job.status === "running") {
-    await new Promise((wake) => setTimeout(wake, 2_000));
-    const { data, error } = await api.GET("/api/jobs/{id}", { params: { path: { id: job.id } } });
+    const { data, error, response } = await api.GET("/api/jobs/{id}", {
+      params: { path: { id: job.id }, query: { wait: 25 } },
+    });
     if (error) throw new Error(`${error.status} ${error.code}: ${error.detail}`);
     job = data;
+    const pause = Number(response.headers.get("retry-after") ?? 0);
+    await new Promise((wake) => setTimeout(wake, pause * 1_000));
   }
   return job;
 }

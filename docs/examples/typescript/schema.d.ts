@@ -426,7 +426,7 @@ export interface components {
             credits_used?: number | null;
             error?: components["schemas"]["CallBackError"] | null;
             /** @description The job's output, of one that has succeeded: up to 64 KiB of JSON. */
-            output: unknown;
+            output?: unknown;
             progress?: components["schemas"]["CallBackProgress"] | null;
             /** @description `running` (or `starting`, `processing`), `succeeded`, `failed` or `canceled` (or `aborted`). */
             status: string;

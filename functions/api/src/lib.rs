@@ -35,6 +35,8 @@ pub struct App {
     pub(crate) auth: Authenticator,
     pub(crate) wake: Wake,
     pub(crate) secrets: Arc<SecretStore>,
+    /// How long a caller may wait for a job.
+    pub(crate) longest_wait: Duration,
     /// Where webhooks may point to.
     pub(crate) allow: Allow,
 }
@@ -49,6 +51,7 @@ impl App {
             auth: Authenticator::new(config.auth, Arc::clone(&secrets)),
             wake: Wake::new(config.wake_queue_url),
             secrets,
+            longest_wait: config.longest_wait,
             allow: if config.worker.allow_private_targets { Allow::Anything } else { Allow::PublicHttps },
         }
     }

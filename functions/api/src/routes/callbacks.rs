@@ -33,7 +33,7 @@ pub(crate) struct CalledBack {
     )]
     status: String,
     /// The job's output, of one that has succeeded: up to 64 KiB of JSON.
-    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
+    #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value, required = false))]
     output: Option<Box<RawValue>>,
     /// What went wrong, of one that has failed.
     error: Option<CallBackError>,

@@ -165,7 +165,7 @@ pub(crate) async fn create_job(
     if enqueued.replayed {
         headers.push(as_replayed());
     }
-    let (job, waited) = match wait::preferred(request) {
+    let (job, waited) = match wait::preferred(app, request) {
         Some(seconds) => wait::after_buying(app, enqueued.job, seconds, deadline).await,
         None => (enqueued.job, None),
     };
@@ -254,7 +254,7 @@ pub(crate) async fn get_job(
     let owner = owner(&caller, &[Scope::Enqueue, Scope::Operate])?;
     let id = path_id(id)?;
     known_query(request, &["wait"])?;
-    let job = wait::find(app, id, owner, wait::asked(request)?, deadline).await?;
+    let job = wait::find(app, id, owner, wait::asked(app, request)?, deadline).await?;
     let job = job.ok_or_else(ApiError::not_found)?;
     let shown = respond(200, &job, headers_of(&job, Vec::new()))?;
     Ok(unless_known(request, shown))

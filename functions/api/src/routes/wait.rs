@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use shared::{
+    config::LONGEST_WAIT,
     db::{DbError, jobs::Job},
     domain::Deadline,
 };
@@ -16,8 +17,6 @@ use crate::{
     headers::{preferred_wait, whole},
 };
 
-/// The longest wait, in seconds: API Gateway gives up after 30 s.
-const LONGEST_WAIT: u64 = 25;
 /// Kept free to read the job in after a wait; a narrow read that takes longer ends the wait.
 const READ_BUDGET: Duration = Duration::from_secs(2);
 /// The first pause between two looks, and the longest. Each is half as long again as the one before, so that a job is seen
@@ -27,19 +26,20 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Whether a request wishes to wait: it is given longer to answer.
 pub(crate) fn is_wished(request: &Request) -> bool {
-    request.query.contains_key("wait") || preferred(request).is_some()
+    request.query.contains_key("wait") || preferred_wait(&request.list("prefer")).is_some()
 }
 
-/// `Prefer: wait=N`, at most the longest.
-pub(super) fn preferred(request: &Request) -> Option<u64> {
-    preferred_wait(&request.list("prefer")).map(|seconds| seconds.min(LONGEST_WAIT))
+/// `Prefer: wait=N`, at most the longest; none, if nobody may wait.
+pub(super) fn preferred(app: &App, request: &Request) -> Option<u64> {
+    let longest = app.longest_wait.as_secs();
+    preferred_wait(&request.list("prefer")).map(|seconds| seconds.min(longest)).filter(|_| longest > 0)
 }
 
 /// `?wait=N`; 0 if there is none.
-pub(super) fn asked(request: &Request) -> Result<Duration, ApiError> {
+pub(super) fn asked(app: &App, request: &Request) -> Result<Duration, ApiError> {
     let Some(text) = request.query.get("wait") else { return Ok(Duration::ZERO) };
     match whole(text) {
-        Some(seconds) if seconds <= LONGEST_WAIT => Ok(Duration::from_secs(seconds)),
+        Some(seconds) if seconds <= LONGEST_WAIT => Ok(Duration::from_secs(seconds).min(app.longest_wait)),
         _ => Err(ApiError::bad("invalid_wait", "A wait is a whole number of seconds from 0 to 25.")),
     }
 }
