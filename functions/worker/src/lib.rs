@@ -1,6 +1,7 @@
 //! Runs jobs. `tick` is one scheduled run, `sqs` one batch of wake-ups; both `drain`, and `deliver` what is to be said.
 //! `executor` keeps many jobs in flight and settles what they come to; `help` calls more workers; `jobs` holds the kinds.
 
+mod attempt;
 mod deliver;
 mod drain;
 mod executor;

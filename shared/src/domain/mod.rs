@@ -7,8 +7,10 @@ pub mod retry;
 pub mod scale;
 pub mod timestamp;
 pub mod transitions;
+pub mod verdict;
 
 pub use deadline::Deadline;
-pub use job::{ErrorCode, JobError, Lease, Outcome, Status, Target, Verdict};
+pub use job::{ErrorCode, JobError, Lease, Status, Target};
 pub use retry::{Backoff, Growth, RetryOverrides};
 pub use timestamp::Timestamp;
+pub use verdict::{Outcome, Verdict};

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use shared::{
     db::callbacks::CallBack,
-    domain::{Deadline, ErrorCode, JobError, Status, job::check_output},
+    domain::{Deadline, ErrorCode, JobError, Status, verdict::check_output},
     signing::open_callback_token,
     wake::Message,
 };
