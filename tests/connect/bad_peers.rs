@@ -23,7 +23,7 @@ use crate::support::{
 
 /// The time-out of the API here, and of the workers: they take on jobs of 5 s, also on a busy machine.
 const API_TIMEOUT: Duration = Duration::from_secs(6);
-const WORKER_TIMEOUT: Duration = Duration::from_secs(12);
+const WORKER_TIMEOUT: Duration = Duration::from_secs(16);
 /// A pause with which nothing comes through in time, and one with which everything does.
 const TOO_SLOW: Mode = Mode::Drip(Duration::from_millis(100));
 const SLOW: Mode = Mode::Drip(Duration::from_millis(1));
