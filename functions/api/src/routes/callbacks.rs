@@ -114,12 +114,12 @@ pub(crate) async fn call_back(
 
 impl CalledBack {
     fn vet(self) -> Result<CallBack, ApiError> {
+        if self.credits_used.is_some_and(|used| used < 0) {
+            return Err(ApiError::invalid("invalid_credits_used", "credits_used is a whole number from 0."));
+        }
+        let progress = self.progress.map_or(Ok((None, None)), CallBackProgress::vet)?;
         match self.status.as_str() {
             "succeeded" => {
-                if self.credits_used.is_some_and(|used| used < 0) {
-                    let why = "credits_used is a whole number from 0.";
-                    return Err(ApiError::invalid("invalid_credits_used", why));
-                }
                 let output = self.output.unwrap_or_else(|| RawValue::NULL.to_owned());
                 // As a target's answer: the work is done, and no call would say it otherwise.
                 Ok(match check_output(&output) {
@@ -133,10 +133,10 @@ impl CalledBack {
                 Ok(CallBack::Final(error))
             }
             // The words of those who do such work.
-            "running" | "starting" | "processing" => match self.progress {
-                None => Ok(CallBack::Progress { percent: None, message: None }),
-                Some(progress) => progress.vet(),
-            },
+            "running" | "starting" | "processing" => {
+                let (percent, message) = progress;
+                Ok(CallBack::Progress { percent, message })
+            }
             _ => Err(ApiError::invalid(
                 "invalid_status",
                 "A status is running (or starting, processing), succeeded, failed or canceled (or aborted).",
@@ -166,13 +166,13 @@ impl CallBackError {
 }
 
 impl CallBackProgress {
-    fn vet(self) -> Result<CallBack, ApiError> {
+    fn vet(self) -> Result<(Option<i16>, Option<String>), ApiError> {
         let percent = match self.percent {
             None => None,
             Some(percent @ 0..=100) => Some(percent as i16),
             Some(_) => return Err(ApiError::invalid("invalid_progress", "A percent is from 0 to 100.")),
         };
         let message = self.message.map(|text| text.chars().take(MAX_MESSAGE_CHARS).collect());
-        Ok(CallBack::Progress { percent, message })
+        Ok((percent, message))
     }
 }

@@ -41,6 +41,9 @@ def vary_job(job, known):
     if random.random() < 0.8:
         job["kind"] = random.choice(known["kinds"])
     point_here(job.get("webhook"), known)
+    # RFC 3339's "offset not known", which is refused, and a leap second.
+    if isinstance(job.get("run_at"), str):
+        job["run_at"] = job["run_at"].replace("-00:00", "Z").replace(":60", ":59")
     # A policy whose parts do not go together is refused, as is a time beyond 30 days: seldom of interest.
     for name in ("retry", "run_at"):
         if random.random() < 0.5:
