@@ -12,7 +12,6 @@ use crate::domain::{Deadline, RetryOverrides, Status, Timestamp};
 
 /// Buys a job; public for the benchmark that runs it as it is.
 pub const ENQUEUE: &str = include_str!("jobs/enqueue.sql");
-pub(crate) const ENQUEUE_BATCH: &str = include_str!("jobs/enqueue_batch.sql");
 pub(crate) const FIND: &str = include_str!("jobs/find.sql");
 pub(crate) const IS_FINAL: &str = include_str!("jobs/is_final.sql");
 pub(crate) const IS_KEYED: &str = include_str!("jobs/is_keyed.sql");
@@ -209,32 +208,6 @@ pub struct NewJob<'a> {
     pub options: &'a JobOptions,
 }
 
-/// A job of a batch, in short.
-#[derive(Debug, Serialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct BatchedJob {
-    /// UUIDv7.
-    pub id: Uuid,
-    /// What to do.
-    pub kind: String,
-    /// Where it stands.
-    pub status: Status,
-    /// What was held for it.
-    pub price: i64,
-    /// When a wake-up is due for it, if one is.
-    #[serde(skip)]
-    pub wake_after: Option<Duration>,
-}
-
-/// A batch that was bought, now or before.
-#[derive(Debug)]
-pub struct EnqueuedBatch {
-    /// Its jobs, in their order.
-    pub jobs: Vec<BatchedJob>,
-    /// Whether the idempotency key had bought it before.
-    pub replayed: bool,
-}
-
 /// A job that was bought, now or before.
 #[derive(Debug)]
 pub struct Enqueued {
@@ -318,33 +291,6 @@ impl Db {
             credits: JobCredits::of(row.get(1), None, 0),
         };
         Ok(Enqueued { job, replayed: false, wake_after: seconds(row.get(7)) })
-    }
-
-    /// Buys up to 1,000 jobs, all or nothing, or answers the batch that `key` bought before. `jobs` is a JSON array of
-    /// objects with `kind` and, as wished, `input`, `priority` and `run_at`.
-    ///
-    /// # Errors
-    /// As [`Db::enqueue`]; the detail says which job.
-    pub async fn enqueue_batch(
-        &self,
-        account_id: Uuid,
-        jobs: &str,
-        key: Option<&str>,
-        deadline: Deadline,
-    ) -> Result<EnqueuedBatch, DbError> {
-        let params = [(&account_id as _, Type::UUID), (&jobs as _, Type::TEXT), (&key as _, Type::TEXT)];
-        let rows = self.rows(ENQUEUE_BATCH, &params, Again::if_keyed(key), deadline).await?;
-        let jobs = rows.iter().map(|row| {
-            Ok(BatchedJob {
-                id: row.get(0),
-                kind: row.get(1),
-                status: status(row.get(2))?,
-                price: row.get(3),
-                wake_after: seconds(row.get(5)),
-            })
-        });
-        let replayed = rows.first().is_some_and(|row| row.get(4));
-        Ok(EnqueuedBatch { jobs: jobs.collect::<Result<_, DbError>>()?, replayed })
     }
 
     /// One job, of `account_id` or, if `None`, of anybody.

@@ -3,6 +3,7 @@
 //! Statements go out unnamed and return built-in types only: named ones break behind a transaction pooler, and a
 //! user-defined result type brings them back through the driver's own look-ups (ADR 0003).
 
+pub mod batch;
 pub mod callbacks;
 pub mod connect;
 pub mod connection_string;
@@ -13,6 +14,7 @@ pub mod kinds;
 pub mod life;
 pub mod migrate;
 pub mod queue;
+mod statements;
 pub mod tokens;
 pub mod webhooks;
 
@@ -32,6 +34,7 @@ use tokio_postgres::{
 };
 
 use connect::{Socket, reason};
+pub use statements::STATEMENTS;
 
 use crate::{
     domain::Deadline,
@@ -353,53 +356,3 @@ fn classify(error: &tokio_postgres::Error) -> DbError {
         DbError::Broken(reason(error))
     }
 }
-
-/// Every statement with its name: tests prepare each against the migrated schema.
-pub const STATEMENTS: &[(&str, &str)] = &[
-    ("jobs/enqueue", jobs::ENQUEUE),
-    ("jobs/enqueue_batch", jobs::ENQUEUE_BATCH),
-    ("jobs/find", jobs::FIND),
-    ("jobs/is_final", jobs::IS_FINAL),
-    ("jobs/is_keyed", jobs::IS_KEYED),
-    ("jobs/list", jobs::LIST),
-    ("jobs/list_labeled", jobs::LIST_LABELED),
-    ("life/cancel", life::CANCEL),
-    ("life/retry", life::RETRY),
-    ("life/redrive", life::REDRIVE),
-    ("life/failed", life::FAILED),
-    ("life/redrivable", life::REDRIVABLE),
-    ("life/attempts", life::ATTEMPTS),
-    ("life/events", life::EVENTS),
-    ("life/refund", life::REFUND),
-    ("life/caps", life::CAPS),
-    ("life/set_caps", life::SET_CAPS),
-    ("queue/claim", queue::CLAIM),
-    ("queue/settle", queue::SETTLE),
-    ("queue/check_in", queue::CHECK_IN),
-    ("queue/rescue", queue::RESCUE),
-    ("queue/health", queue::HEALTH),
-    ("queue/backlog", queue::BACKLOG),
-    ("credits/find", credits::FIND),
-    ("credits/entries", credits::ENTRIES),
-    ("credits/grant", credits::GRANT),
-    ("credits/audit", credits::AUDIT),
-    ("credits/spread", credits::SPREAD),
-    ("credits/use_source", credits::USE_SOURCE),
-    ("credits/source", credits::SOURCE),
-    ("credits/drop_source", credits::DROP_SOURCE),
-    ("credits/return", credits::RETURN),
-    ("webhooks/claim_deliveries", webhooks::CLAIM_DELIVERIES),
-    ("webhooks/settle_deliveries", webhooks::SETTLE_DELIVERIES),
-    ("webhooks/webhook", webhooks::WEBHOOK),
-    ("webhooks/set_webhook", webhooks::SET_WEBHOOK),
-    ("webhooks/rotate_webhook_secret", webhooks::ROTATE_WEBHOOK_SECRET),
-    ("webhooks/deliveries", webhooks::DELIVERIES),
-    ("webhooks/undelivered", webhooks::UNDELIVERED),
-    ("webhooks/resend", webhooks::RESEND),
-    ("tokens/valid", tokens::VALID),
-    ("tokens/create", tokens::CREATE),
-    ("tokens/list", tokens::LIST),
-    ("tokens/revoke", tokens::REVOKE),
-    ("kinds/list", kinds::LIST),
-    ("kinds/apply", kinds::APPLY),
-];

@@ -29,7 +29,7 @@ use crate::{
 #[cfg(feature = "openapi")]
 use {
     crate::openapi::{params::*, problems::*},
-    shared::db::jobs::{BatchedJob, Job},
+    shared::db::{batch::BatchedJob, jobs::Job},
 };
 
 /// Jobs of a batch.
