@@ -1,6 +1,6 @@
 //! Every statement compiles against the migrated schema, says what it is, and is few.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, fs, path::Path, time::Duration};
 
 use local::lambda::Function;
 use serde_json::json;
@@ -16,6 +16,21 @@ async fn every_statement_prepares_and_has_its_header() {
         assert!(sql.starts_with(&format!("-- {verb}: ")), "{name} must begin with `-- {verb}: `");
         bench.sql(&format!("PREPARE statement AS {sql}; DEALLOCATE statement")).await;
     }
+}
+
+#[test]
+fn the_list_has_every_statement_that_there_is() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/src/db");
+    let mut files = BTreeSet::new();
+    for group in fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).filter(|path| path.is_dir())
+    {
+        for file in fs::read_dir(&group).unwrap().map(|entry| entry.unwrap().path()) {
+            let name = |path: &Path| path.file_stem().unwrap().to_str().unwrap().to_owned();
+            files.insert(format!("{}/{}", name(&group), name(&file)));
+        }
+    }
+    let listed: BTreeSet<String> = STATEMENTS.iter().map(|(name, _)| (*name).to_owned()).collect();
+    assert_eq!(listed, files);
 }
 
 #[tokio::test(flavor = "multi_thread")]
