@@ -86,7 +86,8 @@ class Handler(BaseHTTPRequestHandler):
             return self.answer(401)
         job = json.loads(body)
         if self.path == "/cancel":
-            CANCELED.add(job["id"])
+            if job["id"] in URLS:
+                CANCELED.add(job["id"])
             return self.answer(204)
         # The same job may come again: it is drawn once, and the last URL is the one that is waited at.
         known, URLS[job["id"]] = job["id"] in URLS, job["callback_url"]
