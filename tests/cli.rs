@@ -128,7 +128,7 @@ async fn kinds_become_what_the_file_says() {
     let file = std::env::temp_dir().join(format!("kinds-{}.toml", Uuid::new_v4()));
     std::fs::write(
         &file,
-        "[kinds.\"qr.svg\"]\nprice = 2\n[kinds.new]\nprice = 1\ntimeout_seconds = 300\nurl = \"https://example.com/\"\n",
+        "[kinds.\"qr.svg\"]\nprice = 2\ncancel_url = \"https://example.com/stop\"\n[kinds.new]\nprice = 1\ntimeout_seconds = 300\nurl = \"https://example.com/\"\n",
     )
     .unwrap();
     let path = file.to_str().unwrap();

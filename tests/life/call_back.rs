@@ -265,6 +265,28 @@ async fn a_waiting_job_is_canceled_at_once_and_its_target_told() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_works_for_a_rust_kind_is_told_to_stop_when_it_is_canceled_or_late() {
+    let bench = Bench::new().await;
+    let stop = ScriptedServer::start(|_| Response::json(200, NULL)).await.unwrap();
+    let (account, canceled) = waiting(&bench, &format!("cancel_url = '{}'", stop.url("/stop")), 20).await;
+    let late = bench.script(account, json!([{ "do": "wait", "seconds": 1_800 }])).await;
+    tick(&bench).await;
+    assert_eq!(bench.act(account, &format!("/api/jobs/{canceled}/cancel")).await.status, 200);
+    bench.wait(1_801).await;
+    assert_eq!(tick(&bench).await["webhooks"]["delivered"], 2);
+    let told: Vec<String> = stop
+        .requests()
+        .iter()
+        .map(|request| request.headers["webhook-id"].to_str().unwrap().to_owned())
+        .collect();
+    for id in [&canceled, &late] {
+        assert!(told.contains(&format!("{id}.cancel")), "{told:?}");
+    }
+    assert_eq!((told.len(), bench.balance(account).await), (2, (20, 0)));
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_kind_that_refuses_to_be_canceled_does_so_while_it_waits() {
     let bench = Bench::new().await;
     let (account, id) = waiting(&bench, "on_cancel = 'refuse'", 10).await;

@@ -313,10 +313,8 @@ fn flaw(kind: &Kind) -> Option<&'static str> {
     if kind.on_input_error == Charge::Refuse {
         return Some("on_input_error is release or capture");
     }
-    if (kind.backoff == Growth::Fixed) == kind.backoff_delays.is_empty() {
-        return Some("backoff = \"fixed\" and backoff_delays go together");
-    }
-    None
+    ((kind.backoff == Growth::Fixed) == kind.backoff_delays.is_empty())
+        .then_some("backoff = \"fixed\" and backoff_delays go together")
 }
 
 async fn tokens(db: &Db, command: Tokens) -> Result<(), Failure> {
