@@ -109,7 +109,7 @@ BEGIN
         share := coalesce(share, 0);
     END IF;
     IF total >= p_amount THEN
-        total := punchcard.deal_credits(p_account_id, shares, share, p_amount);
+        total := punchcard.deal_credits(p_account_id, shares, share, p_amount, true);
     END IF;
     IF total IS NULL OR total < p_amount THEN
         RAISE EXCEPTION 'insufficient_credits' USING ERRCODE = 'PT402',
@@ -610,6 +610,64 @@ BEGIN
     JOIN punchcard.kinds k ON k.name = c.kind;
 END $$;
 
+-- Locks what verdicts move, as far as nobody else holds it: the queue rows (unless p_rescue: the caller holds them), then the
+-- accounts of the jobs that end. What somebody else holds is waited for, for p_patience milliseconds in all, in equal parts;
+-- while that is less than `deadlock_timeout`, no deadlock comes of it. Answers the jobs that are still out of reach.
+CREATE FUNCTION punchcard.lock_for_settling(
+    p_job_ids uuid[], p_lease_tokens bigint[], p_verdicts text[], p_rescue boolean, p_patience integer) RETURNS uuid[]
+    LANGUAGE plpgsql AS $$
+DECLARE
+    until timestamptz := clock_timestamp() + p_patience * interval '1 millisecond';
+    mine uuid[] := p_job_ids;
+    out_of_reach uuid[] := '{}';
+    held text[] := '{}';  -- elsewhere: account, share and jobs of each, as JSON
+    account record;
+    patience double precision;
+BEGIN
+    IF NOT p_rescue THEN
+        mine := ARRAY(
+            SELECT q.job_id FROM unnest(p_job_ids, p_lease_tokens) AS v (job_id, lease_token)
+            JOIN punchcard.queue q ON q.job_id = v.job_id AND q.lease_token = v.lease_token
+            ORDER BY q.job_id FOR NO KEY UPDATE OF q SKIP LOCKED);
+        out_of_reach := ARRAY(
+            SELECT q.job_id FROM unnest(p_job_ids, p_lease_tokens) AS v (job_id, lease_token)
+            JOIN punchcard.queue q ON q.job_id = v.job_id AND q.lease_token = v.lease_token
+            WHERE q.job_id <> ALL (mine));
+    END IF;
+    FOR account IN
+        SELECT q.account_id, q.share, array_agg(q.job_id) AS job_ids
+        FROM unnest(p_job_ids, p_verdicts) AS v (job_id, verdict) JOIN punchcard.queue q ON q.job_id = v.job_id
+        WHERE q.job_id = ANY (mine)
+          AND (v.verdict IN ('complete', 'fail', 'reject', 'cancel', 'overdue') OR q.cancel_requested_at IS NOT NULL
+               OR (v.verdict = 'crash' AND q.crashes + 1 >= q.max_crashes))
+        GROUP BY q.account_id, q.share ORDER BY q.account_id, q.share
+    LOOP
+        PERFORM FROM punchcard.accounts a WHERE a.id = account.account_id AND a.share = account.share
+        FOR NO KEY UPDATE SKIP LOCKED;
+        IF NOT FOUND THEN
+            held := held || row_to_json(account)::text;
+        END IF;
+    END LOOP;
+    FOR account IN
+        SELECT h.account_id, h.share, h.job_ids, count(*) OVER () - row_number() OVER () + 1 AS waiting
+        FROM unnest(held) AS e (held), json_to_record(e.held::json) AS h (account_id uuid, share smallint, job_ids uuid[])
+    LOOP
+        patience := extract(epoch FROM until - clock_timestamp()) * 1000 / account.waiting;
+        IF patience >= 1 THEN
+            BEGIN
+                PERFORM set_config('lock_timeout', floor(patience)::text, true);
+                PERFORM FROM punchcard.accounts a WHERE a.id = account.account_id AND a.share = account.share
+                FOR NO KEY UPDATE;
+                CONTINUE;
+            EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+                NULL;
+            END;
+        END IF;
+        out_of_reach := out_of_reach || account.job_ids;
+    END LOOP;
+    RETURN out_of_reach;
+END $$;
+
 -- Settles runs in one statement: the job's status, the ledger entries and the balance move together. Verdicts:
 --   complete  succeeded, with its output             retry   queued again after p_delays seconds
 --   fail      failed                                 snooze  the same, the attempt not counted
@@ -621,23 +679,41 @@ END $$;
 -- p_outputs are also what a run that goes on later saved for it. p_used are the credits that a metered job used; NULL: all.
 -- Each verdict needs its lease: same token, not expired. p_rescue is for those that hold the row's lock: `rescue`, which takes
 -- back what has lapsed, `cancel` and `call_back`.
+-- What somebody else holds, a job's row or its account's, is waited for for 200 ms; then all of it is refused (55P03) and can be
+-- sent again with p_patience, a time in milliseconds: then what is still held after it is left out, and answered with a NULL
+-- as its status. A batch that nobody is in the way of pays nothing for that (ADR 15).
 -- Answers the jobs it settled, and whether somebody is to be told of it; whoever is missing had lost its lease, and nothing
--- of it was written.
+-- of it was written. Raises PT422 unknown_verdict.
 CREATE FUNCTION punchcard.settle(
     p_job_ids uuid[], p_lease_tokens bigint[], p_verdicts text[], p_delays double precision[],
-    p_outputs text[], p_errors text[], p_used bigint[] DEFAULT NULL, p_rescue boolean DEFAULT false)
+    p_outputs text[], p_errors text[], p_used bigint[] DEFAULT NULL, p_rescue boolean DEFAULT false,
+    p_patience integer DEFAULT NULL)
     RETURNS TABLE (job_id uuid, status text, told boolean)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-    SET jit = off AS $$
+    SET jit = off SET lock_timeout = '200ms' AS $$
 #variable_conflict use_column
+DECLARE
+    out_of_reach uuid[] := '{}';
 BEGIN
+    -- One that this edition does not know must not pass for a lost lease.
+    IF NOT p_verdicts <@ ARRAY['complete', 'fail', 'reject', 'cancel', 'overdue', 'retry', 'snooze', 'crash', 'yield', 'return',
+                               'wait']
+        OR cardinality(p_verdicts) <> cardinality(p_job_ids) OR cardinality(p_lease_tokens) <> cardinality(p_job_ids)
+    THEN
+        RAISE EXCEPTION 'unknown_verdict' USING ERRCODE = 'PT422',
+            DETAIL = 'Each job needs its lease token, and one of the verdicts that this function knows.';
+    END IF;
+    IF p_patience IS NOT NULL THEN
+        out_of_reach := punchcard.lock_for_settling(p_job_ids, p_lease_tokens, p_verdicts, p_rescue, p_patience);
+    END IF;
     RETURN QUERY
     WITH verdict AS MATERIALIZED (
         -- Rows are locked in the order of job ids, then accounts in theirs (nested loops keep it), so that two
         -- pollers do not deadlock.
         SELECT * FROM unnest(p_job_ids, p_lease_tokens, p_verdicts, p_delays, p_outputs, p_errors, p_used)
             AS v (job_id, lease_token, verdict, delay, output, error, used)
+        WHERE v.job_id <> ALL (out_of_reach)
         ORDER BY v.job_id
     ), undecided AS MATERIALIZED (
         -- Whether these end the job is in its row, which is locked to look: a cancel may just be on its way.
@@ -662,10 +738,15 @@ BEGIN
         WHERE q.job_id = v.job_id AND NOT v.ends
         RETURNING q.job_id, q.lease_token, v.verdict, q.run_started_at, v.error,
                   CASE WHEN v.verdict IN ('retry', 'wait') THEN q.attempt ELSE q.attempt + 1 END AS attempt
+    ), ending AS MATERIALIZED (
+        -- Apart, and not as a sub-select of what deletes: of an appended sub-select PostgreSQL checks a row that was touched
+        -- meanwhile against the first row alone, and would drop its verdict (see the README beside this file).
+        SELECT v.* FROM verdict v WHERE v.verdict IN ('complete', 'fail', 'reject', 'cancel', 'overdue')
+        UNION ALL
+        SELECT u.job_id, u.lease_token, u.verdict, u.delay, u.output, u.error, u.used FROM undecided u WHERE u.ends
     ), ended AS (
         DELETE FROM punchcard.queue q
-        USING (SELECT v.*, true AS ends FROM verdict v WHERE v.verdict IN ('complete', 'fail', 'reject', 'cancel', 'overdue')
-               UNION ALL SELECT u.* FROM undecided u WHERE u.ends) v
+        USING ending v
         WHERE q.job_id = v.job_id AND q.lease_token = v.lease_token
           AND (p_rescue OR q.lease_expires_at > clock_timestamp())
           AND (v.verdict <> 'cancel' OR q.cancel_requested_at IS NOT NULL)
@@ -735,44 +816,79 @@ BEGIN
         ORDER BY a.id, a.share, e.n, p.part
     )
     SELECT e.job_id, e.status, EXISTS (SELECT FROM told) FROM ended e
-    UNION ALL SELECT a.job_id, CASE a.verdict WHEN 'wait' THEN 'running' ELSE 'queued' END, false FROM again a;
+    UNION ALL SELECT a.job_id, CASE a.verdict WHEN 'wait' THEN 'running' ELSE 'queued' END, false FROM again a
+    UNION ALL SELECT o.job_id, NULL, false FROM unnest(out_of_reach) AS o (job_id);
 END $$;
+
+-- Up to p_limit jobs that have lapsed, longest first, but for those of the accounts p_busy; locks their rows.
+CREATE FUNCTION punchcard.lapsed(p_limit bigint, p_busy uuid[])
+    RETURNS TABLE (job_id uuid, account_id uuid, lease_token bigint, verdict text, error text)
+    LANGUAGE sql SECURITY DEFINER SET search_path = '' SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+    SELECT q.job_id, q.account_id, q.lease_token,
+           CASE WHEN canceled THEN 'cancel' WHEN waiting THEN 'overdue' WHEN expired THEN 'fail' ELSE 'crash' END,
+           CASE WHEN canceled THEN NULL
+                WHEN waiting
+                THEN json_build_object('code', 'not_called_back', 'message', 'nobody called back in time', 'attempt', attempt)
+                WHEN expired
+                THEN json_build_object('code', 'expired', 'message', 'not finished within its life', 'attempt', attempt)
+                ELSE json_build_object('code', 'lease_expired', 'message',
+                     'the worker did not report before its lease expired', 'attempt', attempt) END::text
+    FROM (
+        SELECT q.job_id, q.account_id, q.lease_token, q.attempt, q.expires_at <= now() AS expired,
+               q.cancel_requested_at IS NOT NULL AS canceled, q.waiting_until IS NOT NULL AS waiting
+        FROM punchcard.queue q
+        WHERE coalesce(q.lease_expires_at, q.waiting_until, q.expires_at) <= now() AND q.account_id <> ALL (p_busy)
+        ORDER BY coalesce(q.lease_expires_at, q.waiting_until, q.expires_at)
+        LIMIT p_limit
+        FOR NO KEY UPDATE SKIP LOCKED) q
+$$;
 
 -- Takes back up to p_limit jobs that have lapsed. Past its life a job fails, and so does one that nobody called back for in
 -- time; a job whose lease expired has crashed, and is queued again at once (the lease was delay enough); one that was to be
--- canceled is.
-CREATE FUNCTION punchcard.rescue(p_limit bigint)
-    RETURNS TABLE (job_id uuid, status text, told boolean)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET enable_seqscan = off SET enable_bitmapscan = off
-    SET jit = off AS $$
+-- canceled is. None keeps the others waiting: one whose account somebody holds, or that the database refuses, stays as it is,
+-- and is answered with a NULL as its status; p_busy are accounts that such jobs are not to be asked for of again.
+CREATE FUNCTION punchcard.rescue(p_limit bigint, p_busy uuid[] DEFAULT '{}')
+    RETURNS TABLE (job_id uuid, status text, told boolean, account_id uuid)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 #variable_conflict use_column
+DECLARE
+    ids uuid[];
+    accounts uuid[];
+    tokens bigint[];
+    verdicts text[];
+    errors text[];
+    at_once double precision[];
 BEGIN
-    RETURN QUERY
-    WITH lapsed AS MATERIALIZED (
-        SELECT q.job_id, q.lease_token, q.attempt, q.expires_at <= now() AS expired,
-               q.cancel_requested_at IS NOT NULL AS canceled, q.waiting_until IS NOT NULL AS waiting
-        FROM punchcard.queue q
-        WHERE coalesce(q.lease_expires_at, q.waiting_until, q.expires_at) <= now()
-        ORDER BY coalesce(q.lease_expires_at, q.waiting_until, q.expires_at)
-        LIMIT p_limit
-        FOR NO KEY UPDATE SKIP LOCKED
-    ), verdict AS (
-        SELECT array_agg(job_id) AS ids, array_agg(lease_token) AS tokens,
-               array_agg(CASE WHEN canceled THEN 'cancel' WHEN waiting THEN 'overdue' WHEN expired THEN 'fail' ELSE 'crash' END)
-                   AS verdicts,
-               array_agg(0::double precision) AS delays, array_agg(NULL::text) AS outputs,
-               array_agg(CASE WHEN canceled THEN NULL
-                   WHEN waiting
-                   THEN json_build_object('code', 'not_called_back', 'message', 'nobody called back in time', 'attempt', attempt)
-                   WHEN expired
-                   THEN json_build_object('code', 'expired', 'message', 'not finished within its life', 'attempt', attempt)
-                   ELSE json_build_object('code', 'lease_expired', 'message',
-                        'the worker did not report before its lease expired', 'attempt', attempt) END::text) AS errors
-        FROM lapsed
-    )
-    SELECT s.job_id, s.status, s.told
-    FROM verdict v, punchcard.settle(v.ids, v.tokens, v.verdicts, v.delays, v.outputs, v.errors, p_rescue => true) s
-    WHERE v.ids IS NOT NULL;
+    SELECT array_agg(l.job_id), array_agg(l.account_id), array_agg(l.lease_token), array_agg(l.verdict), array_agg(l.error),
+           array_agg(0)
+    INTO ids, accounts, tokens, verdicts, errors, at_once
+    FROM punchcard.lapsed(p_limit, p_busy) l;
+    IF ids IS NULL THEN
+        RETURN;
+    END IF;
+    BEGIN
+        RETURN QUERY
+        SELECT s.job_id, s.status, s.told, l.account_id
+        FROM punchcard.settle(ids, tokens, verdicts, at_once, NULL, errors, p_rescue => true, p_patience => 200) s
+        JOIN unnest(ids, accounts) AS l (job_id, account_id) ON l.job_id = s.job_id;
+        RETURN;
+    EXCEPTION WHEN OTHERS THEN
+        RAISE LOG 'punchcard: % lapsed jobs are taken back one by one: % %', cardinality(ids), SQLSTATE, SQLERRM;
+    END;
+    FOR n IN 1 .. cardinality(ids) LOOP
+        BEGIN
+            RETURN QUERY
+            SELECT s.job_id, s.status, s.told, accounts[n]
+            FROM punchcard.settle(ids[n:n], tokens[n:n], verdicts[n:n], at_once[n:n], NULL, errors[n:n], p_rescue => true,
+                                  p_patience => 1) s;
+        EXCEPTION WHEN OTHERS THEN
+            RAISE LOG 'punchcard: job % cannot be taken back: % %', ids[n], SQLSTATE, SQLERRM;
+            job_id := ids[n];
+            account_id := accounts[n];
+            told := false;
+            RETURN NEXT;
+        END;
+    END LOOP;
 END $$;
 
 SELECT punchcard.revoke_defaults();

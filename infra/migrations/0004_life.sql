@@ -1,6 +1,38 @@
 -- What is done to a job from outside between its purchase and its end, and after: cancel, retry, refund; and what its
 -- worker says of it meanwhile. Each is one call, and goes with the caller's transaction, if there is one.
 
+-- Locks a job's account, and then the job, and answers it; NULL if nothing is left to be done of it. In this order in everything
+-- that users may call in transactions of their own: who holds an account and wants one more of its jobs never meets somebody
+-- who holds that job and wants the account. A worker has them in the other order, for a moment: it is waited for without the
+-- account.
+CREATE FUNCTION punchcard.lock_job(p_job_id uuid, p_account_id uuid) RETURNS punchcard.queue
+    LANGUAGE plpgsql AS $$
+DECLARE
+    job punchcard.queue;
+    payer uuid;
+BEGIN
+    LOOP
+        SELECT q.account_id INTO payer FROM punchcard.queue q
+        WHERE q.job_id = p_job_id AND q.account_id = coalesce(p_account_id, q.account_id);
+        IF NOT FOUND THEN
+            RETURN NULL;
+        END IF;
+        BEGIN
+            PERFORM FROM punchcard.accounts a WHERE a.id = payer ORDER BY a.share FOR NO KEY UPDATE;
+            SELECT * INTO STRICT job FROM punchcard.queue q WHERE q.job_id = p_job_id FOR NO KEY UPDATE SKIP LOCKED;
+            RETURN job;
+        EXCEPTION WHEN no_data_found THEN
+            NULL;  -- gone, or somebody has it; the account is let go of
+        END;
+        BEGIN
+            PERFORM FROM punchcard.queue q WHERE q.job_id = p_job_id FOR NO KEY UPDATE;
+            RAISE no_data_found;
+        EXCEPTION WHEN no_data_found THEN
+            NULL;  -- now nobody has it, and neither have we
+        END;
+    END LOOP;
+END $$;
+
 -- Cancels a job, of p_account_id or, if NULL, of anybody. A queued one is canceled and released at once: 'canceled'. A
 -- running one is asked to stop, and its worker told when it checks in: 'running'; what that costs is the kind's `on_cancel`,
 -- and if it succeeds first, it has. One that waits outside is canceled at once, at the same cost, and the kind's
@@ -11,9 +43,8 @@ DECLARE
     job punchcard.queue;
 BEGIN
     -- A worker that claims it, or settles it, is waited for: then this sees what it did.
-    SELECT * INTO job FROM punchcard.queue q
-    WHERE q.job_id = p_job_id AND q.account_id = coalesce(p_account_id, q.account_id) FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
+    job := punchcard.lock_job(p_job_id, p_account_id);
+    IF job.job_id IS NULL THEN
         IF EXISTS (SELECT FROM punchcard.outcomes o
                    WHERE o.job_id = p_job_id AND o.account_id = coalesce(p_account_id, o.account_id))
         THEN
@@ -35,11 +66,12 @@ BEGIN
     RETURN 'canceled';
 END $$;
 
--- What a worker says of the jobs that it is running, and hears: notes their progress and what they save, and answers those that
--- are to be canceled. NULLs are nothing new.
+-- What a worker says of the jobs that it is running, and hears: notes their progress and what they save, and answers those of
+-- which something was noted, and those that are to be canceled. NULLs are nothing new. A job that somebody else holds is not
+-- waited for: what is said of it is to be said again.
 CREATE FUNCTION punchcard.check_in(
     p_job_ids uuid[], p_lease_tokens bigint[], p_percents smallint[], p_messages text[], p_checkpoints text[])
-    RETURNS TABLE (job_id uuid)
+    RETURNS TABLE (job_id uuid, noted boolean, to_cancel boolean)
     LANGUAGE sql SECURITY DEFINER SET search_path = ''
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
@@ -47,18 +79,26 @@ CREATE FUNCTION punchcard.check_in(
         SELECT * FROM unnest(p_job_ids, p_lease_tokens, p_percents, p_messages, p_checkpoints)
             AS s (job_id, lease_token, percent, message, checkpoint)
         ORDER BY s.job_id
+    ), free AS MATERIALIZED (
+        SELECT s.* FROM said s JOIN punchcard.queue q ON q.job_id = s.job_id
+        WHERE q.lease_token = s.lease_token AND q.lease_expires_at > clock_timestamp()
+          AND (s.percent IS NOT NULL OR s.message IS NOT NULL OR s.checkpoint IS NOT NULL)
+        FOR NO KEY UPDATE OF q SKIP LOCKED
     ), noted AS (
         UPDATE punchcard.queue q
         SET progress_percent = coalesce(s.percent, q.progress_percent),
             progress_message = coalesce(s.message, q.progress_message),
             progress_at = CASE WHEN s.percent IS NULL AND s.message IS NULL THEN q.progress_at ELSE now() END,
             checkpoint = coalesce(s.checkpoint::json, q.checkpoint)
-        FROM said s
-        WHERE q.job_id = s.job_id AND q.lease_token = s.lease_token AND q.lease_expires_at > clock_timestamp()
-          AND (s.percent IS NOT NULL OR s.message IS NOT NULL OR s.checkpoint IS NOT NULL)
+        FROM free s
+        WHERE q.job_id = s.job_id
+        RETURNING q.job_id, q.lease_token
     )
-    SELECT q.job_id FROM said s JOIN punchcard.queue q ON q.job_id = s.job_id
-    WHERE q.lease_token = s.lease_token AND q.cancel_requested_at IS NOT NULL
+    SELECT s.job_id, n.job_id IS NOT NULL, q.cancel_requested_at IS NOT NULL
+    FROM said s
+    LEFT JOIN punchcard.queue q ON q.job_id = s.job_id AND q.lease_token = s.lease_token
+    LEFT JOIN noted n ON n.job_id = s.job_id AND n.lease_token = s.lease_token
+    WHERE n.job_id IS NOT NULL OR q.cancel_requested_at IS NOT NULL
 $$;
 
 -- What somebody outside says of the run p_lease_token that waits for them, or whose worker has yet to say that it does. With
@@ -75,8 +115,12 @@ DECLARE
     verdict text := p_verdict;
     error text;
 BEGIN
-    SELECT * INTO job FROM punchcard.queue q WHERE q.job_id = p_job_id FOR NO KEY UPDATE;
-    IF NOT FOUND THEN
+    IF p_verdict = 'progress' THEN
+        SELECT * INTO job FROM punchcard.queue q WHERE q.job_id = p_job_id FOR NO KEY UPDATE;
+    ELSE
+        job := punchcard.lock_job(p_job_id, NULL);
+    END IF;
+    IF job.job_id IS NULL THEN
         IF EXISTS (SELECT FROM punchcard.outcomes o WHERE o.job_id = p_job_id) THEN
             RAISE EXCEPTION 'callback_used' USING ERRCODE = 'PT409', DETAIL = 'The job is final already.';
         END IF;
@@ -151,6 +195,8 @@ BEGIN
     IF account_id IS NULL OR account_id <> coalesce(p_account_id, account_id) THEN
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
     END IF;
+    -- The account before the job that ended, as in `lock_job`.
+    PERFORM FROM punchcard.accounts a WHERE a.id = retry.account_id ORDER BY a.share FOR NO KEY UPDATE;
     SELECT * INTO STRICT old FROM punchcard.jobs j WHERE j.account_id = retry.account_id AND j.id = p_job_id;
     SELECT * INTO bought FROM punchcard.enqueue(account_id, old.kind, old.input, NULL, old.priority, p_run_at,
         jsonb_strip_nulls(jsonb_build_object(
@@ -164,17 +210,18 @@ END $$;
 
 -- Retries failed jobs in bulk, oldest first: those of p_kind and, as wished, of one error code, one account, and finished
 -- within a time; up to p_limit after (p_after_at, p_after_id), p_per_second of them a second, the first in p_delay seconds.
--- Answers each with the job that it is retried as, or the word of why it is not (such as insufficient_credits).
+-- Answers each with the job that it is retried as, or the word of why it is not (such as insufficient_credits; account_busy: somebody
+-- has held its account for a quarter of a second).
 CREATE FUNCTION punchcard.redrive(
     p_kind text, p_code text DEFAULT NULL, p_account_id uuid DEFAULT NULL, p_from timestamptz DEFAULT NULL,
     p_until timestamptz DEFAULT NULL, p_limit integer DEFAULT 1000, p_per_second double precision DEFAULT NULL,
     p_delay double precision DEFAULT 0, p_after_at timestamptz DEFAULT NULL, p_after_id uuid DEFAULT NULL)
     RETURNS TABLE (job_id uuid, finished_at timestamptz, retried_as uuid, refused text)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '250ms' AS $$
 #variable_conflict use_column
 DECLARE
     failed record;
-    n integer := 0;
+    busy uuid;
 BEGIN
     IF p_kind IS NULL OR p_limit NOT BETWEEN 1 AND 1000 OR p_per_second NOT BETWEEN 0.001 AND 10000 THEN
         RAISE EXCEPTION 'invalid_redrive' USING ERRCODE = 'PT422',
@@ -204,15 +251,22 @@ BEGIN
         finished_at := failed.finished_at;
         retried_as := NULL;
         refused := NULL;
-        -- All shares in their order before any of them: the next job of this account may need another one.
-        PERFORM FROM punchcard.accounts a WHERE a.id = failed.account_id ORDER BY a.share FOR NO KEY UPDATE;
-        BEGIN
-            SELECT r.job_id INTO retried_as FROM punchcard.retry(
-                failed.job_id, failed.account_id,
-                clock_timestamp() + make_interval(secs => p_delay + coalesce(failed.place / p_per_second, 0))) r;
-        EXCEPTION WHEN SQLSTATE 'PT402' OR SQLSTATE 'PT409' OR SQLSTATE 'PT422' OR SQLSTATE 'PT429' OR SQLSTATE 'PT503' THEN
-            refused := SQLERRM;
-        END;
+        IF failed.account_id IS DISTINCT FROM busy THEN
+            BEGIN
+                -- All shares in their order before any of them: the next job of this account may need another one.
+                PERFORM FROM punchcard.accounts a WHERE a.id = failed.account_id ORDER BY a.share FOR NO KEY UPDATE;
+                SELECT r.job_id INTO retried_as FROM punchcard.retry(
+                    failed.job_id, failed.account_id,
+                    clock_timestamp() + make_interval(secs => p_delay + coalesce(failed.place / p_per_second, 0))) r;
+            EXCEPTION WHEN lock_not_available THEN
+                busy := failed.account_id;
+            WHEN SQLSTATE 'PT402' OR SQLSTATE 'PT409' OR SQLSTATE 'PT422' OR SQLSTATE 'PT429' OR SQLSTATE 'PT503' THEN
+                refused := SQLERRM;
+            END;
+        END IF;
+        IF failed.account_id = busy THEN
+            refused := 'account_busy';
+        END IF;
         RETURN NEXT;
     END LOOP;
 END $$;

@@ -103,7 +103,7 @@ async fn claim_and_rescue_use_their_partial_index_beside_100_000_final_rows() {
     assert!(claim.contains("Index Scan using queue_due on queue"), "{claim}");
     assert!(claim.contains("(run_at <= now()) AND (ROW(run_at, job_id) > ROW("), "{claim}");
     assert!(!claim.contains("Seq Scan on queue") && !claim.contains("Seq Scan on jobs"), "{claim}");
-    let rescue = bench.plan_inside("rescue", &[("p_limit", "1000")]).await;
+    let rescue = bench.plan_inside("lapsed", &[("p_limit", "1000"), ("p_busy", "'{}'::uuid[]")]).await;
     assert!(rescue.contains("queue_lapse") && !rescue.contains("Seq Scan on queue"), "{rescue}");
 }
 

@@ -113,7 +113,7 @@ async fn happen(bench: &Bench, db: &Db, lease: &Lease, event: Event, way: usize)
                      WHERE job_id = '{job}'"
                 ))
                 .await;
-            db.rescue(1_000, soon()).await.unwrap();
+            db.rescue(1_000, &[], soon()).await.unwrap();
             return;
         }
         Event::Overdue => {
@@ -122,7 +122,7 @@ async fn happen(bench: &Bench, db: &Db, lease: &Lease, event: Event, way: usize)
                     "UPDATE punchcard.queue SET waiting_until = now() - interval '1 second' WHERE job_id = '{job}' AND waiting_until IS NOT NULL"
                 ))
                 .await;
-            db.rescue(1_000, soon()).await.unwrap();
+            db.rescue(1_000, &[], soon()).await.unwrap();
             return;
         }
         Event::Crash | Event::LastCrash if by_rescue => {
@@ -134,7 +134,7 @@ async fn happen(bench: &Bench, db: &Db, lease: &Lease, event: Event, way: usize)
                     "UPDATE punchcard.queue SET lease_expires_at = lease_expires_at - interval '1 hour' WHERE job_id = '{job}'"
                 ))
                 .await;
-            db.rescue(1_000, soon()).await.unwrap();
+            db.rescue(1_000, &[], soon()).await.unwrap();
             return;
         }
         Event::Crash => Verdict::Crash { delay, error: error() },

@@ -64,7 +64,7 @@ const BUGS: &[(&str, &str, &str)] = &[
     // A job that errs for its input is free, whatever its kind says.
     ("settle", "v.verdict = 'reject' AND q.on_input_error = 'capture'", "false"),
     // A canceled job is given up as failed once its worker is lost.
-    ("rescue", "WHEN canceled THEN 'cancel' WHEN waiting", "WHEN waiting"),
+    ("lapsed", "WHEN canceled THEN 'cancel' WHEN waiting", "WHEN waiting"),
     // A second refund.
     ("refund", "l.job_id = p_job_id AND l.kind = 'adjust'", "false"),
     // A retry of what succeeded.
@@ -79,7 +79,7 @@ const BUGS: &[(&str, &str, &str)] = &[
     // One that comes before its worker has said that it waits is refused.
     ("call_back", "coalesce(job.lease_expires_at, job.waiting_until)", "job.waiting_until"),
     // What nobody called back for is tried again, or paid for.
-    ("rescue", "WHEN waiting THEN 'overdue'", "WHEN waiting THEN 'crash'"),
+    ("lapsed", "WHEN waiting THEN 'overdue'", "WHEN waiting THEN 'crash'"),
     (
         "settle",
         "CASE WHEN v.verdict = 'complete' OR (",

@@ -227,7 +227,7 @@ async fn a_late_finish_against_take_back_has_one_winner() {
             async move {
                 let mut rescued = 0;
                 for _ in 0..4 {
-                    rescued += other.rescue(10, soon()).await.unwrap().0.len();
+                    rescued += other.rescue(10, &[], soon()).await.unwrap().0.len();
                 }
                 rescued
             },

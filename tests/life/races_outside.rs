@@ -64,7 +64,9 @@ async fn nearly_overdue(bench: &Bench, db: &Db, time: usize) -> (Lease, Uuid) {
 async fn rescue(db: Arc<Db>) -> Vec<Status> {
     let mut rescued = Vec::new();
     for _ in 0..4 {
-        rescued.extend(db.rescue(10, soon()).await.unwrap().0.into_iter().map(|job| job.status));
+        rescued.extend(
+            db.rescue(10, &[], soon()).await.unwrap().0.into_iter().map(|job| job.status.expect("free")),
+        );
     }
     rescued
 }

@@ -169,7 +169,7 @@ impl Sequence<'_> {
 
     /// A tick: takes back what has lapsed, then claims what is due of some kinds.
     async fn tick(&mut self) {
-        self.lane.db.rescue(1_000, soon()).await.unwrap();
+        self.lane.db.rescue(1_000, &[], soon()).await.unwrap();
         self.model.take_back();
         let kinds: Vec<&str> =
             KINDS.iter().map(|kind| kind.name).filter(|_| self.dice.below(4) > 0).collect();
@@ -210,7 +210,7 @@ impl Sequence<'_> {
             reports.push(Report { job_id, lease_token, percent: Some(1), message: None, checkpoint });
         }
         let told: BTreeSet<Uuid> =
-            self.lane.db.check_in(&reports, soon()).await.unwrap().into_iter().collect();
+            self.lane.db.check_in(&reports, soon()).await.unwrap().to_cancel.into_iter().collect();
         let to_stop = |lease: &&Lease| {
             let stand = self.model.jobs[&lease.job_id].stand;
             matches!(stand, Stand::Running { run, told_to_stop: true, .. } if run == lease.lease_token)

@@ -46,7 +46,7 @@ async fn a_late_worker_changes_no_row() {
     bench.sql(lapse).await;
     assert!(db.settle(&[(first.clone(), complete())], soon()).await.unwrap().jobs.is_empty());
     // Taken back.
-    assert_eq!(db.rescue(10, soon()).await.unwrap().0.len(), 1);
+    assert_eq!(db.rescue(10, &[], soon()).await.unwrap().0.len(), 1);
     assert!(db.settle(&[(first.clone(), complete())], soon()).await.unwrap().jobs.is_empty());
     // Claimed again by another.
     let second = claim().await.unwrap().leases.remove(0);
@@ -80,7 +80,7 @@ async fn crashes_are_bounded_even_if_every_worker_dies() {
         let lease = db.claim(capacity(), &mut Cursor::default(), soon()).await.unwrap().leases.remove(0);
         assert_eq!(lease.attempt, 1, "a crash is no attempt");
         bench.sql("UPDATE punchcard.queue SET lease_expires_at = now() - interval '1 second'").await;
-        assert_eq!(db.rescue(10, soon()).await.unwrap().0.len(), 1);
+        assert_eq!(db.rescue(10, &[], soon()).await.unwrap().0.len(), 1);
     }
     let code = "SELECT count(*) FROM punchcard.outcomes WHERE status = 'failed' AND error->>'code' = 'lease_expired'";
     assert_eq!(bench.count(code).await, 1);

@@ -69,7 +69,8 @@ pub(crate) async fn run(
         let refill = if free * 2 >= concurrency { last_look } else { last_look + REFILL_AFTER };
         // As long as this invocation lives anyway, it looks now and then for what has become due: a worker with one long
         // job may be the only one that is free.
-        let anyway = (executor.in_flight() > 0 && failed.is_none()).then(|| last_look + LOOK_ANYWAY_EVERY);
+        let busy = executor.in_flight() > 0 || executor.holds();
+        let anyway = (busy && failed.is_none()).then(|| last_look + LOOK_ANYWAY_EVERY);
         let look = next_look.or(anyway).map(|at| at.max(refill));
         let look = look.filter(|_| free > 0 && deadline.left() > Duration::ZERO);
         if look.is_some_and(|at| at <= Instant::now()) {
@@ -109,17 +110,20 @@ pub(crate) async fn run(
             };
         } else if help.at(deadline).is_some_and(|at| at <= Instant::now()) {
             summary.called += help.call(executor.finished(), deadline).await;
-        } else if executor.in_flight() > 0 {
+        } else if executor.in_flight() > 0 || (executor.holds() && deadline.left() > Duration::ZERO) {
             let wake = [look, help.at(deadline)].into_iter().flatten().min();
             executor.next(deadline, wake).await;
         } else {
             executor.flush(deadline).await;
             match look {
                 Some(at) => sleep_until(at).await,
+                // What somebody is in the way of is worth the rest of the invocation.
+                None if executor.holds() && deadline.left() > Duration::ZERO => {}
                 None => break,
             }
         }
     }
+    executor.finish(deadline).await;
     summary.settled = executor.tally();
     match failed {
         None => Ok(()),

@@ -1,5 +1,5 @@
 //! Runs jobs. `tick` is one scheduled run, `sqs` one batch of wake-ups; both `drain`, and `deliver` what is to be said.
-//! `executor` keeps many jobs in flight and settles what they come to; `help` calls more workers; `jobs` holds the kinds.
+//! `executor` keeps many jobs in flight, `settler` records what they come to; `help` calls more workers; `jobs` holds the kinds.
 
 mod attempt;
 mod deliver;
@@ -7,6 +7,7 @@ mod drain;
 mod executor;
 mod help;
 pub mod jobs;
+mod settler;
 mod sqs;
 mod tick;
 
@@ -34,8 +35,8 @@ pub use lambda_runtime::run;
 pub use lambda_runtime::run_concurrent as run;
 
 pub use deliver::Delivered;
-pub use executor::Tally;
 use jobs::Handler;
+pub use settler::Tally;
 pub use sqs::{Answer, NotABatch};
 
 /// Kept free at the end of an invocation, to record outcomes and answer in.

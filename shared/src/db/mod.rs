@@ -9,11 +9,13 @@ pub mod connect;
 pub mod connection_string;
 pub mod credits;
 pub mod diagnosis;
+mod error;
 pub mod jobs;
 pub mod kinds;
 pub mod life;
 pub mod migrate;
 pub mod queue;
+pub mod sqlstate;
 mod statements;
 pub mod tokens;
 pub mod webhooks;
@@ -23,22 +25,23 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use tokio::{sync::Mutex, time::timeout_at};
 use tokio_postgres::{
     Client, Row,
-    error::SqlState,
     types::{ToSql, Type},
 };
 
-use connect::{Socket, reason};
+use connect::Socket;
+pub use error::DbError;
+use error::Failed;
 pub use statements::STATEMENTS;
 
 use crate::{
     domain::Deadline,
-    secrets::{SecretError, SecretStore, Secrets},
+    secrets::{SecretStore, Secrets},
 };
 
 /// A parameter and the type it is sent as.
@@ -52,35 +55,12 @@ const DENIED_FOR: Duration = Duration::from_secs(60);
 const TRUSTED_FOR: Duration = Duration::from_secs(10);
 /// How long that question may take.
 const CHECK_BUDGET: Duration = Duration::from_secs(1);
+/// How often a statement that was in a deadlock, or could not be serialized, is sent again, and the pause before it, times
+/// two for each time.
+const COLLISIONS: u32 = 3;
+const COLLISION_PAUSE: Duration = Duration::from_millis(10);
 /// A connection that answers nothing for this long is held up by its first statement.
 const STALLED_AFTER: Duration = Duration::from_millis(50);
-
-/// Why a statement has no answer. Each variant is a decision of its own.
-#[derive(Debug, thiserror::Error)]
-pub enum DbError {
-    /// The database refused by its rules (SQLSTATE `PTxyz`): the word, the HTTP-like status, and the detail.
-    #[error("{code}: {detail}")]
-    Refused {
-        /// The `xyz` of the SQLSTATE.
-        status: u16,
-        /// The rule, in a word, such as `insufficient_credits`.
-        code: String,
-        /// What a caller may know: text, or JSON for the codes that carry figures.
-        detail: String,
-    },
-    /// Nothing was executed: try again later.
-    #[error("the database cannot be reached: {0}")]
-    Unavailable(String),
-    /// The server refuses user or password, and would again: trying on can lock every client of this address out.
-    #[error("the database refuses to let us in, not tried again for a minute: {0}")]
-    Denied(String),
-    /// The connection was lost, or time ran out, after the statement was sent: it may have been executed.
-    #[error("the outcome is unknown: {0}")]
-    Unknown(String),
-    /// The database answered with an error that no retry mends.
-    #[error("the database refuses the statement: {0}")]
-    Broken(String),
-}
 
 /// The one connection of an execution environment, opened when first needed and replaced after any doubt. Statements
 /// sent at the same time go through it one behind the other, without waiting for each other's answers. Where an
@@ -143,8 +123,9 @@ impl Db {
         Self { secrets, slots, denied: std::sync::Mutex::default(), connecting: Mutex::default() }
     }
 
-    /// Sends one statement and answers its rows: one round trip. A connection that turns out to be dead is replaced
-    /// once, if the statement was not executed or may be executed again.
+    /// Sends one statement and answers its rows: one round trip. A connection that turns out to be dead, or of no use (a
+    /// primary that was demoted), is replaced once, if the statement was not executed or may be executed again. A statement
+    /// that was rolled back because it collided with others is sent again, a few times.
     async fn rows(
         &self,
         sql: &str,
@@ -156,45 +137,52 @@ impl Db {
         let _waiting = Waiting::on(slot);
         // Once a first try may have been executed, no later failure to connect makes that undone.
         let mut unknown = None;
-        for last in [false, true] {
+        let (mut replaced, mut collisions) = (false, 0);
+        loop {
             let connection = match self.connection(slot, deadline).await {
                 Ok(connection) => connection,
                 Err(error) => return Err(unknown.unwrap_or(error)),
             };
-            match timeout_at(deadline.instant(), connection.client.query_typed(sql, params)).await {
-                Ok(Ok(rows)) => {
-                    connection.has_answered();
-                    return Ok(rows);
-                }
-                Ok(Err(error)) => {
-                    let error = classify(&error);
-                    // A refusal leaves the connection sound; anything else puts it in doubt.
-                    if matches!(error, DbError::Refused { .. } | DbError::Broken(_)) {
+            let failed =
+                match timeout_at(deadline.instant(), connection.client.query_typed(sql, params)).await {
+                    Ok(Ok(rows)) => {
                         connection.has_answered();
-                    } else {
+                        return Ok(rows);
+                    }
+                    Ok(Err(error)) => Failed::of(&error),
+                    // The server goes on with a statement whose future was dropped: the connection goes with it.
+                    Err(_) => {
                         slot.give_up(&connection);
+                        return Err(DbError::Unknown("no answer in time".into()));
                     }
-                    let retry = match error {
-                        DbError::Unavailable(_) => true,
-                        DbError::Unknown(_) => again == Again::Safe,
-                        DbError::Refused { .. } | DbError::Denied(_) | DbError::Broken(_) => false,
-                    };
-                    if last || !retry {
-                        return Err(unknown.unwrap_or(error));
-                    }
-                    tracing::warn!(error = %error, "database connection replaced");
-                    if matches!(error, DbError::Unknown(_)) {
-                        unknown = Some(error);
-                    }
-                }
-                // The server goes on with a statement whose future was dropped: the connection goes with it.
-                Err(_) => {
-                    slot.give_up(&connection);
-                    return Err(DbError::Unknown("no answer in time".into()));
-                }
+                };
+            if failed.sound {
+                connection.has_answered();
+            } else {
+                slot.give_up(&connection);
+            }
+            let pause = COLLISION_PAUSE * 2_u32.pow(collisions);
+            let collided = failed.at_once && collisions < COLLISIONS && deadline.left() > pause * 2;
+            let replace = match failed.error {
+                DbError::Unavailable(_) => !failed.sound && !replaced,
+                DbError::Unknown(_) => again == Again::Safe && !replaced,
+                _ => false,
+            };
+            if !collided && !replace {
+                return Err(unknown.unwrap_or(failed.error));
+            }
+            if collided {
+                tracing::warn!(error = %failed.error, "sent again");
+                tokio::time::sleep(spread(pause)).await;
+                collisions += 1;
+            } else {
+                tracing::warn!(error = %failed.error, "database connection replaced");
+                replaced = true;
+            }
+            if matches!(failed.error, DbError::Unknown(_)) {
+                unknown = Some(failed.error);
             }
         }
-        Err(DbError::Unavailable("the connection was lost twice".into()))
     }
 
     /// The first slot where the fewest statements wait, rather than one whose first waits for long: the others are
@@ -284,6 +272,12 @@ impl Drop for Waiting<'_> {
     }
 }
 
+/// From the pause to twice as long, so that two who collided do not do so again.
+fn spread(pause: Duration) -> Duration {
+    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |now| now.subsec_nanos());
+    pause + pause.mul_f64(f64::from(nanos % 1_000_003) / 1_000_003.0)
+}
+
 async fn open_within(secrets: &Secrets, deadline: Deadline) -> Result<(Client, Socket), DbError> {
     let opened = timeout_at(deadline.instant(), connect::open(secrets)).await;
     opened.unwrap_or_else(|_| Err(DbError::Unavailable("connecting took too long".into())))
@@ -314,45 +308,5 @@ impl Connection {
             return matches!(check, Ok(Ok(())));
         }
         !self.client.is_closed()
-    }
-}
-
-impl From<SecretError> for DbError {
-    fn from(error: SecretError) -> Self {
-        Self::Unavailable(error.to_string())
-    }
-}
-
-fn classify(error: &tokio_postgres::Error) -> DbError {
-    let Some(db) = error.as_db_error() else {
-        return if error.is_closed() {
-            DbError::Unknown("the connection was closed".into())
-        } else if std::error::Error::source(error).is_some_and(|cause| cause.is::<std::io::Error>()) {
-            DbError::Unknown(reason(error))
-        } else {
-            DbError::Broken(reason(error))
-        };
-    };
-    let code = db.code().code();
-    if let Some(status) = code.strip_prefix("PT").and_then(|status| status.parse().ok()) {
-        let detail = db.detail().unwrap_or_default().to_owned();
-        return DbError::Refused { status, code: db.message().to_owned(), detail };
-    }
-    // PostgreSQL says these of a statement that it has rolled back.
-    let rolled_back = [
-        SqlState::T_R_SERIALIZATION_FAILURE,
-        SqlState::T_R_DEADLOCK_DETECTED,
-        SqlState::LOCK_NOT_AVAILABLE,
-        SqlState::QUERY_CANCELED,
-    ];
-    if rolled_back.contains(db.code()) || code.starts_with("53") {
-        return DbError::Unavailable(reason(error));
-    }
-    // These end the connection, perhaps after the statement was committed; class 08, 58 and, Supavisor, XX000 are
-    // what poolers say of a server that went away from under them.
-    if matches!(&code[..2], "08" | "57" | "58") || code == "XX000" {
-        DbError::Unknown(reason(error))
-    } else {
-        DbError::Broken(reason(error))
     }
 }

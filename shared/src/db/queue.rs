@@ -1,6 +1,9 @@
 //! One function per statement on `queue`: what workers do with unfinished jobs.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    time::Duration,
+};
 
 use serde_json::value::RawValue;
 use tokio_postgres::{Row, types::Type};
@@ -14,6 +17,7 @@ use crate::domain::{Backoff, Deadline, Growth, Lease, Status, Target, Verdict};
 
 pub(crate) const CLAIM: &str = include_str!("queue/claim.sql");
 pub(crate) const SETTLE: &str = include_str!("queue/settle.sql");
+pub(crate) const ENDED_RUNS: &str = include_str!("queue/ended_runs.sql");
 pub(crate) const CHECK_IN: &str = include_str!("queue/check_in.sql");
 pub(crate) const RESCUE: &str = include_str!("queue/rescue.sql");
 pub(crate) const HEALTH: &str = include_str!("queue/health.sql");
@@ -83,21 +87,34 @@ pub struct Claimed {
 }
 
 /// What became of verdicts.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Settled {
     /// The jobs that they settled, and how these stand now.
     pub jobs: Vec<(Uuid, Status)>,
+    /// The jobs that somebody else holds, or whose account somebody holds: to be sent again.
+    pub out_of_reach: Vec<Uuid>,
     /// Whether somebody is to be told.
     pub told: bool,
 }
 
-/// What a rescue did to a job.
+/// What became of a lapsed job.
 #[derive(Debug)]
 pub struct Rescued {
     /// The job.
     pub job_id: Uuid,
-    /// `Queued` again, or `Failed` and released.
-    pub status: Status,
+    /// Whose it is.
+    pub account_id: Uuid,
+    /// `Queued` again, or `Failed` or `Canceled` and released; `None`: it cannot be taken back now.
+    pub status: Option<Status>,
+}
+
+/// What became of reports.
+#[derive(Debug, Default)]
+pub struct CheckedIn {
+    /// The jobs whose reports were noted. One without news is not, nor is one that has lost its lease or that somebody else holds.
+    pub noted: Vec<Uuid>,
+    /// The jobs that are to be canceled.
+    pub to_cancel: Vec<Uuid>,
 }
 
 /// What else a rescue found to do.
@@ -142,17 +159,47 @@ impl Db {
             cursor.advance(row.get(14), (row.get(15), row.get(0)));
         }
         let told = rows.first().is_some_and(|row| row.get(25));
-        Ok(Claimed { leases: rows.iter().map(lease_from_row).collect::<Result<_, _>>()?, told })
+        // One that cannot be read keeps no other from being run; it crashes until it fails.
+        let readable = |row: &Row| {
+            let lease = lease_from_row(row);
+            lease.inspect_err(|error| tracing::error!(job.id = %row.get::<_, Uuid>(0), error = %error, "unreadable job")).ok()
+        };
+        Ok(Claimed { leases: rows.iter().filter_map(readable).collect(), told })
     }
 
     /// Records the verdicts, each fenced by its lease, and answers the jobs it settled, and how they stand now: whoever is
     /// missing had lost its lease, and nothing of it was written.
     ///
     /// # Errors
-    /// [`DbError`] when there is no answer. Sending the same verdicts again is safe.
+    /// [`DbError::Busy`] when somebody held one of the jobs, or its account, for 200 ms: nothing was recorded.
+    /// [`DbError::Unknown`] when there is no answer: sending the same verdicts again is safe, and does not say which of them
+    /// were recorded the first time: [`Db::ended_runs`] does.
     pub async fn settle(
         &self,
         verdicts: &[(Lease, Verdict)],
+        deadline: Deadline,
+    ) -> Result<Settled, DbError> {
+        self.settle_with(verdicts, None, deadline).await
+    }
+
+    /// The same, without those that somebody else holds, or whose accounts, for longer than `patience` in all.
+    ///
+    /// # Errors
+    /// As [`Db::settle`], but that only a collision is [`DbError::Busy`].
+    pub async fn settle_within_reach(
+        &self,
+        verdicts: &[(Lease, Verdict)],
+        patience: Duration,
+        deadline: Deadline,
+    ) -> Result<Settled, DbError> {
+        let millis = i32::try_from(patience.as_millis()).unwrap_or(i32::MAX);
+        self.settle_with(verdicts, Some(millis), deadline).await
+    }
+
+    async fn settle_with(
+        &self,
+        verdicts: &[(Lease, Verdict)],
+        patience: Option<i32>,
         deadline: Deadline,
     ) -> Result<Settled, DbError> {
         let mut columns = Columns::default();
@@ -167,18 +214,41 @@ impl Db {
             (&columns.outputs as _, Type::TEXT_ARRAY),
             (&columns.errors as _, Type::TEXT_ARRAY),
             (&columns.used as _, Type::INT8_ARRAY),
+            (&patience as _, Type::INT4),
         ];
-        let rows = self.rows(SETTLE, &params, Again::Safe, deadline).await?;
-        let told = rows.iter().any(|row| row.get(2));
-        let settled = rows.iter().map(|row| Ok((row.get(0), status(row.get(1))?)));
-        Ok(Settled { jobs: settled.collect::<Result<_, DbError>>()?, told })
+        // Sent again by the caller, who has to know that it was.
+        let rows = self.rows(SETTLE, &params, Again::Unsafe, deadline).await?;
+        let mut settled = Settled { told: rows.iter().any(|row| row.get(2)), ..Settled::default() };
+        for row in &rows {
+            match row.get::<_, Option<&str>>(1) {
+                Some(word) => settled.jobs.push((row.get(0), status(word)?)),
+                None => settled.out_of_reach.push(row.get(0)),
+            }
+        }
+        Ok(settled)
     }
 
-    /// Notes the progress of jobs that are running and what they save, and answers those that are to be canceled.
+    /// Which of these runs have ended, as far as that is recorded of them.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn ended_runs(
+        &self,
+        runs: &[(Uuid, i64)],
+        deadline: Deadline,
+    ) -> Result<HashSet<(Uuid, i64)>, DbError> {
+        let (ids, tokens): (Vec<Uuid>, Vec<i64>) = runs.iter().copied().unzip();
+        let params = [(&ids as _, Type::UUID_ARRAY), (&tokens as _, Type::INT8_ARRAY)];
+        let rows = self.rows(ENDED_RUNS, &params, Again::Safe, deadline).await?;
+        Ok(rows.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+
+    /// Notes the progress of jobs that are running and what they save, and answers which of it was noted, and those that are
+    /// to be canceled. A job that somebody else holds keeps no other waiting.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer. Checking in twice is safe.
-    pub async fn check_in(&self, reports: &[Report], deadline: Deadline) -> Result<Vec<Uuid>, DbError> {
+    pub async fn check_in(&self, reports: &[Report], deadline: Deadline) -> Result<CheckedIn, DbError> {
         let ids: Vec<Uuid> = reports.iter().map(|report| report.job_id).collect();
         let tokens: Vec<i64> = reports.iter().map(|report| report.lease_token).collect();
         let percents: Vec<Option<i16>> = reports.iter().map(|report| report.percent).collect();
@@ -193,23 +263,31 @@ impl Db {
             (&checkpoints as _, Type::TEXT_ARRAY),
         ];
         let rows = self.rows(CHECK_IN, &params, Again::Safe, deadline).await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
+        let with = |column| rows.iter().filter(move |row| row.get(column)).map(|row| row.get(0)).collect();
+        Ok(CheckedIn { noted: with(1), to_cancel: with(2) })
     }
 
-    /// Takes back at most `limit` lapsed jobs: their lease, their wait or their life has expired. Also answers what else there
-    /// is to do.
+    /// Takes back at most `limit` lapsed jobs: their lease, their wait or their life has expired; none of the accounts `busy`.
+    /// Also answers what else there is to do.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer. Rescuing twice is safe.
-    pub async fn rescue(&self, limit: i64, deadline: Deadline) -> Result<(Vec<Rescued>, Chores), DbError> {
-        let rows = self.rows(RESCUE, &[(&limit, Type::INT8)], Again::Safe, deadline).await?;
+    pub async fn rescue(
+        &self,
+        limit: i64,
+        busy: &[Uuid],
+        deadline: Deadline,
+    ) -> Result<(Vec<Rescued>, Chores), DbError> {
+        let params = [(&limit as _, Type::INT8), (&busy as _, Type::UUID_ARRAY)];
+        let rows = self.rows(RESCUE, &params, Again::Safe, deadline).await?;
         let mut chores = Chores::default();
         let mut rescued = Vec::with_capacity(rows.len());
         for row in &rows {
             match row.get::<_, Option<Uuid>>(0) {
                 Some(job_id) => {
                     chores.deliveries |= row.get::<_, bool>(2);
-                    rescued.push(Rescued { job_id, status: status(row.get(1))? });
+                    let status = row.get::<_, Option<&str>>(1).map(status).transpose()?;
+                    rescued.push(Rescued { job_id, account_id: row.get(3), status });
                 }
                 None if row.get(2) => chores.deliveries = true,
                 None => chores.returns = true,
