@@ -6,5 +6,6 @@ mod grants;
 mod ledger;
 mod migrate;
 mod plans;
+mod read_committed;
 mod statements;
 mod transitions;

@@ -1,5 +1,6 @@
 //! The poller and the SQS worker, through the real binaries.
 
+mod failover;
 mod http_target;
 mod lease;
 mod sqs;
