@@ -39,6 +39,8 @@ pub struct App {
     pub(crate) longest_wait: Duration,
     /// Where webhooks may point to.
     pub(crate) allow: Allow,
+    /// What the API's paths stand behind where it is reached from outside; `/v1` of `https://jobs.example.com/v1`.
+    base: String,
 }
 
 impl App {
@@ -52,6 +54,7 @@ impl App {
             wake: Wake::new(config.wake_queue_url),
             secrets,
             longest_wait: config.longest_wait,
+            base: config.worker.public_url.as_deref().map(path_of).unwrap_or_default(),
             allow: if config.worker.allow_private_targets { Allow::Anything } else { Allow::PublicHttps },
         }
     }
@@ -62,11 +65,13 @@ impl App {
     /// Only when the event is no HTTP request at all: the invocation fails, and nobody takes it for a success.
     pub async fn handle(&self, event: LambdaEvent<Value>) -> Result<Value, Error> {
         let (event, context) = event.into_parts();
-        let response = match event::decode(event)? {
+        let response = match event::decode(event, &self.base)? {
             Ok(request) => {
+                let base = request.base.clone();
                 let longest = if routes::wait::is_wished(&request) { LONGEST_WITH_WAIT } else { LONGEST };
                 let deadline = Deadline::of_invocation(context.deadline(), MARGIN, longest).within(longest);
-                router::route(self, request, deadline).await
+                let response = router::route(self, request, deadline).await;
+                response.map(|response| response.behind(&base))
             }
             Err(error) => Err(error),
         };
@@ -74,4 +79,10 @@ impl App {
         let response = response.unwrap_or_else(|error| error.into_response(&request_id));
         Ok(event::encode(response))
     }
+}
+
+/// The path of a URL, without a slash at its end.
+fn path_of(url: &str) -> String {
+    let url: Option<http::Uri> = url.parse().ok();
+    url.map(|url| url.path().trim_end_matches('/').to_owned()).unwrap_or_default()
 }

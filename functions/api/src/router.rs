@@ -27,7 +27,7 @@ macro_rules! routes {
                 $(let $parameter = _parameter;)?
                 return $($endpoint)::+(app, &request, $($parameter,)? deadline).await;
             })+
-            Err(no_route(&request.path))
+            Err(no_route(&request))
         }
 
         /// Every operation as its endpoint's annotation describes it.
@@ -84,17 +84,36 @@ fn fit<'a>(template: &str, path: &'a str) -> Option<&'a str> {
 }
 
 /// 404 if no route has this path, else 405.
-fn no_route(path: &str) -> ApiError {
+fn no_route(request: &Request) -> ApiError {
+    let Request { method, path, base, .. } = request;
     let of_path = ROUTES.iter().filter(|(_, template)| fit(template, path).is_some());
     match of_path.map(|(method, _)| *method).collect::<Vec<_>>().as_slice() {
-        [] => ApiError::not_found(),
+        [] => {
+            // So that a base path that nobody told us of is found: the caller hears nothing of it.
+            tracing::warn!(method = loggable(method), path = loggable(path), base, "no route");
+            ApiError::not_found()
+        }
         methods => ApiError::method_not_allowed(methods.join(", ")),
     }
 }
 
+/// What may be logged of a path: the token of a call back is longer than any segment that is no secret.
+fn loggable(path: &str) -> String {
+    let short = |segment: &str| if segment.len() > 40 { "…".to_owned() } else { segment.to_owned() };
+    let segments = path.split('/').take(12).map(short);
+    segments.collect::<Vec<_>>().join("/")
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{ROUTES, fit, route_of};
+    use super::{ROUTES, fit, loggable, route_of};
+
+    #[test]
+    fn a_secret_in_a_path_is_not_logged() {
+        let token = shared::signing::callback_token("a master secret", uuid::Uuid::nil(), 1);
+        assert_eq!(loggable(&format!("/v1/api/callbacks/{token}/x")), "/v1/api/callbacks/…/x");
+        assert_eq!(loggable(&"/a".repeat(500)).len(), 22);
+    }
 
     #[test]
     fn a_path_fits_its_template_alone_with_or_without_a_slash_behind_it() {
