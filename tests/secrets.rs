@@ -55,6 +55,41 @@ async fn the_secret_may_be_a_parameter_of_ssm() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_line_end_behind_a_secret_is_no_part_of_it() {
+    let bench = Bench::new().await;
+    let account = bench.account(7).await;
+    let (before, after) = bench.url.split_once('@').unwrap();
+    let (user, password) = before.rsplit_once(':').unwrap();
+    for end in ["\n", "\r\n"] {
+        let with = |secret: &str| format!("{secret}{end}");
+        let secret = json!({
+            "DATABASE_URL": with(&format!("{user}@{after}")), "PGPASSWORD": with(password),
+            "JWT_SECRET": with(JWT_SECRET), "SIGNING_SECRET": with(SIGNING_SECRET),
+        });
+        let secret = secret.to_string();
+        let manager = ScriptedServer::start(move |_| Response::json(200, json!({ "SecretString": secret })));
+        let manager = manager.await.unwrap();
+        let arn = "arn:aws:secretsmanager:eu-central-1:1:secret:punchcard";
+        let api = Function::new(binary("api"), secret_environment(arn, &manager.url("/")));
+        let get = async |function: &Function| {
+            let get = event("GET", "/api/webhook", &[("authorization", &bearer(account))], None);
+            let answer = function.invoke(&get).await.unwrap();
+            assert_eq!(answer["statusCode"], 200, "{end:?}: {answer}");
+            let body: serde_json::Value = serde_json::from_str(answer["body"].as_str().unwrap()).unwrap();
+            body["secret"].clone()
+        };
+        assert_eq!(get(&api).await, get(&bench.api).await, "and it signs the same");
+    }
+    let printed = |master: &str| {
+        let mut command = std::process::Command::new(binary("punchcard"));
+        command.args(["kinds", "secret", "qr.svg", "--version", "1"]).env("SIGNING_SECRET", master);
+        command.output().unwrap().stdout
+    };
+    let secret = printed(SIGNING_SECRET);
+    assert!(secret.starts_with(b"whsec_") && printed(&format!("{SIGNING_SECRET}\n")) == secret);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn with_a_key_set_no_hmac_token_is_accepted_and_unknown_keys_fetch_it_once() {
     let bench = Bench::new().await;
     let account = bench.account(7).await;
@@ -70,6 +105,7 @@ async fn with_a_key_set_no_hmac_token_is_accepted_and_unknown_keys_fetch_it_once
     assert_eq!(get(bearer(account)).await, 401, "HS256 beside a key set");
     assert_eq!(issuer.requests().len(), 0);
     let part = |value: serde_json::Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let begin = std::time::Instant::now();
     for kid in ["one", "two", "../three"] {
         let head = part(json!({ "alg": "ES256", "typ": "JWT", "kid": kid }));
         let token = format!(
@@ -79,13 +115,14 @@ async fn with_a_key_set_no_hmac_token_is_accepted_and_unknown_keys_fetch_it_once
         );
         assert_eq!(get(token).await, 401, "{kid}");
     }
-    assert_eq!(issuer.requests().len(), 1, "a flood of unknown keys is not passed on");
+    let most = 1 + begin.elapsed().as_secs() as usize / 10;
+    assert!((1..=most).contains(&issuer.requests().len()), "a flood of unknown keys is not passed on");
 }
 
 /// A P-256 key of these tests alone: PKCS #8, and its public point.
-const KEY: &str = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgVA5JgT-OkTg56ZSNIvgSv9qBJwWNqHPYuRhS4Jw8THmhRANCAARd6rK2M5Mwsdzis_PfztdLkTwCQYI-qVxSCP3pL8tlGGA5GIVFQbusPBOjXhP4S-sxZc5aWaen9rQjvhuTrU-I";
-const X: &str = "XeqytjOTMLHc4rPz387XS5E8AkGCPqlcUgj96S_LZRg";
-const Y: &str = "YDkYhUVBu6w8E6NeE_hL6zFlzlpZp6f2tCO-G5OtT4g";
+pub(crate) const KEY: &str = "MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgVA5JgT-OkTg56ZSNIvgSv9qBJwWNqHPYuRhS4Jw8THmhRANCAARd6rK2M5Mwsdzis_PfztdLkTwCQYI-qVxSCP3pL8tlGGA5GIVFQbusPBOjXhP4S-sxZc5aWaen9rQjvhuTrU-I";
+pub(crate) const X: &str = "XeqytjOTMLHc4rPz387XS5E8AkGCPqlcUgj96S_LZRg";
+pub(crate) const Y: &str = "YDkYhUVBu6w8E6NeE_hL6zFlzlpZp6f2tCO-G5OtT4g";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_token_signed_with_es256_is_accepted_by_the_issuers_key_set() {
@@ -113,7 +150,6 @@ async fn a_token_signed_with_es256_is_accepted_by_the_issuers_key_set() {
     let mut late = claims;
     late["exp"] = json!(crate::support::now() - 120);
     assert_eq!(get(Some("one"), late).await, 401, "expired");
-    assert_eq!(issuer.requests().len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,10 +201,9 @@ async fn the_last_good_key_set_serves_while_the_issuer_is_away() {
     let of = |kid: &str| Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::ES256) };
     let claims = crate::support::claims(account);
     assert_eq!(get(of("one"), claims.clone()).await, 200);
-    assert_eq!(get(of("two"), claims.clone()).await, 401, "looked for no more than once a minute");
+    assert_eq!(get(of("two"), claims.clone()).await, 401, "it may be new, but it cannot be looked for");
     assert_eq!(get(of("one"), claims.clone()).await, 200);
     let mut anonymous = claims;
     anonymous["is_anonymous"] = json!(true);
     assert_eq!(get(of("one"), anonymous).await, 401);
-    assert_eq!(issuer.requests().len(), 1);
 }

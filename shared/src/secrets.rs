@@ -93,6 +93,12 @@ pub struct AwsCredentials {
     pub token: Option<String>,
 }
 
+/// A secret without the line's end that an editor, `echo` or a paste has left behind it: none has one of its own.
+#[must_use]
+pub fn without_line_end(secret: &str) -> &str {
+    secret.trim_end_matches(['\r', '\n'])
+}
+
 /// Why a secret could not be read.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot read the secret: {0}")]
@@ -134,6 +140,9 @@ impl SecretStore {
         secrets.pg_ca_pem = pg_ca_pem.or(secrets.pg_ca_pem);
         secrets.jwt_secret = jwt_secret.or(secrets.jwt_secret);
         secrets.signing_secret = signing_secret.or(secrets.signing_secret);
+        for secret in [&mut secrets.pg_password, &mut secrets.jwt_secret, &mut secrets.signing_secret] {
+            *secret = secret.take().map(|secret| without_line_end(&secret).to_owned());
+        }
         for (name, secret) in
             [("JWT_SECRET", &mut secrets.jwt_secret), ("SIGNING_SECRET", &mut secrets.signing_secret)]
         {

@@ -4,5 +4,8 @@ mod auth;
 mod create_batch;
 mod create_job;
 mod credits;
+mod gateway_events;
 mod jobs;
+mod key_set;
 mod openapi;
+mod refused_tokens;

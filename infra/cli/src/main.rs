@@ -227,7 +227,8 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
                     known.secret_version.unsigned_abs()
                 }
             };
-            println!("{}", shared::signing::kind_secret(&signing_secret, &kind, version));
+            let signing_secret = shared::secrets::without_line_end(&signing_secret);
+            println!("{}", shared::signing::kind_secret(signing_secret, &kind, version));
             Ok(())
         }
     }?;

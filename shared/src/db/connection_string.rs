@@ -8,6 +8,8 @@ use tokio_postgres::{
     config::{ChannelBinding, Host, SslMode, TargetSessionAttrs},
 };
 
+use crate::secrets::without_line_end;
+
 /// A connection string that cannot be used: one line that says why and what to do. It never shows the password.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
@@ -346,7 +348,7 @@ impl Builder {
             self.config.port(*port);
         }
         if let (false, Some(password)) = (self.password, password) {
-            self.config.password(password);
+            self.config.password(without_line_end(password));
         }
         if self.config.get_application_name().is_none() {
             self.config.application_name("punchcard");
@@ -422,9 +424,9 @@ mod tests {
     #[test]
     fn a_password_from_elsewhere_is_used_where_there_is_none() {
         let with = |text| {
-            ConnectionString::parse(text, Some("other")).unwrap().config.get_password().map(<[u8]>::to_vec)
+            ConnectionString::parse(text, Some("other\r\n")).unwrap().config.get_password().map(<[u8]>::to_vec)
         };
-        assert_eq!(with("postgres://u@h/d").as_deref(), Some(b"other".as_slice()));
+        assert_eq!(with("postgres://u@h/d").as_deref(), Some(b"other".as_slice()), "but not its line's end");
         assert_eq!(with("postgres://u:own@h/d").as_deref(), Some(b"own".as_slice()));
     }
 
