@@ -7,6 +7,7 @@ CREATE TABLE punchcard.kinds (
     name                 text PRIMARY KEY CHECK (name ~ '^[a-z0-9_.-]{1,64}$'),
     price                bigint NOT NULL CHECK (price BETWEEN 0 AND 1000000000000),
     metered              boolean NOT NULL DEFAULT false,  -- the price is the most; what was used is captured
+    max_priority         smallint NOT NULL DEFAULT 0 CHECK (max_priority BETWEEN -10 AND 10),  -- of its jobs: before whom a caller may put them
     on_cancel            punchcard.charge NOT NULL DEFAULT 'release',
     on_input_error       punchcard.charge NOT NULL DEFAULT 'release' CHECK (on_input_error <> 'refuse'),
     max_attempts         integer NOT NULL DEFAULT 3 CHECK (max_attempts BETWEEN 1 AND 25),

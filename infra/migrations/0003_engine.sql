@@ -263,13 +263,14 @@ $$;
 
 -- Buys a job: key, price, hold, ledger entry, job and its place in the queue in one call, all or nothing.
 -- Answers what the caller does not know; `replayed` when the key had bought the job before (jobs_now has it as it is
--- now); `wake_after`, in seconds, when a wake-up is wanted for it. Refuses by raising:
+-- now); `wake_after`, in seconds, when a wake-up is wanted for it. A priority is at most its kind's `max_priority`: a greater one
+-- is refused, but that of a retry, and 0, which is said for none, are lowered to it. Refuses by raising:
 --   PT402 insufficient_credits · PT422 unknown_kind, idempotency_mismatch, invalid_*, over_cap · PT429 too_many_*
 CREATE FUNCTION punchcard.enqueue(
     p_account_id uuid, p_kind text, p_input json DEFAULT '{}', p_key text DEFAULT NULL,
     p_priority integer DEFAULT 0, p_run_at timestamptz DEFAULT NULL, p_options jsonb DEFAULT NULL,
     OUT job_id uuid, OUT price bigint, OUT max_attempts smallint, OUT run_at timestamptz, OUT created_at timestamptz,
-    OUT expires_at timestamptz, OUT replayed boolean, OUT wake_after double precision)
+    OUT expires_at timestamptz, OUT replayed boolean, OUT wake_after double precision, OUT priority smallint)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
 DECLARE
     offer punchcard.kinds;
@@ -318,6 +319,11 @@ BEGIN
             SELECT * INTO attempts, retry, metadata, tags, webhook, retry_of
             FROM punchcard.check_options(p_options, p_account_id, offer.max_attempts);
         END IF;
+        priority := least(p_priority, offer.max_priority);
+        IF priority < p_priority AND p_priority <> 0 AND retry_of IS NULL THEN
+            RAISE EXCEPTION 'invalid_priority' USING ERRCODE = 'PT422',
+                DETAIL = format('A priority of this kind is from -10 to %s.', offer.max_priority);
+        END IF;
         max_attempts := coalesce(attempts, offer.max_attempts);
         expires_at := run_at + make_interval(secs => offer.life_seconds);
         IF offer.dispatch = 'sqs' THEN
@@ -327,7 +333,7 @@ BEGIN
         INSERT INTO punchcard.jobs (account_id, id, kind, price, metered, on_cancel, on_input_error, priority, max_attempts,
                                     retry, scheduled_at, expires_at, idempotency_key, request_hash, retry_of, metadata, tags,
                                     webhook, input)
-        VALUES (p_account_id, job_id, p_kind, price, offer.metered, offer.on_cancel, offer.on_input_error, p_priority,
+        VALUES (p_account_id, job_id, p_kind, price, offer.metered, offer.on_cancel, offer.on_input_error, priority,
                 max_attempts, retry, run_at, expires_at, p_key, hash, retry_of, metadata, tags, webhook, p_input)
         ON CONFLICT (account_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
         replayed := NOT FOUND;
@@ -348,6 +354,7 @@ BEGIN
         run_at := bought.scheduled_at;
         created_at := bought.created_at;
         expires_at := bought.expires_at;
+        priority := bought.priority;
         wake_after := NULL;
         RETURN;
     END IF;
@@ -360,7 +367,7 @@ BEGIN
     INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, metered, on_cancel, on_input_error, bytes, priority,
                                  max_attempts, max_crashes, run_at, expires_at, webhook)
     VALUES (job_id, p_account_id, balance.share, p_kind, price, offer.metered, offer.on_cancel, offer.on_input_error, bytes,
-            p_priority, max_attempts, offer.max_crashes, run_at, expires_at, webhook);
+            priority, max_attempts, offer.max_crashes, run_at, expires_at, webhook);
     IF metadata IS NOT NULL OR tags IS NOT NULL THEN
         PERFORM punchcard.label(p_account_id, job_id, tags, metadata);
     END IF;
@@ -414,7 +421,7 @@ BEGIN
 
     -- The jobs as parallel arrays: read once and sorted once, used by each statement below.
     SELECT array_agg(w.kind) AS kinds, array_agg(w.input) AS inputs, array_agg(w.bytes) AS bytes,
-           array_agg(coalesce(w.priority, 0)) AS priorities, array_agg(greatest(w.run_at, now())) AS run_ats,
+           array_agg(least(coalesce(w.priority, 0), w.max_priority)) AS priorities, array_agg(greatest(w.run_at, now())) AS run_ats,
            array_agg(w.price) AS prices, array_agg(w.metered) AS metered, array_agg(w.on_cancel) AS on_cancel,
            array_agg(w.on_input_error) AS on_input_error, array_agg(w.max_attempts) AS attempts,
            array_agg(w.max_crashes) AS crashes, array_agg(make_interval(secs => w.life_seconds)) AS lives,
@@ -422,7 +429,9 @@ BEGIN
                ::double precision[] AS wakes,
            sum(w.price)::bigint AS total, sum(w.bytes)::bigint AS total_bytes,
            min(w.n) FILTER (WHERE w.name IS NULL) AS unknown_kind,
-           min(w.n) FILTER (WHERE w.priority NOT BETWEEN -10 AND 10) AS invalid_priority,
+           min(w.n) FILTER (WHERE w.priority <> 0 AND w.priority NOT BETWEEN -10 AND w.max_priority) AS invalid_priority,
+           (array_agg(w.max_priority) FILTER (WHERE w.priority <> 0 AND w.priority NOT BETWEEN -10 AND w.max_priority))[1]
+               AS max_priority,
            min(w.n) FILTER (WHERE w.run_at > now() + interval '30 days') AS invalid_run_at,
            min(w.n) FILTER (WHERE w.bytes > 65536 OR position('\u0000' IN w.input::text) > 0) AS invalid_input
     INTO wanted
@@ -439,7 +448,8 @@ BEGIN
             DETAIL = format('Job %s of the batch: no such kind is offered.', wanted.unknown_kind);
     ELSIF wanted.invalid_priority IS NOT NULL THEN
         RAISE EXCEPTION 'invalid_priority' USING ERRCODE = 'PT422',
-            DETAIL = format('Job %s of the batch: a priority is from -10 to 10.', wanted.invalid_priority);
+            DETAIL = format('Job %s of the batch: a priority of this kind is from -10 to %s.', wanted.invalid_priority,
+                            wanted.max_priority);
     ELSIF wanted.invalid_run_at IS NOT NULL THEN
         RAISE EXCEPTION 'invalid_run_at' USING ERRCODE = 'PT422',
             DETAIL = format('Job %s of the batch: a job waits for 30 days at most.', wanted.invalid_run_at);

@@ -8,4 +8,5 @@ mod gateway_events;
 mod jobs;
 mod key_set;
 mod openapi;
+mod priority;
 mod refused_tokens;

@@ -129,7 +129,8 @@ impl Bench {
     /// The kind `test.scripted`, of price 10, tried again after a second; `terms` is more, as SQL assignments.
     pub async fn scripted_kind(&self, terms: &str) {
         self.sql(
-            "INSERT INTO punchcard.kinds (name, price, backoff_seconds, jitter) VALUES ('test.scripted', 10, 1, 0)",
+            "INSERT INTO punchcard.kinds (name, price, max_priority, backoff_seconds, jitter)
+             VALUES ('test.scripted', 10, 10, 1, 0)",
         )
         .await;
         if !terms.is_empty() {
@@ -207,8 +208,8 @@ impl Bench {
     /// The url of an HTTP kind, made on the spot.
     pub async fn http_kind(&self, name: &str, price: i64, url: &str) {
         self.sql(&format!(
-            "INSERT INTO punchcard.kinds (name, price, max_attempts, backoff_seconds, timeout_seconds, url)
-             VALUES ('{name}', {price}, 3, 1, 5, '{url}')"
+            "INSERT INTO punchcard.kinds (name, price, max_priority, max_attempts, backoff_seconds, timeout_seconds, url)
+             VALUES ('{name}', {price}, 10, 3, 1, 5, '{url}')"
         ))
         .await;
     }
@@ -301,9 +302,9 @@ async fn make_template() -> String {
     shared::db::migrate::apply(&url).await.expect("migrations apply");
     client
         .batch_execute(
-            "INSERT INTO punchcard.kinds (name, price, max_attempts, backoff_seconds, url) VALUES
-                 ('echo.http', 10, 3, 1, 'http://127.0.0.1:9/nobody'), ('qr.svg', 1, 3, 1, NULL),
-                 ('unserved', 5, 3, 1, NULL), ('free', 0, 3, 1, NULL)",
+            "INSERT INTO punchcard.kinds (name, price, max_priority, max_attempts, backoff_seconds, url) VALUES
+                 ('echo.http', 10, 10, 3, 1, 'http://127.0.0.1:9/nobody'), ('qr.svg', 1, 10, 3, 1, NULL),
+                 ('unserved', 5, 10, 3, 1, NULL), ('free', 0, 10, 3, 1, NULL)",
         )
         .await
         .expect("kinds");

@@ -458,7 +458,7 @@ export interface components {
             } | null;
             /**
              * Format: int64
-             * @description Higher first; 0 if it is left out.
+             * @description Higher first, up to its kind's `max_priority`; 0, or that if it is less, if it is left out.
              */
             priority?: number | null;
             retry?: components["schemas"]["RetryOverrides"] | null;

@@ -52,8 +52,8 @@ impl Server {
         shared::db::migrate::apply(&url).await?;
         let client = connect(&url).await?;
         let fill = format!(
-            "INSERT INTO punchcard.kinds (name, price, url) VALUES ('bench.noop', 1, NULL),
-                 ('bench.http', 1, 'http://127.0.0.1:9/');
+            "INSERT INTO punchcard.kinds (name, price, max_priority, url) VALUES ('bench.noop', 1, 10, NULL),
+                 ('bench.http', 1, 10, 'http://127.0.0.1:9/');
              SELECT count(punchcard.grant_credits({account}, 1000000000, 'start')) FROM generate_series(1, {ACCOUNTS}) AS n",
             account = account("n"),
         );

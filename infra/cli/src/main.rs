@@ -314,6 +314,9 @@ fn flaw(kind: &Kind) -> Option<&'static str> {
     if kind.on_input_error == Charge::Refuse {
         return Some("on_input_error is release or capture");
     }
+    if !(-10..=10).contains(&kind.max_priority) {
+        return Some("max_priority is from -10 to 10");
+    }
     ((kind.backoff == Growth::Fixed) == kind.backoff_delays.is_empty())
         .then_some("backoff = \"fixed\" and backoff_delays go together")
 }

@@ -200,7 +200,7 @@ pub struct NewJob<'a> {
     pub kind: &'a str,
     /// With what.
     pub input: &'a RawValue,
-    /// Higher first, -10 to 10.
+    /// Higher first, -10 to what its kind allows; 0 is that at most.
     pub priority: i16,
     /// Not before: RFC 3339; now if `None` or past.
     pub run_at: Option<&'a str>,
@@ -268,7 +268,7 @@ impl Db {
             kind: job.kind.to_owned(),
             account_id,
             status: Status::Queued,
-            priority: job.priority,
+            priority: row.get(8),
             input: job.input.to_owned(),
             output: None,
             error: None,

@@ -18,6 +18,9 @@ pub struct Kind {
     pub name: String,
     /// Credits.
     pub price: i64,
+    /// The highest priority that a caller may give its jobs, -10 to 10: 0 lets nobody go before others.
+    #[serde(default)]
+    pub max_priority: i16,
     /// Whether that is the most, and what was used is captured.
     #[serde(default)]
     pub metered: bool,
@@ -161,6 +164,7 @@ impl Db {
                 jitter: row.get(17),
                 cancel_url: row.get(18),
                 callback_seconds: row.get(19),
+                max_priority: row.get(20),
             })
         });
         kinds.collect()

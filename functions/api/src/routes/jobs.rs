@@ -49,7 +49,7 @@ pub(crate) struct CreateJob {
     #[serde(default, deserialize_with = "verbatim")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
     input: Option<Box<RawValue>>,
-    /// Higher first; 0 if it is left out.
+    /// Higher first, up to its kind's `max_priority`; 0, or that if it is less, if it is left out.
     #[cfg_attr(feature = "openapi", schema(minimum = -10, maximum = 10))]
     priority: Option<i64>,
     /// Not before: within 30 days; now if it is left out or past.

@@ -34,7 +34,8 @@ INSERT INTO punchcard.kinds (name, price, timeout_seconds, backoff_seconds, url,
     ('qr.svg', 1, 10, 1, NULL, false), ('fuzz.waits', 3, 10, 1, NULL, false), ('fuzz.fails', 2, 10, 1, '{url}/fails', false),
     ('fuzz.free', 0, 10, 1, '{url}/done', false), ('fuzz.metered', 8, 10, 1, '{url}/done', true),
     ('fuzz.slow', 1, 10, 1, '{url}/slow', false), ('fuzz.later', 4, 10, 1, '{url}/later', true),
-    ('fuzz.dear', 1000000000000, 10, 1, NULL, false)";
+    ('fuzz.dear', 1000000000000, 10, 1, NULL, false);
+UPDATE punchcard.kinds SET max_priority = 10";
 
 /// Buys what is missing of an account, so that there always is something to cancel and something to retry.
 const STOCK: &str = "
