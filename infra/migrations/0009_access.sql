@@ -71,7 +71,7 @@ BEGIN
         punchcard.check_in(uuid[], bigint[], smallint[], text[], text[]),
         punchcard.rescue(bigint, uuid[]),
         punchcard.call_back(uuid, bigint, text, double precision, text, text, text, bigint, smallint),
-        punchcard.claim_deliveries(integer, double precision),
+        punchcard.claim_deliveries(integer, double precision, boolean, uuid[], integer[], uuid),
         punchcard.settle_deliveries(uuid[], smallint[], text[], double precision[], text[], text[]),
         punchcard.set_webhook(uuid, text, text[]),
         punchcard.rotate_webhook_secret(uuid)

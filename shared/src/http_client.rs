@@ -73,17 +73,36 @@ pub async fn send(
     limit: usize,
     deadline: Deadline,
 ) -> Result<Response<Bytes>, HttpError> {
-    timeout_at(deadline.instant(), exchange(request, allow, limit)).await.unwrap_or(Err(HttpError::TimedOut))
+    let answer = send_where(request, allow, limit, deadline, |_| true).await?;
+    answer.ok_or_else(|| HttpError::Unreachable("the host has no address".into()))
+}
+
+/// The same, to those addresses of the host that `admit` lets pass; it is asked of each vetted one just before that is connected
+/// to, so that the last one that it was asked of is the one that is spoken to. `None`: it let none pass that could be
+/// connected to.
+///
+/// # Errors
+/// As [`send`].
+pub async fn send_where(
+    request: Request<Bytes>,
+    allow: Allow,
+    limit: usize,
+    deadline: Deadline,
+    admit: impl FnMut(SocketAddr) -> bool,
+) -> Result<Option<Response<Bytes>>, HttpError> {
+    let exchange = exchange(request, allow, limit, admit);
+    timeout_at(deadline.instant(), exchange).await.unwrap_or(Err(HttpError::TimedOut))
 }
 
 async fn exchange(
     mut request: Request<Bytes>,
     allow: Allow,
     limit: usize,
-) -> Result<Response<Bytes>, HttpError> {
+    admit: impl FnMut(SocketAddr) -> bool,
+) -> Result<Option<Response<Bytes>>, HttpError> {
     let uri = request.uri().clone();
     let (host, port, tls) = destination(&uri, allow)?;
-    let stream = connect(host, port, allow).await?;
+    let Some(stream) = connect(host, port, allow, admit).await? else { return Ok(None) };
 
     let authority = uri.authority().map_or_else(String::new, |authority| authority.as_str().to_owned());
     let path = uri.path_and_query().map_or_else(|| "/".to_owned(), |path| path.as_str().to_owned());
@@ -96,9 +115,9 @@ async fn exchange(
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| HttpError::Forbidden("the URL's host is malformed".into()))?;
         let stream = TLS.connect(name, stream).await.map_err(unreachable)?;
-        exchange_over(stream, request, limit).await
+        exchange_over(stream, request, limit).await.map(Some)
     } else {
-        exchange_over(stream, request, limit).await
+        exchange_over(stream, request, limit).await.map(Some)
     }
 }
 
@@ -203,23 +222,35 @@ fn vet_addresses(addresses: &[SocketAddr]) -> Result<(), HttpError> {
     Err(HttpError::Forbidden("the host's address is not public".into()))
 }
 
-async fn connect(host: &str, port: u16, allow: Allow) -> Result<TcpStream, HttpError> {
+/// `None` if `admit` lets no address pass that can be connected to. It hears of an IPv4 address by that alone, however it was
+/// written.
+async fn connect(
+    host: &str,
+    port: u16,
+    allow: Allow,
+    mut admit: impl FnMut(SocketAddr) -> bool,
+) -> Result<Option<TcpStream>, HttpError> {
     let addresses: Vec<SocketAddr> =
         tokio::net::lookup_host((host, port)).await.map_err(unreachable)?.collect();
     if allow == Allow::PublicHttps {
         vet_addresses(&addresses)?;
     }
-    let mut last = HttpError::Unreachable("the host has no address".into());
+    let mut last = Err(HttpError::Unreachable("the host has no address".into()));
     for address in addresses {
+        if !admit(SocketAddr::new(address.ip().to_canonical(), address.port())) {
+            last = Ok(None);
+            continue;
+        }
         match TcpStream::connect(address).await {
             Ok(stream) => {
                 let _ = stream.set_nodelay(true);
-                return Ok(stream);
+                return Ok(Some(stream));
             }
-            Err(error) => last = unreachable(error),
+            Err(error) if last.is_err() => last = Err(unreachable(error)),
+            Err(_) => {}
         }
     }
-    Err(last)
+    last
 }
 
 /// Whether an address lies in the public internet (IANA special-purpose registries, RFC 6890).

@@ -5,6 +5,7 @@ mod engine;
 mod grants;
 mod ledger;
 mod migrate;
+mod outbox_plans;
 mod plans;
 mod read_committed;
 mod statements;

@@ -34,5 +34,6 @@ mod wait;
 mod webhooks;
 mod webhooks_again;
 mod webhooks_api;
+mod webhooks_fair;
 
 use help::{assert_refused, credits, until_running};

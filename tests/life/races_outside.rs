@@ -8,7 +8,7 @@ use shared::{
     db::{
         Db, DbError,
         callbacks::CallBack,
-        webhooks::{Delivery, Sent},
+        webhooks::{Delivery, Round, Sent},
     },
     domain::{ErrorCode, JobError, Lease, Status, Verdict},
 };
@@ -241,7 +241,11 @@ async fn messages(bench: &Bench, db: &Db) -> Vec<Delivery> {
     bench.sql(&format!("SELECT punchcard.enqueue('{account}', 'race', p_options => '{webhook}')")).await;
     let lease = claim(db).await;
     db.settle(&[(lease, done())], soon()).await.unwrap();
-    db.claim_deliveries(10, A_MINUTE, soon()).await.unwrap()
+    take(db).await
+}
+
+async fn take(db: &Db) -> Vec<Delivery> {
+    db.claim_deliveries(&Round::of(10, A_MINUTE), soon()).await.unwrap().deliveries
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -254,8 +258,8 @@ async fn of_two_who_would_send_a_message_one_has_it_and_what_the_other_says_does
         bench.sql("UPDATE punchcard.deliveries SET next_at = now() WHERE next_at IS NOT NULL").await;
         let (db, rival) = (Arc::clone(&one), Arc::clone(&other));
         let (mine, theirs) =
-            race(time, async move { db.claim_deliveries(10, A_MINUTE, soon()).await.unwrap() }, async move {
-                rival.claim_deliveries(10, A_MINUTE, soon()).await.unwrap()
+            race(time, async move { take(&db).await }, async move {
+                take(&rival).await
             })
             .await;
         assert_eq!(mine.len() + theirs.len(), 2, "each is sent by one of them");

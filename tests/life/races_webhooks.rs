@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use shared::db::{
     Db,
-    webhooks::{Delivery, Sent},
+    webhooks::{Delivery, Round, Sent},
 };
 use uuid::Uuid;
 
@@ -24,7 +24,7 @@ async fn to_be_told(bench: &Bench, db: &Db) -> Uuid {
 }
 
 async fn take(db: &Db) -> Vec<Delivery> {
-    db.claim_deliveries(10, Duration::from_secs(60), soon()).await.unwrap()
+    db.claim_deliveries(&Round::of(10, Duration::from_secs(60)), soon()).await.unwrap().deliveries
 }
 
 /// Attempt, whether it was heard, and whether it is sent again, of the account's one message.

@@ -338,9 +338,9 @@ async fn a_receiver_that_leaves_everything_unanswered_takes_up_no_more_of_a_tick
         "no second wait for the same receiver: {:?}",
         begin.elapsed()
     );
-    // A place or two are free again before it is clear that nobody answers.
+    // Half of the places at most are one account's; one or two are free again before it is clear that nobody answers.
     let sent = silent.requests().len();
-    assert!((50..=53).contains(&sent) && quick.requests().len() == 1, "{sent}");
+    assert!((15..=30).contains(&sent) && quick.requests().len() == 1, "{sent}");
     let put_off = "SELECT count(*) FROM punchcard.deliveries WHERE error LIKE 'not sent:%'";
     assert_eq!(bench.count(put_off).await, 70 - sent as i64);
     bench.assert_audit_is_clean().await;

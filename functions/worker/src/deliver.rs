@@ -1,24 +1,19 @@
 //! Sends what is to be said of jobs: webhooks, signed as Standard Webhooks has it, and cancels to HTTP targets. Beside the
-//! drain, so that what it settles is said at once; each message on its own, so that no slow receiver holds up another.
+//! drain, so that what it settles is said at once; each message on its own, so that no slow receiver holds up another, and in turn
+//! by account, so that no account does.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    time::Duration,
-};
+use std::{future::ready, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Uri};
+use http::{Response, StatusCode};
 use serde::Serialize;
-use serde_json::value::RawValue;
 use shared::{
     db::{
         DbError,
-        jobs::{Job, JobCredits},
-        webhooks::{Delivery, Event, Sent},
+        webhooks::{Delivery, Round, Sent},
     },
-    domain::{Deadline, Status, Timestamp},
+    domain::Deadline,
     http_client::{self, Allow, HttpError},
-    signing::{account_secret, signed_post},
 };
 use tokio::{
     sync::watch,
@@ -31,31 +26,26 @@ use crate::{
     Summary, Worker,
     drain::{self, Trigger},
     executor::jitter,
-    jobs::http_target::{HttpTarget, Post, retry_after},
+    jobs::http_target::retry_after,
+    message::request,
+    receivers::{AT_ONCE, Place, Receivers, Unfit},
 };
 
-/// How many messages are on their way at once.
-const AT_ONCE: usize = 50;
 /// How long a receiver has to answer: the specification asks for 15 to 30 seconds.
 const SEND_BUDGET: Duration = Duration::from_secs(15);
 /// A message that was not recorded by then is sent again by whoever comes next.
 const LEASE: Duration = Duration::from_secs(60);
 /// How long what became of one message waits for others, to be recorded together.
 const RECORD_AFTER: Duration = Duration::from_millis(50);
-/// How many messages of an account a host may leave unanswered, until no more are sent there by this invocation.
-const SILENT_AFTER: u32 = 3;
+/// How long after a place was free none was taken for it is there another look: several may be free by then.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_millis(50);
 /// How long messages are taken on after the drain is over.
 const ALONE_BUDGET: Duration = Duration::from_secs(30);
 /// What is read of an answer: nothing is done with it.
 const ANSWER_BYTES: usize = 65_536;
-/// The largest output that is sent along: the specification asks for small messages.
-const MOST_OUTPUT_BYTES: usize = 10_000;
 /// How long after each sending that failed the next one is, in seconds: the specification's schedule. After the last it is
 /// given up, three days and some hours on.
 const SCHEDULE: [u64; 9] = [5, 300, 1_800, 7_200, 18_000, 36_000, 50_400, 72_000, 86_400];
-
-/// A message that was taken this often has taken its workers down, or was never recorded: it is not sent any more.
-const MOST_TAKEN: i16 = 100;
 
 /// What became of the messages that were sent.
 #[derive(Debug, Default, Clone, Serialize)]
@@ -91,14 +81,58 @@ pub(crate) async fn while_draining(
     drained
 }
 
+/// When there is the next look at what is due.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Look {
+    /// Once there is news.
+    Never,
+    /// As soon as a place is free.
+    Now,
+    /// Once a message has arrived: those that are due are of accounts that have enough on their way.
+    WhenOneIsSent,
+    /// Then.
+    At(Instant),
+}
+
+/// Where accounts are visited one by one: in a circle, so that each has its turn, whoever is in front of it.
+#[derive(Debug)]
+struct Circle {
+    after: Uuid,
+    /// Whether it was begun at its beginning.
+    whole: bool,
+    /// Whether any message was taken since.
+    some: bool,
+}
+
+impl Circle {
+    fn begin() -> Self {
+        let mut somewhere = [0; 16];
+        // Without randomness, at the beginning.
+        let _ = getrandom::fill(&mut somewhere);
+        Self { after: Uuid::from_bytes(somewhere), whole: false, some: false }
+    }
+
+    /// After a claim that ended at `walked`: whether the next one may find more.
+    fn go_on(&mut self, walked: Option<Uuid>, some: bool) -> bool {
+        self.some |= some;
+        if let Some(account) = walked {
+            self.after = account;
+            return true;
+        }
+        let more = self.some || !self.whole;
+        *self = Self { after: Uuid::nil(), whole: true, some: false };
+        more
+    }
+}
+
 struct Courier<'a> {
     worker: &'a Worker,
     deadline: Deadline,
     /// With less left of the invocation than this nothing more is sent.
     least: Duration,
-    sending: JoinSet<(Delivery, Sent, Silence)>,
-    /// How many messages a host has left unanswered, of an account.
-    silent: HashMap<(Uuid, String), u32>,
+    sending: JoinSet<(Delivery, Sent)>,
+    receivers: Receivers,
+    circle: Circle,
     /// Since when the drain is over.
     alone_since: Option<Instant>,
     sent: Vec<(Delivery, Sent)>,
@@ -110,34 +144,40 @@ impl<'a> Courier<'a> {
     fn new(worker: &'a Worker, deadline: Deadline) -> Self {
         let (sending, sent, record_at) = (JoinSet::new(), Vec::new(), Instant::now());
         let least = SEND_BUDGET.min(deadline.left() / 2);
-        let (silent, alone_since, tally) = (HashMap::new(), None, Delivered::default());
-        Self { worker, deadline, least, sending, silent, alone_since, sent, record_at, tally }
+        let (receivers, circle, alone_since) = (Receivers::default(), Circle::begin(), None);
+        let tally = Delivered::default();
+        Self { worker, deadline, least, sending, receivers, circle, alone_since, sent, record_at, tally }
     }
 
     /// Until nobody can have more to say, and nothing is on its way.
     async fn run(mut self, mut news: watch::Receiver<()>) -> Delivered {
-        let (mut more, mut open) = (false, true);
+        let (mut look, mut open) = (Look::Never, true);
         loop {
-            if more && self.sending.len() < AT_ONCE {
-                more = self.claim().await;
-            }
-            if !more && !open && self.sending.is_empty() {
+            if !open && self.sending.is_empty() && matches!(look, Look::Never | Look::WhenOneIsSent) {
                 self.record().await;
                 return self.tally;
             }
+            let at = if let Look::At(at) = look { at } else { Instant::now() };
             tokio::select! {
                 // An error: the drain is over, and all of its news was seen.
                 heard = news.changed(), if open => {
-                    (more, open) = (more || heard.is_ok(), heard.is_ok());
+                    open = heard.is_ok();
+                    if open {
+                        look = Look::Now;
+                    }
                     self.alone_since = (!open).then(Instant::now);
                 }
                 // A task that was lost comes back when its lease is over.
-                Some(done) = self.sending.join_next() => if let Ok((delivery, sent, silence)) = done {
-                    if silence == Silence::Kept {
-                        *self.silent.entry(receiver(&delivery)).or_default() += 1;
+                Some(done) = self.sending.join_next() => {
+                    if let Ok((delivery, sent)) = done {
+                        self.done(delivery, sent);
                     }
-                    self.done(delivery, sent);
-                },
+                    if look == Look::WhenOneIsSent {
+                        look = Look::At(Instant::now() + LOOK_AGAIN_AFTER);
+                    }
+                }
+                () = sleep_until(at), if matches!(look, Look::At(_)) => look = Look::Now,
+                () = ready(()), if look == Look::Now && self.sending.len() < AT_ONCE => look = self.claim().await,
                 () = sleep_until(self.record_at), if !self.sent.is_empty() => self.record().await,
             }
         }
@@ -151,42 +191,43 @@ impl<'a> Courier<'a> {
         self.sent.push((delivery, sent));
     }
 
-    /// Takes what is due and sends it; answers whether there may be more.
-    async fn claim(&mut self) -> bool {
+    /// Takes what is due and sends it; answers when to look again.
+    async fn claim(&mut self) -> Look {
         // An invocation that does nothing else any more ends: the next one looks for jobs, too.
         let alone_too_long = self.alone_since.is_some_and(|since| since.elapsed() > ALONE_BUDGET);
         if self.deadline.left() < self.least || alone_too_long {
-            return false;
+            return Look::Never;
         }
         let free = AT_ONCE - self.sending.len();
         let secrets = self.worker.secrets.get(self.deadline).await;
         let Some(master) = secrets.ok().and_then(|secrets| secrets.signing_secret) else {
             tracing::warn!("there is no SIGNING_SECRET: webhooks wait");
-            return false;
+            return Look::Never;
         };
-        let claimed = match self.worker.db.claim_deliveries(free, LEASE, self.deadline).await {
-            Ok(claimed) => claimed,
+        let (rooms, after) = (self.receivers.rooms(free), self.circle.after);
+        let round = Round { limit: free, lease: LEASE, spare: true, rooms, after };
+        let taken = match self.worker.db.claim_deliveries(&round, self.deadline).await {
+            Ok(taken) => taken,
             Err(error) => {
                 tracing::error!(error = %error, "webhooks wait for the next tick");
-                return false;
+                return Look::Never;
             }
         };
-        let more = claimed.len() == free;
+        let some = !taken.deliveries.is_empty();
         let private = self.worker.config.allow_private_targets;
-        for delivery in claimed {
-            if self.silent.get(&receiver(&delivery)).is_some_and(|times| *times >= SILENT_AFTER) {
-                let why = "not sent: its receiver leaves others unanswered".to_owned();
-                let sent = again(delivery.attempt, None, why, jitter());
-                self.done(delivery, sent);
-                continue;
-            }
+        for delivery in taken.deliveries {
             let (master, deadline) = (master.clone(), self.deadline.within(SEND_BUDGET));
+            let place = self.receivers.place(delivery.job.account_id);
             self.sending.spawn(async move {
-                let (sent, silence) = send(&delivery, &master, private, deadline).await;
-                (delivery, sent, silence)
+                let sent = send(&delivery, &master, private, deadline, place).await;
+                (delivery, sent)
             });
         }
-        more
+        match taken.more {
+            false => Look::Never,
+            true if self.circle.go_on(taken.walked, some) => Look::Now,
+            true => Look::WhenOneIsSent,
+        }
     }
 
     async fn record(&mut self) {
@@ -194,13 +235,14 @@ impl<'a> Courier<'a> {
             return;
         }
         for (delivery, sent) in &self.sent {
-            let (id, job, attempt) = (delivery.id, delivery.job.id, delivery.attempt);
+            let (id, job, attempt) = (delivery.id, delivery.job.id, delivery.sending());
             match sent {
                 Sent::Delivered => self.tally.delivered += 1,
                 Sent::Retry { error, .. } => {
                     self.tally.retried += 1;
                     tracing::warn!(webhook.id = %id, job.id = %job, attempt, error, "webhook failed, sent again later");
                 }
+                Sent::PutBack(_) => tracing::debug!(webhook.id = %id, job.id = %job, "webhook put back"),
                 Sent::GiveUp(error) | Sent::Gone(error) => {
                     self.tally.given_up += 1;
                     tracing::error!(webhook.id = %id, job.id = %job, attempt, error, "webhook given up");
@@ -218,28 +260,31 @@ impl<'a> Courier<'a> {
     }
 }
 
-/// Whether a receiver answered at all.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Silence {
-    Broken,
-    Kept,
-}
-
-/// Whose messages go where: what one account's host does is no other's matter.
-fn receiver(delivery: &Delivery) -> (Uuid, String) {
-    let host = delivery.url.as_ref().and_then(|url| Some(url.parse::<Uri>().ok()?.authority()?.to_string()));
-    (delivery.job.account_id, host.unwrap_or_default())
-}
-
-async fn send(delivery: &Delivery, master: &str, private: bool, deadline: Deadline) -> (Sent, Silence) {
+async fn send(
+    delivery: &Delivery,
+    master: &str,
+    private: bool,
+    deadline: Deadline,
+    mut place: Place,
+) -> Sent {
     let request = match request(delivery, master, private) {
         Ok(request) => request,
-        Err(why) => return (Sent::GiveUp(why), Silence::Broken),
+        Err(why) => return Sent::GiveUp(why),
     };
     let allow = if private { Allow::Anything } else { Allow::PublicHttps };
-    let answer = http_client::send(request, allow, ANSWER_BYTES, deadline).await;
-    let silence = if matches!(answer, Err(HttpError::TimedOut)) { Silence::Kept } else { Silence::Broken };
-    (judge(delivery.attempt, answer), silence)
+    let answer =
+        http_client::send_where(request, allow, ANSWER_BYTES, deadline, |address| place.enter(address)).await;
+    let answer = match (answer, place.unfit) {
+        (Ok(None), Some(Unfit::Full)) => return Sent::PutBack(SEND_BUDGET.mul_f64(1.0 + jitter())),
+        (Ok(None), _) => {
+            let why = "not sent: its receiver leaves others unanswered".to_owned();
+            return again(delivery.sending(), None, why, jitter());
+        }
+        (Ok(Some(answer)), _) => Ok(answer),
+        (Err(error), _) => Err(error),
+    };
+    place.note(!matches!(answer, Err(HttpError::TimedOut)));
+    judge(delivery.sending(), answer)
 }
 
 fn judge(attempt: i16, answer: Result<Response<Bytes>, HttpError>) -> Sent {
@@ -269,91 +314,6 @@ fn again(attempt: i16, asked: Option<Duration>, error: String, chance: f64) -> S
     Sent::Retry { delay: delay.max(asked), error }
 }
 
-/// # Errors
-/// Why it can never be sent.
-fn request(delivery: &Delivery, master: &str, private: bool) -> Result<Request<Bytes>, String> {
-    let url = delivery.url.as_deref().ok_or("the webhook is gone or disabled")?;
-    if delivery.attempt > MOST_TAKEN {
-        return Err("what became of it was never recorded".into());
-    }
-    let job = &delivery.job;
-    let event = match &delivery.event {
-        Event::Job(event) => event,
-        Event::Cancel => {
-            let post = Post {
-                id: job.id,
-                kind: &job.kind,
-                account_id: job.account_id,
-                attempt: job.attempt.unsigned_abs().into(),
-                max_attempts: job.max_attempts.unsigned_abs().into(),
-                credits: job.credits.price,
-                input: job.input.get(),
-                callback_url: None,
-            };
-            let target = HttpTarget::new(Some(master.to_owned()), private);
-            let request = target.cancel_request(&post, url, delivery.kind_secret_version);
-            return request.map_err(|error| error.message);
-        }
-    };
-    let message = Message { r#type: event, timestamp: delivery.created_at, data: Data::of(job) };
-    let body = serde_json::to_vec(&message).map_err(|error| error.to_string())?;
-    let secret = |version: &u32| account_secret(master, job.account_id, *version);
-    let secrets: Vec<String> = delivery.secret_versions.iter().map(secret).collect();
-    signed_post(&delivery.id.to_string(), url, &secrets, body)
-}
-
-/// A message, as Standard Webhooks has it.
-#[derive(Serialize)]
-struct Message<'a> {
-    r#type: &'a str,
-    /// When what it says happened.
-    timestamp: Timestamp,
-    data: Data<'a>,
-}
-
-/// The job as it is when the message is sent: a final one is always the same.
-#[derive(Serialize)]
-struct Data<'a> {
-    id: Uuid,
-    kind: &'a str,
-    account_id: Uuid,
-    status: Status,
-    attempt: i16,
-    output: Option<&'a RawValue>,
-    /// Whether there is an output that is too large for a message: `GET /api/jobs/{id}` has it.
-    output_omitted: bool,
-    error: Option<&'a RawValue>,
-    created_at: Timestamp,
-    started_at: Option<Timestamp>,
-    finished_at: Option<Timestamp>,
-    metadata: &'a BTreeMap<String, String>,
-    tags: &'a [String],
-    credits: &'a JobCredits,
-}
-
-impl<'a> Data<'a> {
-    fn of(job: &'a Job) -> Self {
-        let output = job.output.as_deref();
-        let fits = output.filter(|output| output.get().len() <= MOST_OUTPUT_BYTES);
-        Self {
-            id: job.id,
-            kind: &job.kind,
-            account_id: job.account_id,
-            status: job.status,
-            attempt: job.attempt,
-            output: fits,
-            output_omitted: fits.is_none() && output.is_some(),
-            error: job.error.as_deref(),
-            created_at: job.created_at,
-            started_at: job.started_at,
-            finished_at: job.finished_at,
-            metadata: &job.metadata,
-            tags: &job.tags,
-            credits: &job.credits,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -372,5 +332,18 @@ mod tests {
         assert_eq!(delay(1, Some(Duration::from_secs(60)), 0.0), Some(60), "Retry-After is obeyed");
         assert_eq!(delay(2, Some(Duration::from_secs(1)), 0.0), Some(300), "but shortens nothing");
         assert_eq!(delay(1, Some(Duration::MAX), 0.0), Some(86_400), "nor puts it off for ever");
+    }
+
+    #[test]
+    fn accounts_are_visited_in_a_circle_until_one_whole_has_had_nothing() {
+        let at = |n| Some(Uuid::from_u128(n));
+        let mut circle = Circle { after: Uuid::from_u128(7), whole: false, some: false };
+        assert!(circle.go_on(at(9), false) && circle.after == Uuid::from_u128(9));
+        assert!(circle.go_on(None, false), "not yet from the beginning");
+        assert_eq!((circle.after, circle.whole), (Uuid::nil(), true));
+        assert!(circle.go_on(at(3), true) && circle.go_on(at(9), false));
+        assert!(circle.go_on(None, false), "there was some");
+        assert!(circle.go_on(at(3), false) && !circle.go_on(None, false), "there was none");
+        assert!(circle.go_on(None, true), "once there is room again");
     }
 }

@@ -1,5 +1,6 @@
 //! Runs jobs. `tick` is one scheduled run, `sqs` one batch of wake-ups; both `drain`, and `deliver` what is to be said.
-//! `executor` keeps many jobs in flight, `settler` records what they come to; `help` calls more workers; `jobs` holds the kinds.
+//! `message` is what goes out, `receivers` knows to whom; `executor` keeps many jobs in flight, `settler` records what they come
+//! to; `help` calls more workers; `jobs` holds the kinds.
 
 mod attempt;
 mod deliver;
@@ -7,6 +8,8 @@ mod drain;
 mod executor;
 mod help;
 pub mod jobs;
+mod message;
+mod receivers;
 mod settler;
 mod sqs;
 mod tick;

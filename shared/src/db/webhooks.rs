@@ -53,8 +53,10 @@ pub struct Delivery {
     pub event: Event,
     /// Where to; `None` if the account's webhook is gone meanwhile.
     pub url: Option<String>,
-    /// Which sending of it this is, from 1; fences what is recorded of it.
+    /// How often it was taken to be sent, from 1; fences what is recorded of it.
     pub attempt: i16,
+    /// How often of these it was not sent, for no fault of its receiver's.
+    pub put_back: i16,
     /// When what it says happened.
     pub created_at: Timestamp,
     /// The versions of the account's secret that sign, the newest first.
@@ -63,6 +65,40 @@ pub struct Delivery {
     pub kind_secret_version: u32,
     /// The job as it is now.
     pub job: Job,
+}
+
+/// Which messages a worker takes.
+#[derive(Debug, Clone, Default)]
+pub struct Round {
+    /// Up to so many.
+    pub limit: usize,
+    /// To be sent within this time: then another worker may.
+    pub lease: Duration,
+    /// Whether as many are left over as each account has a right to.
+    pub spare: bool,
+    /// Accounts that get no more than so many each; the others get an even share.
+    pub rooms: Vec<(Uuid, usize)>,
+    /// Where accounts must be visited one by one, those behind this one.
+    pub after: Uuid,
+}
+
+impl Round {
+    /// Up to so many within this time, of whomever.
+    #[must_use]
+    pub fn of(limit: usize, lease: Duration) -> Self {
+        Self { limit, lease, ..Self::default() }
+    }
+}
+
+/// What a worker has taken.
+#[derive(Debug, Default)]
+pub struct Taken {
+    /// To be sent.
+    pub deliveries: Vec<Delivery>,
+    /// Whether more may be due.
+    pub more: bool,
+    /// The account behind which they were not looked for.
+    pub walked: Option<Uuid>,
 }
 
 /// What became of a message that was sent.
@@ -77,6 +113,8 @@ pub enum Sent {
         /// What went wrong.
         error: String,
     },
+    /// Not sent, for no fault of its receiver's; after a while, by the database's clock.
+    PutBack(Duration),
     /// Not heard, and not tried again.
     GiveUp(String),
     /// Whoever is there wants no more of it.
@@ -128,6 +166,34 @@ pub struct Undelivered {
     pub error: String,
 }
 
+impl Delivery {
+    fn from_row(id: Uuid, row: &Row) -> Result<Self, DbError> {
+        let event = match row.get(30) {
+            "cancel" => Event::Cancel,
+            job => Event::Job(job.to_owned()),
+        };
+        let version = |version: i32| version.unsigned_abs();
+        let old: Option<i32> = row.get(35);
+        Ok(Self {
+            job: Job::from_row(row)?,
+            id,
+            event,
+            url: row.get(31),
+            attempt: row.get(32),
+            put_back: row.get(37),
+            created_at: Timestamp(row.get(33)),
+            secret_versions: [Some(row.get(34)), old].into_iter().flatten().map(version).collect(),
+            kind_secret_version: version(row.get(36)),
+        })
+    }
+
+    /// Which sending of it this is, from 1.
+    #[must_use]
+    pub fn sending(&self) -> i16 {
+        self.attempt.saturating_sub(self.put_back)
+    }
+}
+
 impl AccountWebhook {
     fn from_row(row: &Row) -> Self {
         Self {
@@ -142,38 +208,33 @@ impl AccountWebhook {
 }
 
 impl Db {
-    /// Takes up to `limit` messages to send within `lease`: then another worker may.
+    /// Takes messages to send, fairly by account.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer. What an unanswered claim took comes back when its lease is over.
-    pub async fn claim_deliveries(
-        &self,
-        limit: usize,
-        lease: Duration,
-        deadline: Deadline,
-    ) -> Result<Vec<Delivery>, DbError> {
-        let limit = i32::try_from(limit).unwrap_or(i32::MAX);
-        let params = [(&limit as _, Type::INT4), (&lease.as_secs_f64() as _, Type::FLOAT8)];
+    pub async fn claim_deliveries(&self, round: &Round, deadline: Deadline) -> Result<Taken, DbError> {
+        let whole = |number: usize| i32::try_from(number).unwrap_or(i32::MAX);
+        let (limit, lease) = (whole(round.limit), round.lease.as_secs_f64());
+        let (accounts, rooms): (Vec<Uuid>, Vec<i32>) =
+            round.rooms.iter().map(|(account, room)| (*account, whole(*room))).unzip();
+        let params = [
+            (&limit as _, Type::INT4),
+            (&lease as _, Type::FLOAT8),
+            (&round.spare as _, Type::BOOL),
+            (&accounts as _, Type::UUID_ARRAY),
+            (&rooms as _, Type::INT4_ARRAY),
+            (&round.after as _, Type::UUID),
+        ];
         let rows = self.rows(CLAIM_DELIVERIES, &params, Again::Unsafe, deadline).await?;
-        let version = |version: i32| version.unsigned_abs();
-        let deliveries = rows.iter().map(|row| {
-            let event = match row.get(30) {
-                "cancel" => Event::Cancel,
-                job => Event::Job(job.to_owned()),
-            };
-            let old: Option<i32> = row.get(35);
-            Ok(Delivery {
-                job: Job::from_row(row)?,
-                id: row.get(29),
-                event,
-                url: row.get(31),
-                attempt: row.get(32),
-                created_at: Timestamp(row.get(33)),
-                secret_versions: [Some(row.get(34)), old].into_iter().flatten().map(version).collect(),
-                kind_secret_version: version(row.get(36)),
-            })
-        });
-        deliveries.collect()
+        let mut taken = Taken::default();
+        for row in &rows {
+            (taken.more, taken.walked) = (row.get(38), row.get(39));
+            // A row without a message says only this.
+            if let Some(id) = row.get(29) {
+                taken.deliveries.push(Delivery::from_row(id, row)?);
+            }
+        }
+        Ok(taken)
     }
 
     /// Records what became of messages, each fenced by its attempt; answers how many it recorded: the others had been taken by
@@ -196,6 +257,7 @@ impl Db {
             let (word, delay, error) = match sent {
                 Sent::Delivered => ("delivered", Duration::ZERO, None),
                 Sent::Retry { delay, error } => ("retry", *delay, Some(error)),
+                Sent::PutBack(delay) => ("put_back", *delay, None),
                 Sent::GiveUp(error) => ("give_up", Duration::ZERO, Some(error)),
                 Sent::Gone(error) => ("gone", Duration::ZERO, Some(error)),
             };
