@@ -77,7 +77,8 @@ pub struct WorkerConfig {
     pub most_helpers: usize,
     /// `ALLOW_PRIVATE_TARGETS`: plain HTTP and private addresses as targets and for webhooks, for local use only.
     pub allow_private_targets: bool,
-    /// `PUBLIC_URL`: where the API is reached from outside, without a slash at its end; without it nobody can call back.
+    /// `PUBLIC_URL`: where the API is reached from outside, with the path that stands before `/api/` there, without a slash at its
+    /// end; without it nobody can call back.
     pub public_url: Option<String>,
 }
 
