@@ -166,7 +166,12 @@ async fn the_two_roles_are_made_log_in_and_are_all_that_migrating_and_running_ne
     let [migrator, app] = made.as_slice() else { panic!("{made:?}") };
     assert!(said(&run(migrator, &["migrate"])).contains("9 migrations applied"), "no Supabase, no superuser");
     assert!(said(&run(app, &["doctor", "--grants"])).contains("nobody has more than is meant"));
-    assert!(refused(&run(app, &["migrate"])).contains("permission denied"));
+    assert!(refused(&run(app, &["migrate"])).contains("migrate as punchcard_migrator, not as punchcard_app"));
+    assert!(said(&run(app, &["doctor", "--grants"])).contains("punchcard_app may create temporary objects"));
+    let own = said(&run(&admin, &["roles", "--own-database"]));
+    assert!(own.contains("punchcard_migrator alone may create them"), "{own}");
+    assert!(!said(&run(app, &["doctor", "--grants"])).contains("temporary objects"));
+    assert!(refused(&run(migrator, &["roles", "--own-database"])).contains("permission denied"));
 
     let again = said(&run(&admin, &["roles"]));
     assert!(urls(&again).is_empty() && again.matches("kept as it is").count() == 2, "{again}");

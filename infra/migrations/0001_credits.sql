@@ -5,20 +5,25 @@ REVOKE ALL ON SCHEMA punchcard FROM PUBLIC;
 
 -- Takes back what is everybody's once it is created: functions by PostgreSQL's default, and by name what default
 -- privileges give (Supabase's). Each migration ends with it; 0009_access then grants what is meant, by name.
+-- Every function's path ends in pg_temp, which is searched first where it is not named, for types and relations: a
+-- caller's temporary domain `text` would run as the owner.
 CREATE FUNCTION punchcard.revoke_defaults() RETURNS void
-    LANGUAGE plpgsql SET search_path = '' AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
+    own name;
     who text;
     what text;
 BEGIN
-    FOR who IN
-        SELECT 'PUBLIC' UNION ALL
-        SELECT quote_ident(r.rolname) FROM pg_catalog.pg_roles r
-        WHERE r.rolname IN ('anon', 'authenticated', 'service_role', 'punchcard_app')
+    FOR own, who IN
+        SELECT n.nspname, r.name FROM pg_catalog.pg_namespace n, (
+            SELECT 'PUBLIC' AS name UNION ALL
+            SELECT quote_ident(r.rolname) FROM pg_catalog.pg_roles r
+            WHERE r.rolname IN ('anon', 'authenticated', 'service_role', 'punchcard_app')) r
+        WHERE n.nspname IN ('punchcard', 'punchcard_api')
     LOOP
-        EXECUTE format('REVOKE ALL ON SCHEMA punchcard FROM %s', who);
+        EXECUTE format('REVOKE ALL ON SCHEMA %I FROM %s', own, who);
         FOREACH what IN ARRAY ARRAY['TABLES', 'SEQUENCES', 'FUNCTIONS'] LOOP
-            EXECUTE format('REVOKE ALL ON ALL %s IN SCHEMA punchcard FROM %s', what, who);
+            EXECUTE format('REVOKE ALL ON ALL %s IN SCHEMA %I FROM %s', what, own, who);
         END LOOP;
     END LOOP;
 END $$;
@@ -90,7 +95,7 @@ CREATE VIEW punchcard.entries WITH (security_invoker = on) AS
     FROM punchcard.ledger l;
 
 CREATE FUNCTION punchcard.refuse_change() RETURNS trigger
-    LANGUAGE plpgsql SET search_path = '' AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE EXCEPTION '% on punchcard.% is refused: %', lower(TG_OP), TG_TABLE_NAME, TG_ARGV[0]
         USING ERRCODE = 'restrict_violation';
@@ -110,7 +115,7 @@ CREATE TRIGGER accounts_are_kept BEFORE DELETE ON punchcard.accounts
 -- that is enough: else all shares are locked, in their order.
 CREATE FUNCTION punchcard.deal_credits(
     p_account_id uuid, p_spread integer, p_share integer, p_least bigint, p_free boolean DEFAULT false) RETURNS bigint
-    LANGUAGE plpgsql SET search_path = '' AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     total bigint;
     dealt_to smallint[];  -- shares, in their order
@@ -154,7 +159,7 @@ END $$;
 
 -- Spreads an account over p_shares shares (1 brings it back together), so that as many buyers go at once.
 CREATE FUNCTION punchcard.spread_account(p_account_id uuid, p_shares integer) RETURNS void
-    LANGUAGE plpgsql SET search_path = '' AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF p_shares IS NULL OR p_shares NOT BETWEEN 1 AND 64 THEN
         RAISE EXCEPTION 'invalid_shares' USING ERRCODE = 'PT422', DETAIL = 'An account has 1 to 64 shares.';
@@ -174,7 +179,7 @@ END $$;
 CREATE FUNCTION punchcard.move_credits(
     p_kind punchcard.entry_kind, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text,
     OUT entry punchcard.ledger, OUT replayed boolean)
-    LANGUAGE plpgsql SET search_path = '' AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     balance punchcard.accounts;
     total bigint;
@@ -185,7 +190,7 @@ BEGIN
         RAISE EXCEPTION 'invalid_amount' USING ERRCODE = 'PT422',
             DETAIL = 'An account and a whole amount between 1 and 1000000000000000 are required.';
     END IF;
-    IF p_key IS NULL OR p_key !~ '^[\x20-\x7e]{1,128}$' THEN
+    IF p_key IS NULL OR p_key !~ E'^[\\x20-\\x7e]{1,128}$' THEN
         RAISE EXCEPTION 'idempotency_key_required' USING ERRCODE = 'PT422',
             DETAIL = 'A key of 1 to 128 printable ASCII characters names this movement.';
     END IF;
@@ -242,7 +247,7 @@ END $$;
 CREATE FUNCTION punchcard.grant_credits(
     p_account_id uuid, p_amount bigint, p_key text, p_reason text DEFAULT NULL,
     OUT entry punchcard.ledger, OUT replayed boolean)
-    LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT * FROM punchcard.move_credits('grant', p_account_id, p_amount, p_key, NULL, p_reason)
 $$;
 
@@ -251,7 +256,7 @@ $$;
 CREATE FUNCTION punchcard.increment_user_credits(
     p_user_id uuid, p_amount bigint, p_key text, p_job_id uuid DEFAULT NULL, p_reason text DEFAULT NULL)
     RETURNS bigint
-    LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT FROM punchcard.move_credits('adjust', p_user_id, p_amount, p_key, p_job_id, p_reason);
     SELECT b.available FROM punchcard.balances b WHERE b.account_id = p_user_id;
 $$;

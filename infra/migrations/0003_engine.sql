@@ -7,7 +7,7 @@
 -- Enqueues are paced as by the generic cell rate algorithm (ITU-T I.371): a minute's worth at once, then one for each
 -- part of a minute that has passed.
 CREATE FUNCTION punchcard.pass_caps(p_account_id uuid, p_jobs integer, p_bytes bigint) RETURNS void
-    LANGUAGE plpgsql AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     caps punchcard.caps;
     until timestamptz;
@@ -124,17 +124,17 @@ END $$;
 
 -- Refuses what no worker could read, or should.
 CREATE FUNCTION punchcard.check_input(p_input json) RETURNS void
-    LANGUAGE plpgsql AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF octet_length(p_input::text) > 65536 THEN
         RAISE EXCEPTION 'input_too_large' USING ERRCODE = 'PT422', DETAIL = 'An input has at most 65536 bytes.';
     END IF;
     -- `json` lets a NUL escape pass that no other JSON reader downstream would: the cast refuses it.
-    IF position('\u0000' IN p_input::text) > 0 THEN
+    IF position(E'\\u0000' IN p_input::text) > 0 THEN
         PERFORM p_input::jsonb;
     END IF;
 EXCEPTION WHEN untranslatable_character THEN
-    RAISE EXCEPTION 'nul_character' USING ERRCODE = 'PT422', DETAIL = 'An input cannot contain \u0000.';
+    RAISE EXCEPTION 'nul_character' USING ERRCODE = 'PT422', DETAIL = E'An input cannot contain \\u0000.';
 END $$;
 
 -- What a key was used for, as a hash; refuses what is no key. jsonb writes equal inputs alike, whatever their spacing
@@ -142,7 +142,7 @@ END $$;
 CREATE FUNCTION punchcard.request_hash(p_key text, p_what text, p_input json) RETURNS bytea
     LANGUAGE plpgsql AS $$
 BEGIN
-    IF p_key !~ '^[\x20-\x7e]{1,128}$' THEN
+    IF p_key !~ E'^[\\x20-\\x7e]{1,128}$' THEN
         RAISE EXCEPTION 'invalid_idempotency_key' USING ERRCODE = 'PT422',
             DETAIL = 'A key has 1 to 128 printable ASCII characters.';
     END IF;
@@ -160,7 +160,7 @@ $$;
 -- Vets a webhook, {url, events}: events are those that end a job unless it says otherwise. Where it may point to is vetted by
 -- whoever sends, address by address.
 CREATE FUNCTION punchcard.check_webhook(p_webhook jsonb) RETURNS jsonb
-    LANGUAGE plpgsql AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     events jsonb := coalesce(nullif(p_webhook -> 'events', 'null'), '["job.succeeded", "job.failed", "job.canceled"]');
 BEGIN
@@ -180,7 +180,7 @@ END $$;
 CREATE FUNCTION punchcard.check_options(
     p_options jsonb, p_account_id uuid, p_max_attempts integer,
     OUT max_attempts smallint, OUT retry jsonb, OUT metadata jsonb, OUT tags text[], OUT webhook jsonb, OUT retry_of uuid)
-    LANGUAGE plpgsql AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     old record;
     known text[] := ARRAY['max_attempts', 'backoff', 'backoff_seconds', 'backoff_max_seconds', 'backoff_delays', 'jitter'];
@@ -255,7 +255,7 @@ END $$;
 
 -- Enters what a caller finds their job by.
 CREATE FUNCTION punchcard.label(p_account_id uuid, p_job_id uuid, p_tags text[], p_metadata jsonb) RETURNS void
-    LANGUAGE sql AS $$
+    LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO punchcard.labels (account_id, label, job_id)
     SELECT p_account_id, t, p_job_id FROM unnest(p_tags) t
     UNION ALL SELECT p_account_id, m.key || '=' || m.value, p_job_id FROM jsonb_each_text(p_metadata) m
@@ -271,7 +271,7 @@ CREATE FUNCTION punchcard.enqueue(
     p_priority integer DEFAULT 0, p_run_at timestamptz DEFAULT NULL, p_options jsonb DEFAULT NULL,
     OUT job_id uuid, OUT price bigint, OUT max_attempts smallint, OUT run_at timestamptz, OUT created_at timestamptz,
     OUT expires_at timestamptz, OUT replayed boolean, OUT wake_after double precision, OUT priority smallint)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     offer punchcard.kinds;
     hash bytea;
@@ -294,10 +294,10 @@ BEGIN
     END IF;
     created_at := now();
     run_at := greatest(p_run_at, created_at);
-    IF run_at > created_at + interval '30 days' THEN
+    IF run_at > created_at + interval '720 hours' THEN
         RAISE EXCEPTION 'invalid_run_at' USING ERRCODE = 'PT422', DETAIL = 'A job waits for 30 days at most.';
     END IF;
-    IF bytes > 65536 OR position('\u0000' IN p_input::text) > 0 THEN
+    IF bytes > 65536 OR position(E'\\u0000' IN p_input::text) > 0 THEN
         PERFORM punchcard.check_input(p_input);
     END IF;
 
@@ -376,7 +376,7 @@ END $$;
 -- The batch whose key p_first carries, as it is now, if the key was used for the same.
 CREATE FUNCTION punchcard.replay_batch(p_first punchcard.jobs, p_hash bytea)
     RETURNS TABLE (id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision)
-    LANGUAGE plpgsql AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF p_first.request_hash <> p_hash THEN
         RAISE EXCEPTION 'idempotency_mismatch' USING ERRCODE = 'PT422',
@@ -393,7 +393,7 @@ END $$;
 CREATE FUNCTION punchcard.enqueue_batch(p_account_id uuid, p_jobs json, p_key text DEFAULT NULL)
     RETURNS TABLE (id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision)
     LANGUAGE plpgsql SECURITY DEFINER
-    SET search_path = '' SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
+    SET search_path = pg_catalog, pg_temp SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     hash bytea;
@@ -432,8 +432,8 @@ BEGIN
            min(w.n) FILTER (WHERE w.priority <> 0 AND w.priority NOT BETWEEN -10 AND w.max_priority) AS invalid_priority,
            (array_agg(w.max_priority) FILTER (WHERE w.priority <> 0 AND w.priority NOT BETWEEN -10 AND w.max_priority))[1]
                AS max_priority,
-           min(w.n) FILTER (WHERE w.run_at > now() + interval '30 days') AS invalid_run_at,
-           min(w.n) FILTER (WHERE w.bytes > 65536 OR position('\u0000' IN w.input::text) > 0) AS invalid_input
+           min(w.n) FILTER (WHERE w.run_at > now() + interval '720 hours') AS invalid_run_at,
+           min(w.n) FILTER (WHERE w.bytes > 65536 OR position(E'\\u0000' IN w.input::text) > 0) AS invalid_input
     INTO wanted
     -- To json_to_recordset an input that is null is none; where there may be one, the jobs are read again.
     FROM (SELECT r.kind, i.input, octet_length(i.input::text) AS bytes, r.priority, r.run_at, r.n, k.*
@@ -553,7 +553,7 @@ CREATE FUNCTION punchcard.claim(
         backoff_seconds integer, backoff_max_seconds integer, lasts_seconds double precision, priority smallint,
         run_at_micros bigint, price bigint, metered boolean, backoff text, backoff_delays integer[],
         jitter double precision, retry text, cancel_url text, callback_seconds integer, checkpoint text, told boolean)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
 #variable_conflict use_column
@@ -699,7 +699,7 @@ CREATE FUNCTION punchcard.settle(
     p_outputs text[], p_errors text[], p_used bigint[] DEFAULT NULL, p_rescue boolean DEFAULT false,
     p_patience integer DEFAULT NULL)
     RETURNS TABLE (job_id uuid, status text, told boolean)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = ''
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off SET lock_timeout = '200ms' AS $$
 #variable_conflict use_column
@@ -833,7 +833,7 @@ END $$;
 -- Up to p_limit jobs that have lapsed, longest first, but for those of the accounts p_busy; locks their rows.
 CREATE FUNCTION punchcard.lapsed(p_limit bigint, p_busy uuid[])
     RETURNS TABLE (job_id uuid, account_id uuid, lease_token bigint, verdict text, error text)
-    LANGUAGE sql SECURITY DEFINER SET search_path = '' SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
     SELECT q.job_id, q.account_id, q.lease_token,
            CASE WHEN canceled THEN 'cancel' WHEN waiting THEN 'overdue' WHEN expired THEN 'fail' ELSE 'crash' END,
            CASE WHEN canceled THEN NULL
@@ -859,7 +859,7 @@ $$;
 -- and is answered with a NULL as its status; p_busy are accounts that such jobs are not to be asked for of again.
 CREATE FUNCTION punchcard.rescue(p_limit bigint, p_busy uuid[] DEFAULT '{}')
     RETURNS TABLE (job_id uuid, status text, told boolean, account_id uuid)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
     ids uuid[];

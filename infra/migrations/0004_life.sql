@@ -38,7 +38,7 @@ END $$;
 -- and if it succeeds first, it has. One that waits outside is canceled at once, at the same cost, and the kind's
 -- `cancel_url` told. Refuses by raising: PT404 not_found · PT409 not_cancelable (final; or the kind refuses).
 CREATE FUNCTION punchcard.cancel(p_job_id uuid, p_account_id uuid DEFAULT NULL) RETURNS text
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     job punchcard.queue;
 BEGIN
@@ -72,7 +72,7 @@ END $$;
 CREATE FUNCTION punchcard.check_in(
     p_job_ids uuid[], p_lease_tokens bigint[], p_percents smallint[], p_messages text[], p_checkpoints text[])
     RETURNS TABLE (job_id uuid, noted boolean, to_cancel boolean)
-    LANGUAGE sql SECURITY DEFINER SET search_path = ''
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
     WITH said AS MATERIALIZED (
@@ -109,7 +109,7 @@ CREATE FUNCTION punchcard.call_back(
     p_job_id uuid, p_lease_token bigint, p_verdict text, p_delay double precision DEFAULT 0, p_output text DEFAULT NULL,
     p_code text DEFAULT NULL, p_message text DEFAULT NULL, p_used bigint DEFAULT NULL, p_percent smallint DEFAULT NULL,
     OUT status text, OUT cancel_requested boolean)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     job punchcard.queue;
     verdict text := p_verdict;
@@ -155,7 +155,7 @@ END $$;
 -- outcome, so that of two who retry it one waits, holding nothing.
 -- Raises PT404 not_found · PT409 not_retryable, already_retried.
 CREATE FUNCTION punchcard.check_retry_of(p_job_id uuid, p_account_id uuid) RETURNS uuid
-    LANGUAGE plpgsql AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     ended punchcard.outcomes;
     retried uuid;
@@ -184,7 +184,7 @@ END $$;
 CREATE FUNCTION punchcard.retry(
     p_job_id uuid, p_account_id uuid DEFAULT NULL, p_run_at timestamptz DEFAULT NULL,
     OUT job_id uuid, OUT account_id uuid, OUT wake_after double precision)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     old punchcard.jobs;
     bought record;
@@ -217,7 +217,7 @@ CREATE FUNCTION punchcard.redrive(
     p_until timestamptz DEFAULT NULL, p_limit integer DEFAULT 1000, p_per_second double precision DEFAULT NULL,
     p_delay double precision DEFAULT 0, p_after_at timestamptz DEFAULT NULL, p_after_id uuid DEFAULT NULL)
     RETURNS TABLE (job_id uuid, finished_at timestamptz, retried_as uuid, refused text)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '250ms' AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 #variable_conflict use_column
 DECLARE
     failed record;
@@ -274,7 +274,7 @@ END $$;
 -- Refunds what was captured for a job, once, by the operator's decision. Answers the amount, and the job's account.
 -- Raises PT404 not_found · PT409 nothing_captured, already_refunded.
 CREATE FUNCTION punchcard.refund(p_job_id uuid, p_reason text DEFAULT NULL, OUT account_id uuid, OUT amount bigint)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     SELECT o.account_id, o.captured INTO account_id, amount FROM punchcard.outcomes o WHERE o.job_id = p_job_id;
     IF NOT FOUND AND NOT EXISTS (SELECT FROM punchcard.queue q WHERE q.job_id = p_job_id) THEN
@@ -294,7 +294,7 @@ END $$;
 -- What bounds an account, or (00000000-…) all that have no bounds of their own; NULL is no bound.
 CREATE FUNCTION punchcard.set_caps(
     p_account_id uuid, p_unfinished_jobs integer, p_unfinished_bytes bigint, p_enqueues_per_minute integer) RETURNS void
-    LANGUAGE sql SET search_path = '' AS $$
+    LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO punchcard.caps (account_id, unfinished_jobs, unfinished_bytes, enqueues_per_minute)
     VALUES (p_account_id, p_unfinished_jobs, p_unfinished_bytes, p_enqueues_per_minute)
     ON CONFLICT (account_id) DO UPDATE

@@ -44,7 +44,7 @@ CREATE FUNCTION punchcard.claim_deliveries(
     RETURNS TABLE (id uuid, event text, url text, attempt smallint, put_back smallint, created_at timestamptz,
                    secret_version integer, old_secret_version integer, kind_secret_version integer, job punchcard.jobs_now,
                    more boolean, walked uuid)
-    LANGUAGE sql SECURITY DEFINER SET search_path = ''
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
     WITH RECURSIVE look AS MATERIALIZED (
@@ -115,7 +115,7 @@ $$;
 CREATE FUNCTION punchcard.settle_deliveries(
     p_ids uuid[], p_attempts smallint[], p_verdicts text[], p_delays double precision[], p_errors text[], p_urls text[])
     RETURNS TABLE (id uuid)
-    LANGUAGE sql SECURITY DEFINER SET search_path = ''
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
     WITH verdict AS MATERIALIZED (
@@ -150,7 +150,7 @@ $$;
 
 -- Sets where an account is told of its jobs, or, with NULL, that it is not; a disabled webhook works again.
 CREATE FUNCTION punchcard.set_webhook(p_account_id uuid, p_url text, p_events text[] DEFAULT NULL) RETURNS punchcard.webhooks
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     vetted jsonb;
     webhook punchcard.webhooks;
@@ -167,7 +167,7 @@ END $$;
 
 -- Gives an account's webhooks a new secret. The last one signs, too, for a day.
 CREATE FUNCTION punchcard.rotate_webhook_secret(p_account_id uuid) RETURNS punchcard.webhooks
-    LANGUAGE sql SECURITY DEFINER SET search_path = '' AS $$
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     INSERT INTO punchcard.webhooks (account_id, secret_version, rotated_at) VALUES (p_account_id, 2, now())
     ON CONFLICT (account_id) DO UPDATE SET secret_version = webhooks.secret_version + 1, rotated_at = now()
     RETURNING *

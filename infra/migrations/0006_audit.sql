@@ -1,4 +1,29 @@
--- What must never be. Each view answers no row when all is well (invariants I1 to I6 in docs/ARCHITECTURE.md).
+-- What must never be. Each view answers no row when all is well (invariants I0 to I6 in docs/ARCHITECTURE.md).
+
+-- From whom row security hides rows that they must see: whoever asks, the owner, as whom the functions run, and the
+-- functions' role. By the catalog alone: a look at rows that are hidden finds nothing wrong.
+CREATE VIEW punchcard.hidden WITH (security_invoker = on) AS
+    SELECT c.relname::text AS hidden_table, r.rolname::text AS hidden_from, r.oid = c.relowner AS is_owner
+    FROM pg_catalog.pg_class c
+    JOIN pg_catalog.pg_roles r ON r.oid = c.relowner OR r.rolname IN (current_user, 'punchcard_app')
+    WHERE c.relnamespace = 'punchcard'::regnamespace AND c.relkind IN ('r', 'p')
+      AND c.relrowsecurity AND NOT (r.rolsuper OR r.rolbypassrls)
+      AND (c.relforcerowsecurity OR NOT pg_has_role(r.oid, c.relowner, 'USAGE'))
+      AND (SELECT coalesce(bool_or(p.polpermissive AND pg_get_expr(p.polqual, p.polrelid) = 'true'
+                                   AND (p.polcmd = '*' OR (p.polcmd = 'r' AND r.oid <> c.relowner))), false)
+                  AND NOT coalesce(bool_or(NOT p.polpermissive), false)
+           FROM pg_catalog.pg_policy p
+           WHERE p.polrelid = c.oid
+             AND EXISTS (SELECT FROM unnest(p.polroles) AS passes (role)
+                         WHERE passes.role = 0 OR pg_has_role(r.oid, passes.role, 'USAGE'))) IS NOT TRUE;
+
+CREATE VIEW punchcard.audit_i0 WITH (security_invoker = on) AS  -- whoever looks sees every row, and so do the functions
+    SELECT NULL::uuid AS subject,
+           'row security hides the rows of ' || count(*) || ' tables from ' || h.hidden_from
+               || CASE WHEN bool_or(h.is_owner) THEN ', their owner: run `punchcard migrate` as this role'
+                       ELSE ': ask as their owner' END AS finding
+    FROM punchcard.hidden h WHERE h.is_owner OR h.hidden_from = current_user
+    GROUP BY h.hidden_from;
 
 CREATE VIEW punchcard.audit_i1 WITH (security_invoker = on) AS  -- unfinished <=> queued <=> open hold; none outlives its life
     SELECT j.id AS subject, 'job is in neither queue nor outcomes, or in both' AS finding
@@ -105,7 +130,8 @@ CREATE VIEW punchcard.audit_i6 WITH (security_invoker = on) AS  -- who asked to 
         OR NOT coalesce(j.webhook -> 'events' ? d.event, true);
 
 CREATE VIEW punchcard.audit WITH (security_invoker = on) AS
-    SELECT 'I1' AS invariant, * FROM punchcard.audit_i1
+    SELECT 'I0' AS invariant, * FROM punchcard.audit_i0
+    UNION ALL SELECT 'I1', * FROM punchcard.audit_i1
     UNION ALL SELECT 'I2', * FROM punchcard.audit_i2
     UNION ALL SELECT 'I3', * FROM punchcard.audit_i3
     UNION ALL SELECT 'I4', * FROM punchcard.audit_i4

@@ -16,7 +16,7 @@ CREATE TABLE punchcard.credit_source (
 
 -- The caller is told no SQL: the operator finds in the log what the team's table or function said.
 CREATE FUNCTION punchcard.source_failed(p_account_id uuid, p_state text, p_message text) RETURNS void
-    LANGUAGE plpgsql SET search_path = '' AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RAISE LOG 'punchcard: the credit source failed for %: % %', p_account_id, p_state, p_message;
     RAISE EXCEPTION 'credit_source_failed' USING ERRCODE = 'PT503', DETAIL = 'The credits could not be moved.';
@@ -24,7 +24,7 @@ END $$;
 
 -- An account's balance at the source, its row locked if p_lock; NULL if it has none.
 CREATE FUNCTION punchcard.source_balance(p_account_id uuid, p_lock boolean) RETURNS numeric
-    LANGUAGE plpgsql SET search_path = '' AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     source punchcard.credit_source;
     balance numeric;
@@ -44,7 +44,7 @@ END $$;
 -- Moves credits at the source, and looks whether they moved: an existing function may clamp, report an error as a row,
 -- or do nothing. Then nothing has happened: this raises PT503.
 CREATE FUNCTION punchcard.move_at_source(p_account_id uuid, p_amount bigint) RETURNS void
-    LANGUAGE plpgsql SET search_path = '' AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     source punchcard.credit_source;
     before numeric;
@@ -54,7 +54,7 @@ BEGIN
     before := punchcard.source_balance(p_account_id, true);
     PERFORM set_config('search_path', source.search_path, true);
     EXECUTE source.move_balance USING p_account_id, p_amount;
-    PERFORM set_config('search_path', '', true);
+    PERFORM set_config('search_path', 'pg_catalog, pg_temp', true);
     moved := punchcard.source_balance(p_account_id, true) - before;
     IF moved IS DISTINCT FROM p_amount THEN
         RAISE EXCEPTION 'they were to move by %, and moved by %', p_amount, coalesce(moved::text, 'nothing');
@@ -68,7 +68,7 @@ END $$;
 -- Makes p_amount available, drawn from the source as far as it is missing. Answers what there is in all; moves nothing if
 -- that is less.
 CREATE FUNCTION punchcard.draw_credits(p_account_id uuid, p_amount bigint) RETURNS bigint
-    LANGUAGE plpgsql SET search_path = '' AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     total bigint;
     there bigint;
@@ -93,7 +93,7 @@ END $$;
 -- Returns what is available to the source, for up to 50 accounts that it knows; answers how many were returned. What it
 -- does not take now goes on waiting: a tick calls this in a statement of its own, and holds nothing up by it.
 CREATE FUNCTION punchcard.return_credits() RETURNS bigint
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' SET lock_timeout = '250ms' AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
     began timestamptz := clock_timestamp();
     returned bigint := 0;
@@ -127,7 +127,7 @@ END $$;
 
 -- What an account has, at the source too, if that answers.
 CREATE FUNCTION punchcard.balance(p_account_id uuid) RETURNS TABLE (available bigint, held bigint)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     there bigint;
 BEGIN
@@ -144,7 +144,7 @@ END $$;
 
 -- For the doctor: whether the source can be read, and what waits; no row without a source.
 CREATE FUNCTION punchcard.source_health() RETURNS TABLE (ok boolean, finding text)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     source punchcard.credit_source;
     waiting bigint;
@@ -175,7 +175,7 @@ END $$;
 -- How to call the team's function that moves credits: its first argument that can be an account is the account, its
 -- first number the amount; p_constants has the values of others by name; those that have defaults are left out.
 CREATE FUNCTION punchcard.call_of_mover(p_function text, p_constants jsonb) RETURNS text
-    LANGUAGE plpgsql SET search_path = '' AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     mover pg_catalog.pg_proc;
     names text[];
@@ -202,16 +202,17 @@ BEGIN
             'The function %s has no argument %s.', p_function, unknown);
     END IF;
     FOR argument IN
-        SELECT format_type(t.oid, NULL) AS type, nullif(names[t.n], '') AS name,
+        SELECT t.oid, format_type(t.oid, NULL) AS type, nullif(names[t.n], '') AS name,
                t.n > mover.pronargs - mover.pronargdefaults AS has_default
         FROM unnest(mover.proargtypes::oid[]) WITH ORDINALITY AS t (oid, n) ORDER BY t.n
     LOOP
         IF p_constants ? argument.name THEN
             value := format('%L::%s', p_constants ->> argument.name, argument.type);
-        ELSIF NOT account AND argument.type IN ('uuid', 'text', 'character varying') THEN
+        ELSIF NOT account AND argument.oid IN ('uuid'::regtype, 'text'::regtype, 'varchar'::regtype) THEN
             account := true;
             value := '$1::' || argument.type;
-        ELSIF NOT amount AND argument.type IN ('smallint', 'integer', 'bigint', 'numeric') THEN
+        ELSIF NOT amount AND argument.oid IN ('smallint'::regtype, 'integer'::regtype, 'bigint'::regtype,
+                                               'numeric'::regtype) THEN
             amount := true;
             value := '$2::' || argument.type;
         ELSIF argument.has_default AND argument.name IS NOT NULL THEN
@@ -234,7 +235,7 @@ END $$;
 CREATE FUNCTION punchcard.use_credit_source(
     p_table text, p_account_column text, p_balance_column text, p_function text DEFAULT NULL,
     p_constants jsonb DEFAULT '{}', p_search_path text DEFAULT 'public', p_force boolean DEFAULT false) RETURNS SETOF text
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     team_table oid := to_regclass(p_table);
     account_type text;
@@ -266,18 +267,22 @@ BEGIN
 
     SELECT coalesce(sum(a.available + a.held), 0) INTO before FROM punchcard.accounts a;
     IF before > 0 AND NOT p_force
-        AND NOT EXISTS (SELECT FROM punchcard.credit_source c WHERE c.balances = team_table::regclass::text)
+        AND NOT EXISTS (SELECT FROM punchcard.credit_source c WHERE to_regclass(c.balances) = team_table)
     THEN
         RAISE EXCEPTION 'invalid_credit_source' USING ERRCODE = 'PT422', DETAIL = format(
             'Punchcard''s own accounts have %s credits, which would go to %s as they come free: adjust them away first, or force it.',
             before, p_table);
+    END IF;
+    IF p_search_path ~ 'pg_temp' THEN
+        RAISE EXCEPTION 'invalid_credit_source' USING ERRCODE = 'PT422',
+            DETAIL = 'The search_path must not name pg_temp: it is added, last, so that a temporary table shadows nothing.';
     END IF;
     source.only_one := true;
     source.balances := team_table::regclass::text;
     source.account_column := p_account_column;
     source.balance_column := p_balance_column;
     source.mover := p_function;
-    source.search_path := p_search_path || ', pg_temp';  -- last: a temporary table shadows nothing
+    source.search_path := p_search_path || ', pg_temp';
     source.read_balance := format('SELECT %I::numeric FROM %s WHERE %I = $1::%s', p_balance_column, source.balances,
                                   p_account_column, account_type);
     source.move_balance := CASE WHEN p_function IS NULL THEN
@@ -285,7 +290,7 @@ BEGIN
                p_account_column, account_type)
         ELSE punchcard.call_of_mover(p_function, p_constants) END;
     source.set_at := now();
-    DELETE FROM punchcard.credit_source;
+    DELETE FROM punchcard.credit_source WHERE only_one;
     INSERT INTO punchcard.credit_source SELECT source.*;
 
     BEGIN

@@ -35,7 +35,7 @@ END $$;
 -- Tells Realtime of a job that has ended, on the private channel `punchcard:<account>`. A message is a hint: a failure to
 -- send it never holds up what it tells of.
 CREATE FUNCTION punchcard.broadcast_outcome() RETURNS trigger
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = '' AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     PERFORM realtime.send(jsonb_build_object('id', NEW.job_id, 'status', NEW.status, 'finished_at', NEW.finished_at),
                           'job.' || NEW.status, 'punchcard:' || NEW.account_id, true);
@@ -47,7 +47,7 @@ END $$;
 
 -- Turns these messages on or off, and lets signed-in users receive those of their own channel.
 CREATE FUNCTION punchcard.set_realtime(p_on boolean) RETURNS void
-    LANGUAGE plpgsql SET search_path = '' AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     DROP TRIGGER IF EXISTS outcomes_are_broadcast ON punchcard.outcomes;
     IF to_regclass('realtime.messages') IS NOT NULL THEN

@@ -24,18 +24,59 @@ EXCEPTION
             current_user USING ERRCODE = 'insufficient_privilege';
 END $$;
 
--- Row security binds the owner too (FORCE): it and the functions' role pass by name, everybody else sees no row.
+-- What its statements need, whatever the database says; `punchcard roles` sets the same, and time-outs. Where the role is
+-- not ours to change, or another database of this server does so just now, `punchcard doctor` tells what is missing.
 DO $$
 DECLARE
-    t text;
+    setting record;
 BEGIN
-    FOR t IN SELECT c.relname FROM pg_catalog.pg_class c
-             WHERE c.relnamespace = 'punchcard'::regnamespace AND c.relkind = 'r'
+    FOR setting IN
+        SELECT * FROM (VALUES ('default_transaction_isolation', '''read committed'''), ('row_security', 'on'),
+                              ('search_path', 'pg_catalog, pg_temp')) w (name, value)
+        WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) c
+                          WHERE s.setrole = 'punchcard_app'::regrole AND s.setdatabase = 0 AND c LIKE w.name || '=%')
     LOOP
-        EXECUTE format('ALTER TABLE punchcard.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', t);
-        EXECUTE format('CREATE POLICY owner_does_all ON punchcard.%I TO %I USING (true) WITH CHECK (true)', t, current_user);
-        EXECUTE format('CREATE POLICY app_reads ON punchcard.%I FOR SELECT TO punchcard_app USING (true)', t);
+        EXECUTE format('ALTER ROLE punchcard_app SET %I = %s', setting.name, setting.value);
     END LOOP;
+EXCEPTION WHEN insufficient_privilege OR internal_error THEN
+    NULL;
+END $$;
+
+-- Row security binds the owner too (FORCE): it and the functions' role pass by name, everybody else sees no row. Run again
+-- where somebody else owns the tables now: after a restore, or REASSIGN OWNED. What fits is left alone, since each change
+-- takes its table's lock.
+CREATE FUNCTION punchcard.set_policies() RETURNS void
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    t record;
+    wanted record;
+BEGIN
+    FOR t IN
+        SELECT c.oid, c.relname, c.relowner, c.relrowsecurity AND c.relforcerowsecurity AS secured
+        FROM pg_catalog.pg_class c
+        WHERE c.relnamespace = 'punchcard'::regnamespace AND c.relkind = 'r'
+    LOOP
+        IF NOT t.secured THEN
+            EXECUTE format('ALTER TABLE punchcard.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY', t.relname);
+        END IF;
+        FOR wanted IN
+            SELECT w.*, p.oid IS NOT NULL AS there
+            FROM (VALUES ('owner_does_all', 'ALL', t.relowner, 'WITH CHECK (true)'),
+                         ('app_reads', 'SELECT', 'punchcard_app'::regrole::oid, '')) w (name, command, role, more)
+            LEFT JOIN pg_catalog.pg_policy p ON p.polrelid = t.oid AND p.polname = w.name
+            WHERE p.polroles IS DISTINCT FROM ARRAY[w.role]
+        LOOP
+            IF wanted.there THEN
+                EXECUTE format('DROP POLICY %I ON punchcard.%I', wanted.name, t.relname);
+            END IF;
+            EXECUTE format('CREATE POLICY %I ON punchcard.%I FOR %s TO %s USING (true) %s', wanted.name, t.relname,
+                           wanted.command, wanted.role::regrole, wanted.more);
+        END LOOP;
+    END LOOP;
+END $$;
+
+DO $$
+BEGIN
     IF to_regnamespace('punchcard_api') IS NOT NULL THEN
         CREATE POLICY own_rows ON punchcard.jobs FOR SELECT TO authenticated USING (account_id = (SELECT auth.uid()));
         CREATE POLICY own_rows ON punchcard.queue FOR SELECT TO authenticated USING (account_id = (SELECT auth.uid()));
@@ -44,17 +85,19 @@ BEGIN
     END IF;
 END $$;
 
--- Every grant there is. Run it again after something was granted by hand.
+-- Every grant there is, and the policies of owner and functions' role. Run it again, as the owner, after something was
+-- granted by hand or a restore left something out; `punchcard migrate` does where it must.
 CREATE FUNCTION punchcard.grant_access() RETURNS void
-    LANGUAGE plpgsql SET search_path = '' AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    PERFORM punchcard.set_policies();
     PERFORM punchcard.revoke_defaults();
 
     GRANT USAGE ON SCHEMA punchcard TO punchcard_app;
     GRANT SELECT ON punchcard.accounts, punchcard.balances, punchcard.ledger, punchcard.entries, punchcard.kinds,
         punchcard.jobs, punchcard.labels, punchcard.queue, punchcard.outcomes, punchcard.attempts, punchcard.jobs_now,
-        punchcard.runs, punchcard.caps, punchcard.webhooks, punchcard.deliveries, punchcard.service_tokens, punchcard.credit_source, punchcard.migrations
-        TO punchcard_app;
+        punchcard.runs, punchcard.caps, punchcard.webhooks, punchcard.deliveries, punchcard.service_tokens, punchcard.credit_source, punchcard.migrations,
+        punchcard.hidden TO punchcard_app;
     GRANT EXECUTE ON FUNCTION
         punchcard.enqueue(uuid, text, json, text, integer, timestamptz, jsonb),
         punchcard.enqueue_batch(uuid, json, text),
@@ -92,8 +135,6 @@ BEGIN
 
     -- Signed-in users: the two views, and of the tables behind them the columns that these read.
     IF to_regnamespace('punchcard_api') IS NOT NULL THEN
-        REVOKE ALL ON SCHEMA punchcard_api FROM PUBLIC, anon, authenticated, service_role;
-        REVOKE ALL ON ALL TABLES IN SCHEMA punchcard_api FROM PUBLIC, anon, authenticated, service_role;
         GRANT USAGE ON SCHEMA punchcard_api TO authenticated;
         GRANT SELECT ON punchcard_api.jobs, punchcard_api.credits TO authenticated;
         GRANT SELECT (id, account_id, kind, price, priority, max_attempts, input, scheduled_at, created_at, expires_at,

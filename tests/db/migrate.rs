@@ -32,15 +32,23 @@ async fn they_apply_on_a_plain_server_and_on_one_with_the_roles_of_supabase_and_
     let admin = connect(&server.url("postgres")).await;
     let roles = "SELECT rolname::text FROM pg_roles WHERE rolname = ANY (string_to_array('anon authenticated service_role', ' '))";
     assert!(admin.query_typed(roles, &[]).await.unwrap().is_empty(), "a plain server");
-    for (database, callers_expected) in
-        [("plain", vec!["punchcard_app"]), ("supabase", vec!["punchcard_app", "service_role"])]
-    {
-        if database == "supabase" {
-            let create = ROLES.map(|role| format!("CREATE ROLE {role} NOLOGIN;"));
-            admin.batch_execute(&create.concat()).await.unwrap();
-        }
+    for (database, callers_expected) in [
+        ("plain", vec!["punchcard_app"]),
+        // Signed-in users as Supabase has them, and none of its other roles.
+        ("half", vec!["punchcard_app"]),
+        ("supabase", vec!["punchcard_app", "service_role"]),
+    ] {
         admin.batch_execute(&format!("CREATE DATABASE {database}")).await.unwrap();
         let url = server.url(database);
+        if database == "half" {
+            let users = "CREATE ROLE authenticated NOLOGIN; CREATE SCHEMA auth;
+                 CREATE FUNCTION auth.uid() RETURNS uuid LANGUAGE sql AS 'SELECT NULL::uuid'";
+            connect(&url).await.batch_execute(users).await.unwrap();
+        } else if database == "supabase" {
+            let missing = ROLES.iter().filter(|role| **role != "authenticated");
+            let create: String = missing.map(|role| format!("CREATE ROLE {role} NOLOGIN;")).collect();
+            admin.batch_execute(&create).await.unwrap();
+        }
         let applied = apply(&url).await.expect("migrations");
         assert!(applied.iter().eq(MIGRATIONS.iter()), "{database}: {applied:?}");
         let client = connect(&url).await;

@@ -8,5 +8,6 @@ mod migrate;
 mod outbox_plans;
 mod plans;
 mod read_committed;
+mod shadowing;
 mod statements;
 mod transitions;

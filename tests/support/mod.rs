@@ -94,6 +94,11 @@ impl Bench {
             .batch_execute(&format!("CREATE DATABASE {database} TEMPLATE {template}"))
             .await
             .expect("a database");
+        // As in a database of Punchcard's own; a copy of the template does not have its grants.
+        let ours = format!(
+            "REVOKE TEMPORARY ON DATABASE {database} FROM PUBLIC; GRANT TEMPORARY ON DATABASE {database} TO {OWNER}"
+        );
+        server.batch_execute(&ours).await.expect("grants");
         let direct_url = with_database(&server_url(), &database);
         let url = match std::env::var("PUNCHCARD_TEST_POOLER_URL") {
             Ok(pooler) => with_database(&pooler, &database),
@@ -164,6 +169,11 @@ impl Bench {
              UPDATE punchcard.deliveries SET next_at = next_at - interval '{seconds} seconds' WHERE next_at IS NOT NULL"
         ))
         .await;
+    }
+
+    /// Lets a role create temporary objects, as every role may in a database that nobody has looked after.
+    pub async fn allow_temporary(&self, role: &str) {
+        self.sql(&format!("GRANT TEMPORARY ON DATABASE {} TO {role}", self.database)).await;
     }
 
     /// Starts a new account with credits.

@@ -85,6 +85,9 @@ enum Command {
         /// Give this one another password.
         #[arg(long, value_parser = ["punchcard_migrator", "punchcard_app"])]
         rotate: Option<String>,
+        /// The database is Punchcard's alone: only its owner and punchcard_migrator may create temporary objects in it.
+        #[arg(long)]
+        own_database: bool,
     },
     /// Make the kinds what the file says; kinds it does not name are retired.
     Apply {
@@ -196,13 +199,16 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
             Ok(())
         }
         Command::Migrate { .. } => {
-            let applied = migrate::apply_as(&secrets()?).await?;
-            applied.iter().for_each(|name| println!("applied {name}"));
-            println!("{} migrations applied", applied.len());
+            let migrated = migrate::apply_as(&secrets()?).await?;
+            if migrated.renewed {
+                println!("grants and policies were lost, and are made anew");
+            }
+            migrated.applied.iter().for_each(|name| println!("applied {name}"));
+            println!("{} migrations applied", migrated.applied.len());
             Ok(())
         }
-        Command::Roles { rotate } => {
-            let lines = roles::create(&secrets()?, rotate.as_deref()).await?;
+        Command::Roles { rotate, own_database } => {
+            let lines = roles::create(&secrets()?, rotate.as_deref(), own_database).await?;
             lines.iter().for_each(|line| println!("{line}"));
             eprintln!("The functions connect through the pooler: give their URL its host and port.");
             Ok(())

@@ -72,7 +72,7 @@ pub struct CreditSource {
 /// Something that must never be.
 #[derive(Debug, Serialize)]
 pub struct Finding {
-    /// `I1` to `I5`.
+    /// `I0` to `I6`.
     pub invariant: String,
     /// The job or account.
     pub subject: Option<Uuid>,

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     db::{
         diagnosis::{Stage, Symptom, diagnose},
-        migrate::MIGRATIONS,
+        migrate::{MIGRATIONS, unfit},
     },
     secrets::Secrets,
 };
@@ -33,6 +33,9 @@ const GRANTS: &str = include_str!("grants.sql");
 const NAMED: &str = include_str!("named.sql");
 const SET_LOCAL: &str = include_str!("set_local.sql");
 const BUSY: &str = include_str!("busy.sql");
+const SETTINGS: &str = include_str!("settings.sql");
+const HIDDEN: &str = include_str!("hidden.sql");
+const TEMPORARY: &str = include_str!("temporary.sql");
 
 async fn within<T>(
     stage: Stage,
@@ -98,9 +101,14 @@ pub(super) async fn session(report: &mut Report, client: &Client) -> Result<i32,
     let here = before.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
     let offset = row.get::<_, f64>(2) - here;
     let version = text(0).split(" on ").next().unwrap_or_default().to_owned();
-    if row.get(7) || row.get(8) {
+    if let Some(why) = unfit(row.get(12), &text(13)) {
+        return Err(seen(Stage::Session, why));
+    }
+    let of_replica = row.get::<_, bool>(7).then_some("it is a replica");
+    let of_setting = row.get::<_, bool>(8).then_some("default_transaction_read_only is on");
+    if let Some(why) = of_replica.or(of_setting) {
         let symptom = Symptom::Server { code: "25006", message: "" };
-        return Err((Stage::Session, "the database takes no writes".into(), diagnose(symptom)));
+        return Err((Stage::Session, format!("the database takes no writes: {why}"), diagnose(symptom)));
     }
     let (role, limits) = (text(3), [text(4), text(5), text(6)]);
     report.pass(
@@ -117,6 +125,9 @@ pub(super) async fn session(report: &mut Report, client: &Client) -> Result<i32,
     report.pass(Stage::Session, format!("the clocks are {:.1} s apart{drift}", offset.abs()));
     if row.get::<_, Option<bool>>(9) == Some(true) || row.get::<_, Option<bool>>(10) == Some(true) {
         report.warn(Stage::Session, format!("{role} is a superuser, or passes by row security"));
+    }
+    for found in texts(Stage::Session, client, SETTINGS).await? {
+        report.fail(seen(Stage::Session, found));
     }
     Ok(row.get(11))
 }
@@ -165,14 +176,13 @@ pub(super) async fn schema(report: &mut Report, client: &Client) -> Result<(), F
         let found = format!("the role lacks a grant: {}", denied.join(", "));
         return Err((Stage::Schema, found, diagnose(symptom)));
     }
+    let hidden = texts(Stage::Schema, client, HIDDEN).await?;
+    if !hidden.is_empty() {
+        return Err(seen(Stage::Schema, hidden.join("; ")));
+    }
     let applied = texts(Stage::Schema, client, SCHEMA).await?;
     let missing: Vec<&str> =
         MIGRATIONS.iter().copied().filter(|name| !applied.iter().any(|it| it == name)).collect();
-    if missing.len() == MIGRATIONS.len() {
-        let symptom = Symptom::Server { code: "42501", message: "" };
-        let found = "row security hides every migration from the role";
-        return Err((Stage::Schema, found.into(), diagnose(symptom)));
-    }
     if !missing.is_empty() {
         let symptom = Symptom::Server { code: "42P01", message: "" };
         let found = format!("missing migrations: {}", missing.join(", "));
@@ -208,6 +218,9 @@ pub(super) async fn grants(report: &mut Report, client: &Client) -> Result<(), F
     }
     for found in found {
         report.fail(seen(Stage::Grants, found));
+    }
+    for found in texts(Stage::Grants, client, TEMPORARY).await? {
+        report.warn(Stage::Grants, found);
     }
     Ok(())
 }

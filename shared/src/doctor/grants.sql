@@ -64,16 +64,30 @@ FROM own o
 JOIN pg_catalog.pg_class c ON c.relnamespace = o.oid AND c.relkind = 'v'
 WHERE NOT coalesce(c.reloptions, '{}') && ARRAY['security_invoker=on', 'security_invoker=true']
 UNION ALL
-SELECT format('%s: SECURITY DEFINER without search_path = ''''', p.oid::regprocedure)
+SELECT format('%s: its search_path is not pg_catalog, pg_temp', p.oid::regprocedure)
 FROM own o
-JOIN pg_catalog.pg_proc p ON p.pronamespace = o.oid AND p.prosecdef
-WHERE NOT 'search_path=""' = ANY (coalesce(p.proconfig, '{}'))
+JOIN pg_catalog.pg_proc p ON p.pronamespace = o.oid AND (p.prosecdef OR p.prorettype = 'trigger'::regtype)
+-- In quotes where it was made under quote_all_identifiers.
+WHERE NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE replace(c, '"', '') = 'search_path=pg_catalog, pg_temp')
+UNION ALL
+-- The team's own that call ours, or run as our owner. Where pg_temp is not named, types and relations are looked for
+-- there first: whoever may create temporary objects has one in their place.
+SELECT format('%s: SECURITY DEFINER, calls Punchcard, and its search_path does not end in pg_temp', p.oid::regprocedure)
+FROM pg_catalog.pg_proc p
+JOIN pg_catalog.pg_language l ON l.oid = p.prolang AND l.lanname NOT IN ('c', 'internal')
+LEFT JOIN LATERAL (SELECT substr(c, 13) AS path FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=%') pin ON true
+WHERE p.prosecdef AND p.prosqlbody IS NULL AND p.pronamespace NOT IN (SELECT o.oid FROM own o)
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')
+  AND (p.prosrc COLLATE "C" ~* E'\\mpunchcard\\.'
+       OR p.proowner IN (SELECT o.nspowner FROM own o JOIN pg_catalog.pg_roles r ON r.oid = o.nspowner
+                         WHERE NOT r.rolsuper))
+  AND (pin.path ~ '(^|, |")pg_temp"?$' AND pin.path !~ 'pg_temp.*pg_temp') IS NOT TRUE
 UNION ALL
 SELECT format('%s: SECURITY DEFINER, calls Punchcard, and %s may EXECUTE it', p.oid::regprocedure, e.name)
 FROM pg_catalog.pg_proc p
 JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a ON true
 JOIN everybody e ON e.oid = a.grantee
-WHERE p.prosecdef AND p.prosrc ~* '\mpunchcard\.' AND p.pronamespace NOT IN (SELECT o.oid FROM own o)
+WHERE p.prosecdef AND p.prosrc COLLATE "C" ~* E'\\mpunchcard\\.' AND p.pronamespace NOT IN (SELECT o.oid FROM own o)
 UNION ALL
 SELECT format('the role %s: may %s', r.rolname, more.what)
 FROM pg_catalog.pg_roles r, LATERAL (VALUES
@@ -94,5 +108,5 @@ WHERE r.rolname = 'punchcard_app' AND r.rolcanlogin AND NOT EXISTS (
 UNION ALL
 SELECT format('the Data API exposes the schema punchcard (%s)', c)
 FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) c
-WHERE c ~ '^pgrst\.db_schemas=' AND c ~ '[=, ]punchcard *(,|$)'
+WHERE c ~ E'^pgrst\\.db_schemas=' AND c ~ '[=, ]punchcard *(,|$)'
 ORDER BY 1

@@ -19,7 +19,7 @@ const OPENED: &[(&str, &str, &str)] = &[
     ),
     (
         "DROP FUNCTION punchcard.balance; CREATE FUNCTION punchcard.balance(p_account_id uuid) RETURNS TABLE (available bigint, held bigint)
-         LANGUAGE sql SECURITY DEFINER SET search_path = '' AS 'SELECT 1::bigint, 1::bigint'",
+         LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS 'SELECT 1::bigint, 1::bigint'",
         "open_grant",
         "SELECT punchcard.grant_access()",
     ),
@@ -41,13 +41,34 @@ const OPENED: &[(&str, &str, &str)] = &[
     (
         "ALTER FUNCTION punchcard.grant_credits RESET search_path",
         "open_search_path",
-        "ALTER FUNCTION punchcard.grant_credits SET search_path = ''",
+        "ALTER FUNCTION punchcard.grant_credits SET search_path = pg_catalog, pg_temp",
     ),
     (
         "CREATE FUNCTION public.top_up(a uuid) RETURNS void LANGUAGE sql SECURITY DEFINER
-         AS $$ SELECT punchcard.grant_credits(a, 1000, 'k') $$",
+             SET search_path = pg_catalog, pg_temp AS $$ SELECT punchcard.grant_credits(a, 1000, 'k') $$",
         "open_function",
         "REVOKE EXECUTE ON FUNCTION public.top_up FROM PUBLIC, anon, authenticated",
+    ),
+    // What an empty path leaves out is looked for in pg_temp first; so is all if that is named first.
+    (
+        "ALTER FUNCTION public.top_up SET search_path = ''",
+        "open_search_path",
+        "ALTER FUNCTION public.top_up SET search_path = pg_catalog, public, pg_temp",
+    ),
+    (
+        "ALTER FUNCTION public.top_up SET search_path = pg_temp, pg_catalog, pg_temp",
+        "open_search_path",
+        "ALTER FUNCTION public.top_up SET search_path = pg_catalog, pg_temp",
+    ),
+    (
+        "ALTER FUNCTION public.top_up RESET search_path",
+        "open_search_path",
+        "DROP FUNCTION public.top_up",
+    ),
+    (
+        "ALTER FUNCTION punchcard.refuse_change SET search_path = pg_catalog",
+        "open_search_path",
+        "ALTER FUNCTION punchcard.refuse_change SET search_path = pg_catalog, pg_temp",
     ),
     ("GRANT UPDATE ON punchcard.accounts TO punchcard_app", "open_grant", "SELECT punchcard.grant_access()"),
     ("GRANT SELECT ON punchcard.accounts TO service_role", "open_grant", "SELECT punchcard.grant_access()"),
@@ -80,6 +101,34 @@ async fn the_audit_of_grants_finds_what_was_opened_by_hand_and_nothing_else() {
     }
     let said = ask_more(&url, &["--grants"], &[]).await;
     assert_eq!(said.exit, 0, "all closed again: {}", said.all);
+}
+
+/// Not Punchcard's to judge, and worth a word.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_temporary_objects_could_stand_for_is_a_warning() {
+    let bench = Bench::new().await;
+    let url = as_role(&bench.direct_url, APP);
+    bench
+        .sql(&format!(
+            "ALTER DATABASE {} SET pgrst.db_schemas = 'api, public';
+             CREATE FUNCTION public.whose() RETURNS text LANGUAGE sql SECURITY DEFINER SET search_path = ''
+                 AS 'SELECT current_user::text'",
+            bench.database
+        ))
+        .await;
+    let said = ask_more(&url, &["--grants"], &[]).await;
+    let found = "whose(): SECURITY DEFINER in an exposed schema, and its search_path does not end in pg_temp";
+    assert!(said.exit == 0 && said.all.to_string().contains(found), "{}", said.all);
+    assert_eq!(said.code, "open_search_path");
+    bench.sql("ALTER FUNCTION public.whose SET search_path = public, pg_temp").await;
+    bench.allow_temporary(APP).await;
+    let said = ask_more(&url, &["--grants"], &[]).await;
+    assert!(said.all.to_string().contains("punchcard_app may create temporary objects"), "{}", said.all);
+    assert_eq!((said.exit, said.code.as_str()), (0, "temporary_objects"));
+    assert!(said.fix.contains("REVOKE TEMPORARY ON DATABASE"), "{}", said.fix);
+    bench.sql(&format!("REVOKE TEMPORARY ON DATABASE {} FROM {APP}", bench.database)).await;
+    let said = ask_more(&url, &["--grants"], &[]).await;
+    assert!(!said.all.to_string().contains("pg_temp") && said.code.is_empty(), "{}", said.all);
 }
 
 #[tokio::test(flavor = "multi_thread")]

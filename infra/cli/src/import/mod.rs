@@ -68,6 +68,11 @@ pub(crate) async fn import(secrets: &Secrets, options: &Options) -> Result<(), F
     lock(&client).await?;
 
     let (table, columns) = describe(&client, &options.from).await?;
+    let hidden =
+        client.query_typed(include_str!("hidden.sql"), &[(&table, Type::TEXT)]).await.map_err(failure)?;
+    if let Some(row) = hidden.first() {
+        return Err(row.get::<_, String>(0).into());
+    }
     let constants = Constants { kind: options.kind.as_deref(), price: options.price };
     let mapping = Mapping::new(&table, &columns, options.map.as_deref(), &constants)?;
     let word_refused = |error: Error| {

@@ -14,12 +14,12 @@ SELECT r.*, r.owner IS NOT NULL AND r.owner = r.account_id AS present,
            WHEN coalesce(r.kind, '') = '' THEN 'it has no kind'
            WHEN r.input IS NULL THEN 'its input is not JSON'
            WHEN pg_temp.punchcard_flaw('input', r.input) IS NOT NULL THEN pg_temp.punchcard_flaw('input', r.input)
-           WHEN r.key !~ '^[\x20-\x7e]{1,128}$' THEN 'its key is not 1 to 128 printable ASCII characters'
+           WHEN r.key !~ E'^[\\x20-\\x7e]{1,128}$' THEN 'its key is not 1 to 128 printable ASCII characters'
            WHEN EXISTS (SELECT FROM punchcard.jobs j WHERE j.account_id = r.account_id AND j.idempotency_key = r.key)
                THEN 'its key is that of another job'
            WHEN r.state IN ('queued', 'taken') THEN
                CASE WHEN r.price IS NULL THEN 'its price is not a whole number from 0 to 1,000,000,000,000'
-                    WHEN r.run_at > now() + interval '30 days' THEN 'it waits for more than 30 days'
+                    WHEN r.run_at > now() + interval '720 hours' THEN 'it waits for more than 30 days'
                     WHEN NOT isfinite(r.created_at) THEN 'its times are out of order' END
            WHEN r.started < r.created OR r.finished < r.started OR r.finished < r.created
                OR r.created_at < timestamptz 'epoch'

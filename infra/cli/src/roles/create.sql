@@ -21,7 +21,15 @@ END $$;
 ALTER ROLE punchcard_app SET statement_timeout = '15s';
 ALTER ROLE punchcard_app SET lock_timeout = '10s';
 ALTER ROLE punchcard_app SET idle_in_transaction_session_timeout = '10s';
-ALTER ROLE punchcard_app SET search_path = '';
+ALTER ROLE punchcard_app SET search_path = pg_catalog, pg_temp;
+-- Whatever the database says: who waited for a row must see what became of it, and row security lets both pass.
+ALTER ROLE punchcard_app SET default_transaction_isolation = 'read committed';
+ALTER ROLE punchcard_app SET row_security = on;
+ALTER ROLE punchcard_migrator SET default_transaction_isolation = 'read committed';
+ALTER ROLE punchcard_migrator SET row_security = on;
+-- The operator's commands run as the owner: no name of another schema goes before PostgreSQL's own. Triggers of an imported
+-- table may need the team's.
+ALTER ROLE punchcard_migrator SET search_path = pg_catalog, public;
 -- A migration may take its time, but not in a queue for a lock with all traffic behind it.
 ALTER ROLE punchcard_migrator SET statement_timeout = '10min';
 ALTER ROLE punchcard_migrator SET lock_timeout = '5s';

@@ -15,22 +15,33 @@ use crate::Failure;
 const KNOWN: &str = include_str!("known.sql");
 const CREATE: &str = include_str!("create.sql");
 const PASSWORD: &str = include_str!("password.sql");
+const OWN_DATABASE: &str = include_str!("own_database.sql");
 
 /// The roles, and what each is for.
 const ROLES: [(&str, &str); 2] =
     [("punchcard_migrator", "for `punchcard migrate`"), ("punchcard_app", "for the functions' secret")];
 
 /// Makes the roles, as an administrator; answers what to tell about each. A role that can log in keeps its password,
-/// unless it is the one to `rotate`.
+/// unless it is the one to `rotate`. In an `own_database` everybody else's right to temporary objects is taken away.
 ///
 /// # Errors
 /// What the server says, in one line.
-pub(crate) async fn create(secrets: &Secrets, rotate: Option<&str>) -> Result<Vec<String>, Failure> {
+pub(crate) async fn create(
+    secrets: &Secrets,
+    rotate: Option<&str>,
+    own_database: bool,
+) -> Result<Vec<String>, Failure> {
     let client = connect::client(secrets).await?;
     client.batch_execute(CREATE).await.map_err(|error| reason(&error))?;
     let known = client.query_typed(KNOWN, &[]).await.map_err(|error| reason(&error))?;
     let known: Vec<String> = known.iter().map(|row| row.get(0)).collect();
     let mut lines = Vec::new();
+    if own_database {
+        client.batch_execute(OWN_DATABASE).await.map_err(|error| reason(&error))?;
+        lines.push(
+            "temporary objects: the database's owner and punchcard_migrator alone may create them".into(),
+        );
+    }
     for (role, purpose) in ROLES {
         if known.iter().any(|it| it == role) && rotate != Some(role) {
             lines.push(format!("{role}: kept as it is (--rotate {role} gives it another password)"));

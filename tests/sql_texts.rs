@@ -1,0 +1,191 @@
+//! All SQL there is, as text: what means one thing under every setting, and what a careless hand could leave out.
+
+use std::{fs, path::Path};
+
+/// Every text with SQL in it: name and text. Of the documents what is fenced as SQL.
+fn texts() -> Vec<(String, String)> {
+    fn walk(folder: &Path, found: &mut Vec<(String, String)>) {
+        for entry in fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.display().to_string();
+            let read = || fs::read_to_string(&path).unwrap();
+            if path.is_dir() {
+                walk(&path, found);
+            } else if name.ends_with(".sql") {
+                found.push((name, read()));
+            } else if name.ends_with(".md") {
+                let fenced = read();
+                for (n, rest) in fenced.split("```sql\n").skip(1).enumerate() {
+                    found.push((format!("{name}#{n}"), rest.split("```").next().unwrap().to_owned()));
+                }
+            }
+        }
+    }
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut found = Vec::new();
+    for folder in ["infra/migrations", "infra/cli/src", "shared/src", "docs"] {
+        walk(&root.join(folder), &mut found);
+    }
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let fenced = readme.split("```sql\n").skip(1).map(|rest| rest.split("```").next().unwrap().to_owned());
+    found.extend(fenced.map(|sql| ("README.md".to_owned(), sql)));
+    assert!(found.len() > 90, "{}", found.len());
+    found
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Token {
+    /// A word or a number, in upper case; or a dollar quote, since what is in a function's body is SQL too.
+    Word(String),
+    /// A string, as it stands between its quotes; whether it is `E'…'`.
+    String(String, bool),
+    /// Any other character.
+    Mark(char),
+}
+
+/// Reads SQL as PostgreSQL does, as far as words, strings and comments go.
+fn tokens(sql: &str) -> Vec<Token> {
+    let mut found = Vec::new();
+    let mut rest = sql;
+    while let Some(first) = rest.chars().next() {
+        let word = |c: char| c.is_alphanumeric() || c == '_';
+        let length = if rest.starts_with("--") {
+            rest.find('\n').unwrap_or(rest.len())
+        } else if rest.starts_with("$$") {
+            found.push(Token::Word("$$".into()));
+            2
+        } else if first == '\'' {
+            let escaped = found.last() == Some(&Token::Word("E".into()));
+            let mut end = 1;
+            let bytes = rest.as_bytes();
+            while bytes[end] != b'\'' || bytes.get(end + 1) == Some(&b'\'') {
+                end += if bytes[end] == b'\'' || (escaped && bytes[end] == b'\\') { 2 } else { 1 };
+            }
+            found.push(Token::String(rest[1..end].to_owned(), escaped));
+            end + 1
+        } else if first == '"' {
+            let end = rest[1..].find('"').unwrap_or(rest.len() - 2) + 2;
+            found.push(Token::Word(rest[1..end - 1].to_owned()));
+            end
+        } else if word(first) {
+            let end = rest.find(|c| !word(c)).unwrap_or(rest.len());
+            found.push(Token::Word(rest[..end].to_uppercase()));
+            end
+        } else {
+            if !first.is_whitespace() {
+                found.push(Token::Mark(first));
+            }
+            first.len_utf8()
+        };
+        rest = &rest[length..];
+    }
+    found
+}
+
+fn is(token: Option<&Token>, word: &str) -> bool {
+    token == Some(&Token::Word(word.into()))
+}
+
+/// Whether the statement that begins at `at` has a WHERE of its own: in no sub-select, and before its end.
+fn has_where(tokens: &[Token], at: usize) -> bool {
+    let mut depth = 0;
+    for token in &tokens[at..] {
+        match token {
+            Token::Mark('(') => depth += 1,
+            Token::Mark(')') if depth == 0 => return false,
+            Token::Mark(')') => depth -= 1,
+            Token::Mark(';') if depth == 0 => return false,
+            Token::Word(word) if word == "$$" => return false,
+            Token::Word(word) if depth == 0 && word == "WHERE" => return true,
+            _ => {}
+        }
+    }
+    false
+}
+
+/// What changes all rows of a table at once; safeupdate refuses it, and rightly.
+fn without_where(sql: &str) -> Vec<String> {
+    let tokens = tokens(sql);
+    let mut found = Vec::new();
+    for at in 0..tokens.len() {
+        let before = at.checked_sub(1).and_then(|at| tokens.get(at));
+        let changes = (is(tokens.get(at), "DELETE") && is(tokens.get(at + 1), "FROM"))
+            // Not FOR UPDATE, DO UPDATE SET, BEFORE UPDATE OR …, GRANT …, UPDATE ON: those name no table to be changed next.
+            || (is(tokens.get(at), "UPDATE")
+                && !["FOR", "KEY", "DO", "BEFORE", "AFTER", "OR"].iter().any(|word| is(before, word))
+                && match tokens.get(at + 1) {
+                    Some(Token::Word(word)) => !["ON", "OR", "OF"].contains(&word.as_str()),
+                    following => following == Some(&Token::Mark('%')),
+                });
+        if changes && !has_where(&tokens, at) {
+            found.push(format!("{:?}", &tokens[at..tokens.len().min(at + 6)]));
+        }
+    }
+    // What is put together at run time is SQL too.
+    for token in &tokens {
+        if let Token::String(text, _) = token
+            && ["UPDATE ", "DELETE FROM "].iter().any(|word| text.starts_with(word))
+        {
+            found.extend(without_where(text));
+        }
+    }
+    found
+}
+
+#[test]
+fn nothing_changes_all_rows_of_a_table_at_once() {
+    assert_eq!(without_where("DELETE FROM a.b; SELECT 1 WHERE true").len(), 1);
+    assert_eq!(without_where("WITH x AS (DELETE FROM b RETURNING 1) SELECT 1 FROM x WHERE true").len(), 1);
+    assert_eq!(without_where("UPDATE b SET c = (SELECT 1 WHERE true)").len(), 1);
+    assert_eq!(without_where("EXECUTE format('UPDATE %s SET x = 1', t)").len(), 1);
+    assert!(
+        without_where("SELECT 1 FOR UPDATE; INSERT INTO a VALUES (1) ON CONFLICT (b) DO UPDATE SET c = 1")
+            .is_empty()
+    );
+    assert!(without_where("GRANT SELECT, UPDATE ON a TO b; DELETE FROM a WHERE only_one").is_empty());
+    for (name, sql) in texts() {
+        assert_eq!(without_where(&sql), Vec::<String>::new(), "{name}: it needs a WHERE");
+    }
+}
+
+/// Such a string means something else where `standard_conforming_strings` is off, also in a function that was made while it
+/// was on: bodies are read when they are called.
+#[test]
+fn a_backslash_stands_doubled_in_an_e_string() {
+    let plain = |sql: &str| -> Vec<String> {
+        let strings = tokens(sql).into_iter().filter_map(|token| match token {
+            Token::String(text, false) if text.contains('\\') => Some(text),
+            _ => None,
+        });
+        strings.collect()
+    };
+    assert_eq!(plain(r"SELECT '\x', E'\\x', 'it''s' -- '\y'"), [r"\x"]);
+    for (name, sql) in texts() {
+        assert_eq!(plain(&sql), Vec::<String>::new(), "{name}: write E'\\\\…'");
+    }
+}
+
+/// Whoever copies an example copies its pin: without `pg_temp` at its end, a caller's temporary types run as the owner.
+#[test]
+fn no_path_leaves_pg_temp_out_or_names_it_first() {
+    let mut paths = 0;
+    for (name, sql) in texts() {
+        // The import's are temporary themselves.
+        let functions =
+            sql.split("CREATE FUNCTION ").skip(1).filter(|function| !function.starts_with("pg_temp."));
+        for function in functions {
+            let header = function.split("AS $$").next().unwrap();
+            let path = header.split_once("SET search_path = ").map(|(_, path)| path);
+            if let Some(path) = path {
+                assert!(path.starts_with("pg_catalog, pg_temp"), "{name}: {header}");
+                paths += 1;
+            }
+            assert!(path.is_some() || !header.contains("SECURITY DEFINER"), "{name}: {header}");
+            assert!(path.is_some() || !header.contains("RETURNS trigger"), "{name}: {header}");
+        }
+        for set in ["SET search_path = ''", "SET search_path TO ''", "set_config('search_path', ''"] {
+            assert!(!sql.contains(set), "{name}: {set}");
+        }
+    }
+    assert!(paths > 30, "{paths}");
+}
