@@ -76,3 +76,28 @@ async fn every_sample_gets_its_answer() {
         "each route has a sample"
     );
 }
+
+/// What `events/README.md` says to type: each file is there, and what is put into it is all that it lacks.
+#[test]
+fn the_commands_of_the_readme_send_samples_that_are_there_and_whole() {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../events");
+    let readme = fs::read_to_string(folder.join("README.md")).unwrap();
+    let commands = readme.split("```sh").nth(1).unwrap().split("```").next().unwrap();
+    let sent = commands.lines().filter_map(|line| Some((line, line.split("events/").nth(1)?)));
+    let mut functions = BTreeSet::new();
+    for (line, rest) in sent {
+        let file = rest.split_once(".json").unwrap().0;
+        let mut text = fs::read_to_string(folder.join(format!("{file}.json"))).expect(line);
+        if let Some(replaced) = line.strip_prefix("sed \"s/") {
+            let placeholder = replaced.split('/').next().unwrap();
+            assert!(text.contains(placeholder), "{line}");
+            text = text.replace(placeholder, "");
+        }
+        assert!(!text.contains("__"), "{line}");
+        let function =
+            line.split("$API/2015-03-31/functions/").nth(1).unwrap().split_once("/invocations").unwrap().0;
+        assert!(file.starts_with(function), "{line}");
+        functions.insert(function.to_owned());
+    }
+    assert_eq!(functions.len(), 2, "{functions:?}");
+}

@@ -85,66 +85,66 @@ BEGIN
     END IF;
 END $$;
 
+-- Who may what: the one list, of this database's roles and schemas. `grant_access` grants it, and `punchcard
+-- doctor` holds it against what is granted. An object of `columns` is granted by these alone.
+CREATE FUNCTION punchcard.access()
+    RETURNS TABLE (role text, privilege text, type text, object text, columns text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH meant (role, privilege, type, object, columns) AS (
+        SELECT 'punchcard_app', 'USAGE', 'SCHEMA', 'punchcard', NULL
+        UNION ALL
+        SELECT 'punchcard_app', 'SELECT', 'TABLE', 'punchcard.' || name, NULL FROM unnest(ARRAY[
+            'accounts', 'balances', 'ledger', 'entries', 'kinds', 'jobs', 'labels', 'queue', 'outcomes',
+            'attempts', 'jobs_now', 'runs', 'caps', 'webhooks', 'deliveries', 'service_tokens',
+            'credit_source', 'migrations', 'hidden']) name
+        UNION ALL
+        SELECT 'punchcard_app', 'EXECUTE', 'FUNCTION', 'punchcard.' || name, NULL FROM unnest(ARRAY[
+            'enqueue', 'enqueue_batch', 'cancel', 'retry', 'redrive', 'grant_credits', 'balance',
+            'return_credits', 'source_health', 'claim', 'settle', 'check_in', 'rescue', 'call_back', 'claim_deliveries',
+            'settle_deliveries', 'set_webhook', 'rotate_webhook_secret', 'access']) name
+        UNION ALL
+        -- The team's own backend, through a function of its own in an exposed schema.
+        SELECT 'service_role', 'USAGE', 'SCHEMA', 'punchcard', NULL
+        UNION ALL
+        SELECT 'service_role', 'EXECUTE', 'FUNCTION', 'punchcard.' || name, NULL FROM unnest(ARRAY[
+            'enqueue', 'enqueue_batch', 'cancel', 'retry', 'grant_credits', 'increment_user_credits']) name
+        UNION ALL
+        -- Signed-in users: the two views, and of the tables behind them the columns that these read.
+        SELECT 'authenticated', v.* FROM (VALUES
+            ('USAGE', 'SCHEMA', 'punchcard_api', NULL),
+            ('SELECT', 'TABLE', 'punchcard_api.jobs', NULL),
+            ('SELECT', 'TABLE', 'punchcard_api.credits', NULL),
+            ('SELECT', 'TABLE', 'punchcard.jobs',
+             'id, account_id, kind, price, priority, max_attempts, input, scheduled_at, created_at, '
+             'expires_at, retry_of, metadata, tags'),
+            ('SELECT', 'TABLE', 'punchcard.queue',
+             'job_id, account_id, lease_expires_at, waiting_until, attempt, error, run_at, started_at, '
+             'cancel_requested_at, progress_percent, progress_message'),
+            ('SELECT', 'TABLE', 'punchcard.outcomes',
+             'job_id, account_id, status, captured, attempt, output, error, started_at, finished_at'),
+            ('SELECT', 'TABLE', 'punchcard.accounts', 'id, available, held')) v
+        WHERE to_regnamespace('punchcard_api') IS NOT NULL
+    )
+    SELECT m.* FROM meant m WHERE EXISTS (SELECT FROM pg_roles r WHERE r.rolname = m.role)
+$$;
+
 -- Every grant there is, and the policies of owner and functions' role. Run it again, as the owner, after something was
 -- granted by hand or a restore left something out; `punchcard migrate` does where it must.
 CREATE FUNCTION punchcard.grant_access() RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    meant record;
 BEGIN
     PERFORM punchcard.set_policies();
     PERFORM punchcard.revoke_defaults();
-
-    GRANT USAGE ON SCHEMA punchcard TO punchcard_app;
-    GRANT SELECT ON punchcard.accounts, punchcard.balances, punchcard.ledger, punchcard.entries, punchcard.kinds,
-        punchcard.jobs, punchcard.labels, punchcard.queue, punchcard.outcomes, punchcard.attempts, punchcard.jobs_now,
-        punchcard.runs, punchcard.caps, punchcard.webhooks, punchcard.deliveries, punchcard.service_tokens, punchcard.credit_source, punchcard.migrations,
-        punchcard.hidden TO punchcard_app;
-    GRANT EXECUTE ON FUNCTION
-        punchcard.enqueue(uuid, text, json, text, integer, timestamptz, jsonb),
-        punchcard.enqueue_batch(uuid, json, text),
-        punchcard.cancel(uuid, uuid),
-        punchcard.retry(uuid, uuid, timestamptz),
-        punchcard.redrive(text, text, uuid, timestamptz, timestamptz, integer, double precision, double precision,
-                          timestamptz, uuid),
-        punchcard.grant_credits(uuid, bigint, text, text),
-        punchcard.balance(uuid),
-        punchcard.return_credits(),
-        punchcard.source_health(),
-        punchcard.claim(bigint, text[], boolean, integer, double precision, smallint[], bigint[], uuid[], uuid[], boolean),
-        punchcard.settle(uuid[], bigint[], text[], double precision[], text[], text[], bigint[], boolean, integer),
-        punchcard.check_in(uuid[], bigint[], smallint[], text[], text[]),
-        punchcard.rescue(bigint, uuid[]),
-        punchcard.call_back(uuid, bigint, text, double precision, text, text, text, bigint, smallint),
-        punchcard.claim_deliveries(integer, double precision, boolean, uuid[], integer[], uuid),
-        punchcard.settle_deliveries(uuid[], smallint[], text[], double precision[], text[], text[]),
-        punchcard.set_webhook(uuid, text, text[]),
-        punchcard.rotate_webhook_secret(uuid)
-        TO punchcard_app;
-
-    -- The team's own backend, through a function of its own in an exposed schema.
-    IF EXISTS (SELECT FROM pg_catalog.pg_roles r WHERE r.rolname = 'service_role') THEN
-        GRANT USAGE ON SCHEMA punchcard TO service_role;
-        GRANT EXECUTE ON FUNCTION
-            punchcard.enqueue(uuid, text, json, text, integer, timestamptz, jsonb),
-            punchcard.enqueue_batch(uuid, json, text),
-            punchcard.cancel(uuid, uuid),
-            punchcard.retry(uuid, uuid, timestamptz),
-            punchcard.grant_credits(uuid, bigint, text, text),
-            punchcard.increment_user_credits(uuid, bigint, text, uuid, text)
-            TO service_role;
-    END IF;
-
-    -- Signed-in users: the two views, and of the tables behind them the columns that these read.
     IF to_regnamespace('punchcard_api') IS NOT NULL THEN
-        GRANT USAGE ON SCHEMA punchcard_api TO authenticated;
-        GRANT SELECT ON punchcard_api.jobs, punchcard_api.credits TO authenticated;
-        GRANT SELECT (id, account_id, kind, price, priority, max_attempts, input, scheduled_at, created_at, expires_at,
-                      retry_of, metadata, tags) ON punchcard.jobs TO authenticated;
-        GRANT SELECT (job_id, account_id, lease_expires_at, waiting_until, attempt, error, run_at, started_at, cancel_requested_at,
-                      progress_percent, progress_message) ON punchcard.queue TO authenticated;
-        GRANT SELECT (job_id, account_id, status, captured, attempt, output, error, started_at, finished_at)
-            ON punchcard.outcomes TO authenticated;
-        GRANT SELECT (id, available, held) ON punchcard.accounts TO authenticated;
+        REVOKE ALL ON SCHEMA punchcard_api FROM PUBLIC, anon, authenticated, service_role;
+        REVOKE ALL ON ALL TABLES IN SCHEMA punchcard_api FROM PUBLIC, anon, authenticated, service_role;
     END IF;
+    FOR meant IN SELECT * FROM punchcard.access() LOOP
+        EXECUTE format('GRANT %s%s ON %s %s TO %I', meant.privilege, ' (' || meant.columns || ')',
+                       meant.type, meant.object, meant.role);
+    END LOOP;
 END $$;
 
 SELECT punchcard.grant_access();

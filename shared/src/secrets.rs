@@ -104,6 +104,19 @@ pub fn without_line_end(secret: &str) -> &str {
 #[error("cannot read the secret: {0}")]
 pub struct SecretError(String);
 
+/// A secret that signs, if it can: an empty one is none, since it signs like any other, and everybody knows
+/// it.
+///
+/// # Errors
+/// [`SecretError`] when it has fewer than 32 bytes.
+pub fn vetted(name: &str, secret: Option<String>) -> Result<Option<String>, SecretError> {
+    let secret = secret.filter(|secret| !secret.trim().is_empty());
+    match secret.as_ref().is_some_and(|secret| secret.len() < SHORTEST_SECRET) {
+        true => Err(SecretError(format!("{name} has fewer than {SHORTEST_SECRET} bytes"))),
+        false => Ok(secret),
+    }
+}
+
 /// Reads the secrets once and keeps them for five minutes.
 #[derive(Debug)]
 pub struct SecretStore {
@@ -146,11 +159,7 @@ impl SecretStore {
         for (name, secret) in
             [("JWT_SECRET", &mut secrets.jwt_secret), ("SIGNING_SECRET", &mut secrets.signing_secret)]
         {
-            // An empty key signs like any other, and everybody knows it.
-            *secret = secret.take().filter(|secret| !secret.trim().is_empty());
-            if secret.as_ref().is_some_and(|secret| secret.len() < SHORTEST_SECRET) {
-                return Err(SecretError(format!("{name} has fewer than {SHORTEST_SECRET} bytes")));
-            }
+            *secret = vetted(name, secret.take())?;
         }
         *kept = Some((Instant::now(), secrets.clone()));
         Ok(secrets)

@@ -1,6 +1,11 @@
 //! `punchcard import`: the table of a hand-rolled queue moves over while its worker still runs.
 
+mod hidden;
+mod inputs;
+mod languages;
+mod marks;
 mod refused;
+mod times;
 
 use std::{
     collections::HashSet,
@@ -46,13 +51,21 @@ async fn old_table(bench: &Bench, accounts: &[Uuid], queued: usize) {
 }
 
 fn command(bench: &Bench, args: &[&str]) -> tokio::process::Command {
+    command_at(&bench.direct_url, args)
+}
+
+fn command_at(url: &str, args: &[&str]) -> tokio::process::Command {
     let mut command = tokio::process::Command::new(binary("punchcard"));
-    command.arg("import").args(args).env("DATABASE_URL", &bench.direct_url).kill_on_drop(true);
+    command.arg("import").args(args).env("DATABASE_URL", url).kill_on_drop(true);
     command
 }
 
 async fn run(bench: &Bench, args: &[&str]) -> Output {
-    let output = command(bench, args).output().await.unwrap();
+    run_at(bench, &bench.direct_url, args).await
+}
+
+async fn run_at(bench: &Bench, url: &str, args: &[&str]) -> Output {
+    let output = command_at(url, args).output().await.unwrap();
     // Its session, and the temporary objects with it, may outlive it for a moment; functions are the first of them.
     while bench.count("SELECT count(*) FROM pg_proc WHERE proname LIKE 'punchcard_%'").await > 0 {
         tokio::time::sleep(Duration::from_millis(5)).await;
@@ -68,8 +81,12 @@ async fn said(bench: &Bench, args: &[&str]) -> String {
 
 /// One line on standard error, and nothing changed.
 async fn refused(bench: &Bench, args: &[&str]) -> String {
+    refused_at(bench, &bench.direct_url, args).await
+}
+
+async fn refused_at(bench: &Bench, url: &str, args: &[&str]) -> String {
     let before = content(bench).await;
-    let output = run(bench, args).await;
+    let output = run_at(bench, url, args).await;
     assert!(!output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
     let text = String::from_utf8(output.stderr).unwrap();
     assert_eq!(text.trim().lines().count(), 1, "{text}");
@@ -306,6 +323,8 @@ async fn ids_that_are_numbers_become_the_same_uuids_each_time_in_their_order() {
         "price=cost,priority=urgency,key=key",
         "--kind",
         "qr.svg",
+        "--time-zone",
+        "UTC",
         "--pause",
         "0",
     ];

@@ -67,7 +67,11 @@ pub(crate) enum Source {
     /// Show it, and how many credits wait to be returned there.
     Show,
     /// Leave it: from now on credits come from grants alone.
-    Drop,
+    Drop {
+        /// Even if credits that were drawn from it are in Punchcard's accounts: they stay there.
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 pub(crate) async fn run(db: &Db, command: Credits) -> Result<(), Failure> {
@@ -117,7 +121,9 @@ async fn source(db: &Db, command: Source) -> Result<(), Failure> {
             let mut values = serde_json::Map::new();
             for constant in &constants {
                 let (name, value) = constant.split_once('=').ok_or("--set wants NAME=VALUE")?;
-                values.insert(name.to_owned(), value.into());
+                if values.insert(name.to_owned(), value.into()).is_some() {
+                    return Err(format!("--set says twice what {name} is").into());
+                }
             }
             let source = CreditSource { table, account_column: account, balance_column: balance, function };
             let constants = serde_json::Value::Object(values).to_string();
@@ -137,16 +143,27 @@ async fn source(db: &Db, command: Source) -> Result<(), Failure> {
                 Ok(())
             }
         },
-        Source::Drop => {
+        Source::Drop { force } => {
             let known = db.credit_source(soon()).await?;
-            db.drop_credit_source(soon()).await?;
-            if let Some((source, waiting, held)) = known.filter(|(_, waiting, held)| waiting + held > 0) {
-                println!(
-                    "{waiting} available and {held} held credits were drawn from {} and stay in Punchcard's accounts",
-                    source.table
-                );
+            let here = known.filter(|(_, waiting, held)| waiting + held > 0);
+            let here = here.map(|(source, waiting, held)| {
+                format!("{waiting} available and {held} held credits were drawn from {}", source.table)
+            });
+            match (db.drop_credit_source(force, soon()).await?, here) {
+                (None, _) => println!("credits come from grants: there is no source"),
+                (Some(true), here) => {
+                    here.iter().for_each(|here| println!("{here} and stay in Punchcard's accounts"));
+                    println!("credits come from grants");
+                }
+                (Some(false), here) => {
+                    let here = here.unwrap_or_else(|| "credits were drawn from it".into());
+                    return Err(format!(
+                        "{here} and are in Punchcard's accounts: wait until they have returned, or leave \
+                         them there with --force"
+                    )
+                    .into());
+                }
             }
-            println!("credits come from grants");
             Ok(())
         }
     }

@@ -9,6 +9,7 @@ use shared::{
     },
     domain::Status,
 };
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use crate::{Failure, show, soon};
@@ -42,7 +43,7 @@ pub(crate) enum Jobs {
         #[arg(long)]
         kind: Option<String>,
         /// How many at most.
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=100_000))]
         limit: i64,
     },
     /// Retry failed jobs of a kind in bulk, oldest first: each is bought once more by its account.
@@ -52,10 +53,10 @@ pub(crate) enum Jobs {
         #[command(flatten)]
         filter: Filter,
         /// How many at most; all, if not given.
-        #[arg(long)]
-        limit: Option<usize>,
-        /// How many of them are due each second; all at once, if not given.
-        #[arg(long, value_name = "JOBS")]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+        limit: Option<u32>,
+        /// How many of them are due each second, 0.001 to 10000; all at once, if not given.
+        #[arg(long, value_name = "JOBS", value_parser = rate)]
         per_second: Option<f64>,
         /// Only list what would be retried.
         #[arg(long)]
@@ -73,11 +74,30 @@ pub(crate) struct Filter {
     #[arg(long)]
     account: Option<Uuid>,
     /// That failed at this time or later, such as 2026-11-24T10:00:00Z.
-    #[arg(long)]
+    #[arg(long, value_parser = time)]
     from: Option<String>,
     /// That failed before this time.
-    #[arg(long)]
+    #[arg(long, value_parser = time)]
     until: Option<String>,
+}
+
+/// A time with its offset: without one it would be read in the database's zone, whatever that is.
+fn time(text: &str) -> Result<String, &'static str> {
+    let parsed = OffsetDateTime::parse(text, &Rfc3339).ok().filter(|time| time.year() > 0);
+    parsed.map(|_| text.to_owned()).ok_or("it is a time with its offset, such as 2026-11-24T10:00:00Z")
+}
+
+fn rate(text: &str) -> Result<f64, &'static str> {
+    let rate = text.parse().ok().filter(|rate| (0.001..=10_000.0).contains(rate));
+    rate.ok_or("it is a number from 0.001 to 10000")
+}
+
+/// That there is such a kind: of one that is misspelt there are no failed jobs either.
+async fn known(db: &Db, kind: &str) -> Result<(), Failure> {
+    match db.list_kinds(soon()).await?.iter().any(|known| known.name == kind) {
+        true => Ok(()),
+        false => Err(format!("there is no kind {kind}").into()),
+    }
 }
 
 impl Filter {
@@ -106,15 +126,20 @@ pub(crate) async fn run(db: &Db, command: Jobs) -> Result<(), Failure> {
             Ok(())
         }
         Jobs::Failed { filter, kind, limit } => {
+            if let Some(kind) = &kind {
+                known(db, kind).await?;
+            }
             db.failed_jobs(&filter.of(kind), limit, soon()).await?.iter().try_for_each(show)
         }
         Jobs::Redrive { kind, filter, limit, per_second, dry_run } => {
+            known(db, &kind).await?;
             let filter = filter.of(Some(kind));
             if dry_run {
-                let limit = limit.map_or(i64::MAX, |limit| i64::try_from(limit).unwrap_or(i64::MAX));
+                let limit = limit.map_or(i64::MAX, i64::from);
                 return db.redrivable_jobs(&filter, limit, soon()).await?.iter().try_for_each(show);
             }
-            redrive(db, &filter, limit.unwrap_or(usize::MAX), per_second).await
+            let limit = limit.map_or(usize::MAX, |limit| limit as usize);
+            redrive(db, &filter, limit, per_second).await
         }
     }
 }

@@ -1,38 +1,30 @@
 //! `punchcard`: the operator's command. Reads `DATABASE_URL`; says what it did in one line a fact.
 
-#![allow(clippy::print_stdout, clippy::print_stderr)]
+#[macro_use]
+mod output;
 
+mod apply;
 mod caps;
 mod credits;
+mod failure;
 mod import;
 mod jobs;
 mod roles;
+mod tokens;
 mod webhooks;
 
-use std::{
-    collections::BTreeMap,
-    path::{Path, PathBuf},
-    process::ExitCode,
-    sync::Arc,
-    time::Duration,
-};
+use std::{process::ExitCode, sync::Arc, time::Duration};
 
 use clap::{Parser, Subcommand};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use shared::{
-    db::{
-        Db,
-        kinds::{Charge, Kind},
-        migrate,
-        tokens::{TOKEN_PREFIX, token_hash},
-    },
+    db::{Db, kinds::is_name, migrate},
     doctor::{self, Deployment},
-    domain::{Deadline, Growth},
-    http_client::{Allow, vet_url},
-    secrets::{SecretSource, SecretStore, Secrets},
+    domain::Deadline,
+    secrets::{SecretSource, SecretStore, Secrets, vetted},
 };
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
+use failure::Failure;
 
 /// Operates Punchcard.
 #[derive(Parser)]
@@ -89,18 +81,9 @@ enum Command {
         #[arg(long)]
         own_database: bool,
     },
-    /// Make the kinds what the file says; kinds it does not name are retired.
-    Apply {
-        /// The file.
-        #[arg(default_value = "infra/kinds.toml")]
-        file: PathBuf,
-        /// Only show what would change.
-        #[arg(long)]
-        dry_run: bool,
-        /// Take targets at private addresses and by plain HTTP, as a local worker may.
-        #[arg(long)]
-        allow_private_targets: bool,
-    },
+    /// Make the kinds what the file says, and say what changes; kinds it does not name are retired with
+    /// --prune alone.
+    Apply(apply::Options),
     /// Take over the jobs table of a hand-rolled queue while its old worker still runs. Connect directly, not through a
     /// pooler; run it again to go on, and as long as the old worker finishes jobs.
     Import(import::Options),
@@ -118,30 +101,10 @@ enum Command {
     Webhooks(webhooks::Webhooks),
     /// Create, list and revoke service tokens.
     #[command(subcommand)]
-    Tokens(Tokens),
+    Tokens(tokens::Tokens),
     /// What the owner of an HTTP target needs.
     #[command(subcommand)]
     Kinds(Kinds),
-}
-
-#[derive(Subcommand)]
-enum Tokens {
-    /// Create a token and show it, this once.
-    Create {
-        name: String,
-        /// enqueue, grant or operate; repeatable.
-        #[arg(long = "scope", required = true, value_parser = ["enqueue", "grant", "operate"])]
-        scopes: Vec<String>,
-    },
-    /// List names and scopes.
-    List,
-    /// Revoke a name's tokens, or the one in a slot; it works for up to 30 s more.
-    Revoke {
-        name: String,
-        /// 1 or 2.
-        #[arg(long)]
-        slot: Option<i16>,
-    },
 }
 
 #[derive(Subcommand)]
@@ -150,9 +113,9 @@ enum Kinds {
     Secret {
         kind: String,
         /// Another version than the one that the kind has now (then no database is asked).
-        #[arg(long)]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         version: Option<u32>,
-        /// The master secret.
+        /// The master secret, the functions' own: 32 bytes at least.
         #[arg(long, env = "SIGNING_SECRET", hide_env_values = true)]
         signing_secret: String,
     },
@@ -163,18 +126,22 @@ async fn main() -> ExitCode {
     match run(Cli::parse()).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("punchcard: {error}");
+            eprintln!("punchcard: {}", failure::one_line(&error));
             ExitCode::FAILURE
         }
     }
 }
 
 async fn run(cli: Cli) -> Result<ExitCode, Failure> {
+    // A variable that is empty says nothing, as in the functions.
+    let said = |value: &Option<String>| {
+        value.as_deref().map(str::trim).filter(|value| !value.is_empty()).map(str::to_owned)
+    };
     let secrets = || -> Result<Secrets, Failure> {
         Ok(Secrets {
-            database_url: cli.database_url.clone().ok_or("set DATABASE_URL or --database-url")?,
-            pg_password: cli.password.clone(),
-            pg_ca_pem: cli.ca.clone(),
+            database_url: said(&cli.database_url).ok_or("set DATABASE_URL or --database-url")?,
+            pg_password: said(&cli.password),
+            pg_ca_pem: said(&cli.ca),
             ..Secrets::default()
         })
     };
@@ -195,7 +162,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
             return Ok(ExitCode::from(report.exit_code()));
         }
         Command::Migrate { print_supabase: true, after } => {
-            print!("{}", migrate::as_one_file(after.as_deref())?);
+            output::text(&migrate::as_one_file(after.as_deref())?);
             Ok(())
         }
         Command::Migrate { .. } => {
@@ -213,28 +180,29 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
             eprintln!("The functions connect through the pooler: give their URL its host and port.");
             Ok(())
         }
-        Command::Apply { file, dry_run, allow_private_targets } => {
-            let allow = if allow_private_targets { Allow::Anything } else { Allow::PublicHttps };
-            apply(&db()?, &file, dry_run, allow).await
-        }
+        Command::Apply(options) => apply::apply(secrets, db, &options).await,
         Command::Import(options) => import::import(&secrets()?, &options).await,
         Command::Credits(command) => credits::run(&db()?, command).await,
         Command::Jobs(command) => jobs::run(&db()?, command).await,
         Command::Caps(command) => caps::run(&db()?, command).await,
         Command::Webhooks(command) => webhooks::run(&db()?, command).await,
-        Command::Tokens(command) => tokens(&db()?, command).await,
+        Command::Tokens(command) => tokens::run(&db()?, command).await,
         Command::Kinds(Kinds::Secret { kind, version, signing_secret }) => {
+            let master = vetted("SIGNING_SECRET", said(&Some(signing_secret)))?;
+            let master =
+                master.ok_or("SIGNING_SECRET is empty: it is the functions' own, of 32 bytes at least")?;
+            if !is_name(&kind) {
+                return Err("the name of a kind is 1 to 64 of a-z, 0-9, _, . and -".into());
+            }
             let version = match version {
                 Some(version) => version,
                 None => {
                     let known = db()?.list_kinds(soon()).await?;
-                    let known =
-                        known.iter().find(|known| known.name == kind).ok_or("there is no such kind")?;
-                    known.secret_version.unsigned_abs()
+                    let known = known.iter().find(|known| known.name == kind);
+                    known.ok_or_else(|| format!("there is no kind {kind}"))?.secret_version.unsigned_abs()
                 }
             };
-            let signing_secret = shared::secrets::without_line_end(&signing_secret);
-            println!("{}", shared::signing::kind_secret(signing_secret, &kind, version));
+            println!("{}", shared::signing::kind_secret(&master, &kind, version));
             Ok(())
         }
     }?;
@@ -259,89 +227,4 @@ fn random_hex() -> Result<String, Failure> {
 fn show(value: &impl Serialize) -> Result<(), Failure> {
     println!("{}", serde_json::to_string(value)?);
     Ok(())
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct KindsFile {
-    kinds: BTreeMap<String, Kind>,
-}
-
-/// What a tick keeps for itself: to take back, claim, settle and answer, in seconds.
-const TICK_MARGIN: i32 = 10;
-/// The longest attempt that fits into a tick of the template's default `PollerTimeout` of 120 s.
-const LONGEST_BY_DEFAULT: i32 = 120 - TICK_MARGIN;
-
-async fn apply(db: &Db, file: &Path, dry_run: bool, allow: Allow) -> Result<(), Failure> {
-    let wanted = read_kinds(file, allow).map_err(|error| format!("{}: {error}", file.display()))?;
-    let known = db.list_kinds(soon()).await?;
-    let mut changes = 0;
-    for kind in &wanted {
-        let change = match known.iter().find(|known| known.name == kind.name) {
-            Some(same) if same == kind => continue,
-            Some(_) => "changed",
-            None => "new",
-        };
-        let target = kind.url.as_deref().unwrap_or("Rust code");
-        println!("{change}: {}, {} credits, {target}", kind.name, kind.price);
-        if kind.timeout_seconds > LONGEST_BY_DEFAULT {
-            let needed = kind.timeout_seconds + TICK_MARGIN;
-            println!("  it may take {} s: deploy with PollerTimeout={needed} or more", kind.timeout_seconds);
-        }
-        changes += 1;
-    }
-    for gone in known.iter().filter(|known| !known.retired && !wanted.iter().any(|it| it.name == known.name))
-    {
-        println!("retired: {}; what is queued of it fails and is released", gone.name);
-        changes += 1;
-    }
-    if !dry_run {
-        db.apply_kinds(&wanted, soon()).await?;
-    }
-    println!("{changes} kinds {}", if dry_run { "would change" } else { "changed" });
-    Ok(())
-}
-
-fn read_kinds(file: &Path, allow: Allow) -> Result<Vec<Kind>, Failure> {
-    let text = std::fs::read_to_string(file)?;
-    let KindsFile { kinds } = toml::from_str(&text).map_err(|error| error.message().to_owned())?;
-    let kinds = kinds.into_iter().map(|(name, kind)| {
-        for url in kind.url.iter().chain(&kind.cancel_url) {
-            vet_url(url, allow).map_err(|error| format!("{name}: {url}: {error}"))?;
-        }
-        flaw(&kind).map_or(Ok(()), |flaw| Err(format!("{name}: {flaw}")))?;
-        Ok(Kind { name, ..kind })
-    });
-    kinds.collect()
-}
-
-/// What makes no sense together, before the database says so in its own words.
-fn flaw(kind: &Kind) -> Option<&'static str> {
-    if kind.on_input_error == Charge::Refuse {
-        return Some("on_input_error is release or capture");
-    }
-    if !(-10..=10).contains(&kind.max_priority) {
-        return Some("max_priority is from -10 to 10");
-    }
-    ((kind.backoff == Growth::Fixed) == kind.backoff_delays.is_empty())
-        .then_some("backoff = \"fixed\" and backoff_delays go together")
-}
-
-async fn tokens(db: &Db, command: Tokens) -> Result<(), Failure> {
-    match command {
-        Tokens::Create { name, scopes } => {
-            let token = format!("{TOKEN_PREFIX}{}", random_hex()?);
-            let slot = db.create_token(&name, &scopes, &token_hash(&token), soon()).await?;
-            slot.ok_or_else(|| format!("two tokens of {name} are valid already: revoke one first"))?;
-            println!("{token}");
-            eprintln!("Keep it: it is not shown again.");
-            Ok(())
-        }
-        Tokens::List => db.list_tokens(soon()).await?.iter().try_for_each(show),
-        Tokens::Revoke { name, slot } => {
-            db.revoke_token(&name, slot, soon()).await?;
-            println!("revoked");
-            Ok(())
-        }
-    }
 }

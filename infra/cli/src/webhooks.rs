@@ -14,7 +14,7 @@ pub(crate) enum Webhooks {
         #[arg(long)]
         account: Option<Uuid>,
         /// How many at most.
-        #[arg(long, default_value_t = 50)]
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=100_000))]
         limit: i64,
     },
     /// Send a message again with the next tick, whatever became of it; if that fails, too, by the rest of its schedule.

@@ -6,6 +6,10 @@ use std::process::Command;
 use crate::process::{self, Server};
 use crate::{Result, tools};
 
+/// Requests to a function at once, each served by a process of its own, as Lambda does. The emulator's
+/// default is one: a caller that waits for a job would keep all others waiting.
+const CONCURRENCY: &str = "8";
+
 /// What a developer's shell may carry and the functions would obey.
 const FOREIGN: [&str; 10] = [
     "DATABASE_URL",
@@ -43,6 +47,7 @@ impl Watch {
         let port = process::free_port()?;
         let mut command = Command::new(cargo_lambda);
         command.args(["lambda", "watch", "-A", "127.0.0.1", "-P", &port.to_string(), "--ignore-changes"]);
+        command.args(["--concurrency", CONCURRENCY]);
         command.args(features.map(|features| format!("--features={features}")));
         command.current_dir(tools::workspace());
         for name in FOREIGN {

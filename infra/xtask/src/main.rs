@@ -1,5 +1,8 @@
 //! `cargo xtask`: the developer's one entry, the same in CI.
-#![allow(clippy::print_stdout, clippy::print_stderr)] // A command line talks to its user.
+
+#[macro_use]
+#[path = "../../cli/src/output.rs"]
+mod output;
 
 mod demo;
 mod dev;

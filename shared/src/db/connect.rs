@@ -8,7 +8,7 @@ use tokio::task::JoinHandle;
 use tokio_postgres::{Client, error::SqlState};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{DbError, connection_string::ConnectionString};
+use super::{DbError, connection_string::ConnectionString, diagnosis::schema_fault};
 use crate::secrets::Secrets;
 
 /// Why there is no connection.
@@ -116,9 +116,13 @@ fn trust_all(
     if any { Ok(()) } else { Err(unusable("there is no certificate in it".into())) }
 }
 
-/// The error with its causes, in one line.
+/// The error with its causes; of a schema that is not there, or not this role's to use, what to do.
 #[must_use]
 pub fn reason(error: &tokio_postgres::Error) -> String {
+    let server = error.as_db_error();
+    if let Some(fault) = server.and_then(|said| schema_fault(said.code().code(), said.message())) {
+        return fault;
+    }
     let mut text = error.to_string();
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {

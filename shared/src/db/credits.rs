@@ -234,11 +234,14 @@ impl Db {
         }))
     }
 
-    /// From now on credits come from grants alone; what is held stays held.
+    /// From now on credits come from grants alone; what is held stays held. While credits are in Punchcard's
+    /// accounts, only by `force`: they would not return any more. Answers whether that is so; `None` if there
+    /// is no source.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer.
-    pub async fn drop_credit_source(&self, deadline: Deadline) -> Result<(), DbError> {
-        self.rows(DROP_SOURCE, &[], Again::Safe, deadline).await.map(drop)
+    pub async fn drop_credit_source(&self, force: bool, deadline: Deadline) -> Result<Option<bool>, DbError> {
+        let rows = self.rows(DROP_SOURCE, &[(&force, Type::BOOL)], Again::Safe, deadline).await?;
+        Ok(rows.first().map(|row| row.get(0)))
     }
 }

@@ -48,7 +48,8 @@ pub enum Class {
 pub struct Diagnosis {
     /// In a word that a program can act on.
     pub code: &'static str,
-    /// Where.
+    /// Where. A step of the doctor's says so itself.
+    #[serde(skip)]
     pub stage: Stage,
     /// Why.
     pub cause: &'static str,
@@ -335,6 +336,9 @@ const RULES: &[Rule] = &[
         "a function whose search_path is not pinned takes them for what it means",
         "as the database's owner: REVOKE TEMPORARY ON DATABASE … FROM PUBLIC, then grant it to those who need it; \
          `punchcard roles --own-database` does both"),
+    seen(&[Schema], &["nobody claims the kind"], Permanent, "unclaimed_jobs",
+        "no worker that runs serves the kind, or the poller does not run, or other kinds keep it busy",
+        "give the kind a url, or its Rust code to the deployed worker, and `punchcard apply`; look whether the poller is invoked"),
     seen(&[Grants], &["row security is not", "the policy"], Permanent, "open_rows",
         "row security does not keep strangers from the rows",
         "as the owner: ALTER TABLE … ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY; drop policies that are not Punchcard's"),
@@ -377,6 +381,14 @@ const RULES: &[Rule] = &[
 #[must_use]
 pub fn diagnose(symptom: Symptom<'_>) -> Option<Diagnosis> {
     RULES.iter().find(|rule| rule.fits(symptom)).map(|rule| rule.diagnosis)
+}
+
+/// What to do about a schema that is not there, is older than this program, or is not this role's to use, in
+/// one line with the server's word; `None` of anything else.
+#[must_use]
+pub fn schema_fault(code: &str, message: &str) -> Option<String> {
+    let found = diagnose(Symptom::Server { code, message }).filter(|found| found.stage == Schema)?;
+    Some(format!("{}: {} ({message})", found.cause, found.fix))
 }
 
 impl Rule {

@@ -151,6 +151,17 @@ pub struct Caps {
     pub enqueues_per_minute: Option<i32>,
 }
 
+/// The caps that somebody names: each is set, or lifted (`Some(None)`); of the others nothing is said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct NamedCaps {
+    /// Jobs that are queued or running.
+    pub unfinished_jobs: Option<Option<i32>>,
+    /// Bytes of their inputs.
+    pub unfinished_bytes: Option<Option<i64>>,
+    /// Enqueues a minute.
+    pub enqueues_per_minute: Option<Option<i32>>,
+}
+
 impl Db {
     /// Cancels a job, of `account_id` or, if `None`, of anybody: a queued one at once, a running one by asking its worker.
     ///
@@ -365,17 +376,33 @@ impl Db {
         Ok(caps.collect())
     }
 
-    /// Bounds an account or, with the nil UUID, all that have no bounds of their own.
+    /// Bounds an account or, with the nil UUID, all that have no bounds of their own, by the caps that are
+    /// named; others stay as they are. Answers all that hold now.
     ///
     /// # Errors
     /// [`DbError::Broken`] when a value is out of its range.
-    pub async fn set_caps(&self, account_id: Uuid, caps: Caps, deadline: Deadline) -> Result<(), DbError> {
+    pub async fn set_caps(
+        &self,
+        account_id: Uuid,
+        caps: NamedCaps,
+        deadline: Deadline,
+    ) -> Result<Caps, DbError> {
+        let NamedCaps { unfinished_jobs, unfinished_bytes, enqueues_per_minute } = caps;
         let params = [
             (&account_id as _, Type::UUID),
-            (&caps.unfinished_jobs as _, Type::INT4),
-            (&caps.unfinished_bytes as _, Type::INT8),
-            (&caps.enqueues_per_minute as _, Type::INT4),
+            (&unfinished_jobs.flatten() as _, Type::INT4),
+            (&unfinished_bytes.flatten() as _, Type::INT8),
+            (&enqueues_per_minute.flatten() as _, Type::INT4),
+            (&unfinished_jobs.is_some() as _, Type::BOOL),
+            (&unfinished_bytes.is_some() as _, Type::BOOL),
+            (&enqueues_per_minute.is_some() as _, Type::BOOL),
         ];
-        self.rows(SET_CAPS, &params, Again::Safe, deadline).await.map(drop)
+        let rows = self.rows(SET_CAPS, &params, Again::Safe, deadline).await?;
+        let row = rows.first().ok_or_else(|| DbError::Broken("set_caps answered no row".into()))?;
+        Ok(Caps {
+            unfinished_jobs: row.get(0),
+            unfinished_bytes: row.get(1),
+            enqueues_per_minute: row.get(2),
+        })
     }
 }

@@ -53,4 +53,5 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("tokens/revoke", tokens::REVOKE),
     ("kinds/list", kinds::LIST),
     ("kinds/apply", kinds::APPLY),
+    ("kinds/unfinished", kinds::UNFINISHED),
 ];

@@ -91,7 +91,8 @@ impl Db {
             .collect())
     }
 
-    /// Stops accepting the token in one slot, or all of that name.
+    /// Stops accepting the token of a name: the one in a slot, its only one or, if so said, `all`. Answers
+    /// their slots: none where there is no such token, or there are two and neither was meant.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer.
@@ -99,9 +100,12 @@ impl Db {
         &self,
         name: &str,
         slot: Option<i16>,
+        all: bool,
         deadline: Deadline,
-    ) -> Result<(), DbError> {
-        let params = [(&name as _, Type::TEXT), (&slot as _, Type::INT2)];
-        self.rows(REVOKE, &params, Again::Safe, deadline).await.map(drop)
+    ) -> Result<Vec<i16>, DbError> {
+        let params = [(&name as _, Type::TEXT), (&slot as _, Type::INT2), (&all as _, Type::BOOL)];
+        // Sent again, it might find the other one alone.
+        let rows = self.rows(REVOKE, &params, Again::Unsafe, deadline).await?;
+        Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 }

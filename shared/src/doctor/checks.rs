@@ -26,7 +26,9 @@ const HEADROOM: f64 = 1.2;
 
 const SESSION: &str = include_str!("session.sql");
 const SCHEMA: &str = include_str!("schema.sql");
+const UNLISTED: &str = include_str!("unlisted.sql");
 const PRIVILEGES: &str = include_str!("privileges.sql");
+const UNCLAIMED: &str = include_str!("unclaimed.sql");
 const SOURCE: &str = include_str!("source.sql");
 const CREDIT_FUNCTIONS: &str = include_str!("credit_functions.sql");
 const GRANTS: &str = include_str!("grants.sql");
@@ -170,7 +172,10 @@ pub(super) async fn statements(
 
 /// What the functions need, and the migrations.
 pub(super) async fn schema(report: &mut Report, client: &Client) -> Result<(), Failed> {
-    let denied = texts(Stage::Schema, client, PRIVILEGES).await?;
+    let mut denied = texts(Stage::Schema, client, UNLISTED).await?;
+    if denied.is_empty() {
+        denied = texts(Stage::Schema, client, PRIVILEGES).await?;
+    }
     if !denied.is_empty() {
         let symptom = Symptom::Server { code: "42501", message: "" };
         let found = format!("the role lacks a grant: {}", denied.join(", "));
@@ -192,6 +197,14 @@ pub(super) async fn schema(report: &mut Report, client: &Client) -> Result<(), F
         Stage::Schema,
         format!("{} migrations applied; the role may do what the functions do", applied.len()),
     );
+    Ok(())
+}
+
+/// Kinds of which jobs have been due for long, and none is running.
+pub(super) async fn unclaimed(report: &mut Report, client: &Client) -> Result<(), Failed> {
+    for found in texts(Stage::Schema, client, UNCLAIMED).await? {
+        report.warn(Stage::Schema, found);
+    }
     Ok(())
 }
 

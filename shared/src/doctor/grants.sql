@@ -9,19 +9,22 @@ WITH who AS (
 ), own AS (
     SELECT n.oid, n.nspname AS name, n.nspacl, n.nspowner FROM pg_catalog.pg_namespace n
     WHERE n.nspname IN ('punchcard', 'punchcard_api')
+), meant AS MATERIALIZED (
+    SELECT a.role, a.privilege, a.type, a.object, string_to_array(a.columns, ', ') AS columns
+    FROM punchcard.access() a
 )
 SELECT format('schema %s: %s may %s', o.name, w.name, a.privilege_type)
 FROM own o, aclexplode(coalesce(o.nspacl, acldefault('n', o.nspowner))) a JOIN who w ON w.oid = a.grantee
-WHERE NOT (a.privilege_type = 'USAGE' AND (o.name, w.name) IN
-           (('punchcard_api', 'authenticated'), ('punchcard', 'service_role'), ('punchcard', 'punchcard_app')))
+WHERE NOT EXISTS (SELECT FROM meant m WHERE m.type = 'SCHEMA' AND m.object = o.name
+                  AND (m.role, m.privilege) = (w.name, a.privilege_type))
 UNION ALL
 SELECT format('%s.%s: %s may %s', o.name, c.relname, w.name, a.privilege_type)
 FROM own o
 JOIN pg_catalog.pg_class c ON c.relnamespace = o.oid
 JOIN LATERAL aclexplode(c.relacl) a ON true
 JOIN who w ON w.oid = a.grantee
-WHERE NOT (a.privilege_type = 'SELECT' AND (o.name, w.name) IN
-           (('punchcard_api', 'authenticated'), ('punchcard', 'punchcard_app')))
+WHERE NOT EXISTS (SELECT FROM meant m WHERE m.object = o.name || '.' || c.relname AND m.columns IS NULL
+                  AND (m.type, m.role, m.privilege) = ('TABLE', w.name, a.privilege_type))
 UNION ALL
 SELECT format('%s.%s.%s: %s may %s', o.name, c.relname, t.attname, w.name, a.privilege_type)
 FROM own o
@@ -29,20 +32,17 @@ JOIN pg_catalog.pg_class c ON c.relnamespace = o.oid
 JOIN pg_catalog.pg_attribute t ON t.attrelid = c.oid AND t.attacl IS NOT NULL
 JOIN LATERAL aclexplode(t.attacl) a ON true
 JOIN who w ON w.oid = a.grantee
-WHERE NOT (w.name = 'authenticated' AND a.privilege_type = 'SELECT'
-           AND c.relname IN ('jobs', 'queue', 'outcomes', 'accounts'))
+WHERE NOT EXISTS (SELECT FROM meant m
+                  WHERE m.object = o.name || '.' || c.relname AND t.attname = ANY (m.columns)
+                  AND (m.type, m.role, m.privilege) = ('TABLE', w.name, a.privilege_type))
 UNION ALL
 SELECT format('%s: %s may EXECUTE', p.oid::regprocedure, w.name)
 FROM own o
 JOIN pg_catalog.pg_proc p ON p.pronamespace = o.oid
 JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a ON true
 JOIN who w ON w.oid = a.grantee
-WHERE NOT (w.name = 'punchcard_app' AND p.proname IN
-           ('enqueue', 'enqueue_batch', 'cancel', 'retry', 'redrive', 'grant_credits', 'balance', 'claim', 'check_in',
-            'settle', 'rescue', 'return_credits', 'source_health', 'call_back', 'claim_deliveries', 'settle_deliveries',
-            'set_webhook', 'rotate_webhook_secret'))
-  AND NOT (w.name = 'service_role' AND p.proname IN
-           ('enqueue', 'enqueue_batch', 'cancel', 'retry', 'grant_credits', 'increment_user_credits'))
+WHERE NOT EXISTS (SELECT FROM meant m WHERE m.type = 'FUNCTION' AND m.object = o.name || '.' || p.proname
+                  AND (m.role, m.privilege) = (w.name, a.privilege_type))
 UNION ALL
 SELECT format('the role %s: is a member of %s', r.rolname, m.rolname)
 FROM pg_catalog.pg_roles r, pg_catalog.pg_roles m

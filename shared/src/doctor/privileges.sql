@@ -1,14 +1,9 @@
--- privileges: what the functions need and this role lacks.
-SELECT p.oid::regprocedure::text
-FROM pg_catalog.pg_proc p
-WHERE p.pronamespace = to_regnamespace('punchcard')
-  AND p.proname IN ('enqueue', 'enqueue_batch', 'grant_credits', 'balance', 'claim', 'settle', 'rescue', 'return_credits',
-                    'source_health')
-  AND NOT has_function_privilege(p.oid, 'EXECUTE')
-UNION ALL
-SELECT 'punchcard.' || c.relname
-FROM pg_catalog.pg_class c
-WHERE c.relnamespace = to_regnamespace('punchcard')
-  AND c.relname IN ('accounts', 'ledger', 'entries', 'kinds', 'jobs', 'queue', 'outcomes', 'jobs_now', 'service_tokens',
-                    'credit_source')
-  AND NOT has_table_privilege(c.oid, 'SELECT')
+-- privileges: what the functions need, as `grant_access` grants it to their role, and this one lacks.
+SELECT a.object || CASE a.type WHEN 'FUNCTION' THEN '()' ELSE '' END
+       || CASE WHEN to_regclass(a.object) IS NULL AND to_regproc(a.object) IS NULL AND a.type <> 'SCHEMA'
+               THEN ' (it is missing)' ELSE '' END
+FROM punchcard.access() a
+WHERE a.role = 'punchcard_app' AND NOT coalesce(CASE a.type
+    WHEN 'SCHEMA' THEN has_schema_privilege(to_regnamespace(a.object), a.privilege)
+    WHEN 'TABLE' THEN has_table_privilege(to_regclass(a.object), a.privilege)
+    ELSE has_function_privilege(to_regproc(a.object)::oid, a.privilege) END, false)

@@ -1,6 +1,6 @@
 //! Which column of the old table is what: as `--map` says, and guessed by its name where it says nothing.
 
-use super::words::Words;
+use super::{source::Source, words::Words};
 
 /// How a column is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -40,14 +40,24 @@ const FIELDS: &[(&str, Form, &[&str])] = &[
 pub(crate) struct Column {
     pub(crate) name: String,
     pub(crate) type_name: String,
+    /// The type without its length: a word that is cast to it is not cut.
+    pub(crate) cast: String,
     pub(crate) category: String,
+    /// The type behind domains.
+    pub(crate) base: String,
+    /// Whether this role may read it.
+    pub(crate) readable: bool,
+    /// Whether this role may change it.
+    pub(crate) writable: bool,
+    /// Whether its values are the database's to make.
+    pub(crate) generated: bool,
 }
 
 impl Column {
     fn fits(&self, form: Form) -> bool {
         match form {
             Form::Text | Form::Json | Form::JsonOrText => true,
-            Form::Time => self.category == "D",
+            Form::Time => self.is_zoneless() || self.base == "timestamp with time zone",
             Form::Number => self.category == "N",
         }
     }
@@ -67,6 +77,30 @@ impl Column {
     fn quoted(&self) -> String {
         format!("o.{}", identifier(&self.name))
     }
+
+    fn is_zoneless(&self) -> bool {
+        self.base == "timestamp without time zone" || self.base == "date"
+    }
+
+    /// Its point in time. What lies beyond the years that have four digits is for ever: there it could not be
+    /// moved by a zone's hours.
+    fn time(&self, zone: &str) -> String {
+        let column = self.quoted();
+        if !self.is_zoneless() {
+            return column;
+        }
+        format!(
+            "(CASE WHEN {column} >= '10000-01-01' THEN 'infinity'
+                   WHEN {column} < '0001-01-01' THEN '-infinity'
+                   ELSE {column}::timestamp END AT TIME ZONE {})",
+            literal(zone)
+        )
+    }
+
+    /// Whether it looks like a payload.
+    fn is_json(&self) -> bool {
+        self.base == "json" || self.base == "jsonb"
+    }
 }
 
 /// What stands for a field whose column there is none of.
@@ -80,8 +114,11 @@ pub(crate) struct Constants<'a> {
 #[derive(Debug)]
 pub(crate) struct Mapping<'a> {
     table: &'a str,
+    columns: &'a [Column],
     constants: &'a Constants<'a>,
     found: Vec<Found<'a>>,
+    input_said: bool,
+    zone: &'a str,
 }
 
 #[derive(Debug)]
@@ -89,25 +126,53 @@ struct Found<'a> {
     field: &'static str,
     form: Form,
     column: Option<&'a Column>,
+    /// Of an input of several columns, those after the first.
+    more: Vec<&'a Column>,
     guessed: bool,
+}
+
+impl<'a> Found<'a> {
+    fn all(&self) -> impl Iterator<Item = &'a Column> {
+        self.column.into_iter().chain(self.more.iter().copied())
+    }
+
+    /// As `--map` has it.
+    fn pair(&self) -> String {
+        let names: Vec<&str> = self.all().map(|column| column.name.as_str()).collect();
+        format!("{}={}", self.field, names.join("+"))
+    }
 }
 
 impl<'a> Mapping<'a> {
     /// Takes what `--map` says (`account=user_id,kind=type`; nothing behind the `=`: no column), guesses the rest.
     pub(crate) fn new(
-        table: &'a str,
-        columns: &'a [Column],
+        source: &'a Source,
         said: Option<&str>,
+        no_input: bool,
         constants: &'a Constants<'a>,
     ) -> Result<Self, String> {
-        let mut named = Vec::new();
+        let Source { table, columns, role } = source;
+        let mut named: Vec<(&'static str, Vec<&'a Column>)> = Vec::new();
         for pair in said.unwrap_or_default().split(',').filter(|pair| !pair.trim().is_empty()) {
-            let (field, column) = pair.split_once('=').ok_or_else(|| {
+            let (field, names) = pair.split_once('=').ok_or_else(|| {
                 format!("--map: {pair}: write FIELD=COLUMN, separated by commas, such as account=user_id")
             })?;
-            named.push((known_field(field.trim())?, find(table, columns, column.trim())?));
+            let field = known_field(field.trim())?;
+            if named.iter().any(|(name, _)| *name == field) {
+                return Err(format!("--map: {field} is said twice"));
+            }
+            named.push((field, find(table, columns, field, names.trim())?));
         }
-        let said_of = |field| named.iter().rev().find(|(name, _)| *name == field).map(|(_, column)| *column);
+        let input_said = named.iter().any(|(name, _)| *name == "input");
+        match (no_input, input_said) {
+            (true, true) => {
+                return Err("--no-input, and --map says what the input is: say one of them".into());
+            }
+            (true, false) => named.push(("input", Vec::new())),
+            (false, _) => {}
+        }
+        let said_of =
+            |field| named.iter().find(|(name, _)| *name == field).map(|(_, columns)| columns.clone());
         let constant = |field| match field {
             "kind" => constants.kind.is_some(),
             "price" => constants.price.is_some(),
@@ -118,15 +183,16 @@ impl<'a> Mapping<'a> {
             let guess = || {
                 let free = columns.iter().filter(|column| {
                     column.fits(form)
-                        && !named.iter().any(|(_, it)| it.is_some_and(|it| it.name == column.name))
+                        && !named.iter().any(|(_, said)| said.iter().any(|it| it.name == column.name))
                 });
                 usual.iter().find_map(|name| free.clone().find(|column| plain(&column.name) == *name))
             };
-            let (column, guessed) = match said_of(field) {
-                Some(column) => (column, false),
-                None if constant(field) => (None, false),
-                None => (guess(), true),
+            let (all, guessed) = match said_of(field) {
+                Some(columns) => (columns, false),
+                None if constant(field) => (Vec::new(), false),
+                None => (guess().into_iter().collect(), true),
             };
+            let (column, more) = (all.first().copied(), all.into_iter().skip(1).collect::<Vec<_>>());
             if let Some(column) = column.filter(|column| !column.fits(form)) {
                 let wanted = if form == Form::Time { "a date or a timestamp" } else { "a number" };
                 return Err(format!(
@@ -134,20 +200,89 @@ impl<'a> Mapping<'a> {
                     column.name, column.type_name
                 ));
             }
-            found.push(Found { field, form, column, guessed: guessed && column.is_some() });
+            found.push(Found { field, form, column, more, guessed: guessed && column.is_some() });
         }
-        let mapping = Self { table, constants, found };
+        let input_said = input_said || no_input;
+        let mapping = Self { table, columns, constants, found, input_said, zone: "UTC" };
         mapping.require("account", "the column of whom a job belongs to: --map account=COLUMN")?;
         mapping.require("id", "--map id=COLUMN")?;
         mapping.require("status", "--map status=COLUMN")?;
         if constants.kind.is_none() {
             mapping.require("kind", "--map kind=COLUMN, or --kind KIND if all jobs are of one")?;
         }
-        Ok(mapping)
+        let unreadable = mapping.found.iter().find(|it| it.all().any(|column| !column.readable));
+        match unreadable {
+            Some(it) => Err(format!(
+                "{table}: the role {role} may not read the column of {}: grant select, or map none to it ({}=)",
+                it.pair(),
+                it.field
+            )),
+            None => Ok(mapping),
+        }
+    }
+
+    /// Reads times without a zone as of this one.
+    pub(crate) fn in_zone(self, zone: &'a str) -> Self {
+        Self { zone, ..self }
+    }
+
+    /// Whether a column is mapped to the field.
+    pub(crate) fn has(&self, field: &str) -> bool {
+        self.column(field).is_some()
+    }
+
+    /// The columns of times without a zone, as `--map` has them.
+    pub(crate) fn zoneless(&self) -> Vec<String> {
+        let times = self.found.iter().filter(|it| it.form == Form::Time);
+        times.filter(|it| it.column.is_some_and(Column::is_zoneless)).map(Found::pair).collect()
+    }
+
+    /// Why it is not known what the jobs' inputs are.
+    pub(crate) fn input_obstacle(&self) -> Option<String> {
+        (!self.has("input") && !self.input_said).then(|| {
+            format!(
+                "no column is the input, and every job would get {{}}: say --map input=COLUMN, or \
+                 input=COLUMN+COLUMN for an object of several, or --no-input; left out are {}",
+                self.left_out().join(", ")
+            )
+        })
+    }
+
+    /// Why no row can be marked by this role.
+    pub(crate) fn mark_obstacle(&self, role: &str) -> Option<String> {
+        let (table, status) = (self.table, self.column("status")?);
+        let why = match status {
+            Column { generated: true, .. } => {
+                "its values are generated: map the column that they are made of to status".into()
+            }
+            Column { writable: false, .. } => {
+                format!(
+                    "the role {role} may not: grant update ({}) on {table} to {role}",
+                    identifier(&status.name)
+                )
+            }
+            _ => return None,
+        };
+        Some(format!("{table}: rows cannot be marked in the column {}: {why}", status.name))
+    }
+
+    /// Columns that nothing is read from; those of JSON first, since they may be an input.
+    fn left_out(&self) -> Vec<String> {
+        let unused =
+            |column: &&Column| !self.found.iter().any(|it| it.all().any(|used| used.name == column.name));
+        let (json, others): (Vec<&Column>, Vec<&Column>) =
+            self.columns.iter().filter(unused).partition(|column| column.is_json());
+        let json =
+            json.iter().map(|column| format!("{} ({}: perhaps an input)", column.name, column.type_name));
+        json.chain(others.iter().map(|column| column.name.clone())).collect()
     }
 
     fn column(&self, field: &str) -> Option<&'a Column> {
         self.found.iter().find(|it| it.field == field).and_then(|it| it.column)
+    }
+
+    fn is_of_several(&self, field: &str) -> bool {
+        self.found.iter().any(|it| it.field == field && !it.more.is_empty())
     }
 
     fn require(&self, field: &str, what: &str) -> Result<(), String> {
@@ -171,11 +306,10 @@ impl<'a> Mapping<'a> {
     pub(crate) fn lines(&self) -> Vec<String> {
         let text = |guessed: bool| {
             let pairs = self.found.iter().filter(|it| it.guessed == guessed);
-            let pairs =
-                pairs.filter_map(|it| it.column.map(|column| format!("{}={}", it.field, column.name)));
-            pairs.collect::<Vec<_>>().join(",")
+            pairs.filter(|it| it.column.is_some()).map(Found::pair).collect::<Vec<_>>().join(",")
         };
-        let lines = [("mapped", text(false)), ("guessed", text(true))];
+        let left_out = self.left_out().join(", ");
+        let lines = [("mapped", text(false)), ("guessed", text(true)), ("columns left out", left_out)];
         lines
             .into_iter()
             .filter(|(_, text)| !text.is_empty())
@@ -205,7 +339,7 @@ impl<'a> Mapping<'a> {
             "table" => self.table.to_owned(),
             "table_name" => literal(self.table),
             "taken" => {
-                let of_type = self.column("status").map_or("text", |column| &column.type_name);
+                let of_type = self.column("status").map_or("text", |column| &column.cast);
                 format!("{}::{of_type}", literal(&words.taken))
             }
             "state" => {
@@ -213,7 +347,16 @@ impl<'a> Mapping<'a> {
                     .meanings()
                     .map(|(word, meaning)| format!(" WHEN {} THEN {}", literal(&word), literal(meaning)))
                     .collect();
-                format!("CASE lower({}::text){cases} END", status())
+                format!("CASE lower(btrim({}::text COLLATE \"C\", E' \\t\\n\\r')){cases} END", status())
+            }
+            "created" | "started" | "finished" | "run_at" => {
+                or_else(column.map(|column| column.time(self.zone)), None)
+            }
+            "input_given" if self.is_of_several("input") => "true".into(),
+            "input" if self.is_of_several("input") => {
+                let columns = self.found.iter().filter(|it| it.field == place).flat_map(Found::all);
+                let members = columns.map(|it| format!("{}, {}", literal(&it.name), it.quoted()));
+                format!("json_build_object({})", members.collect::<Vec<_>>().join(", "))
             }
             "input_given" => self
                 .column("input")
@@ -246,18 +389,32 @@ fn known_field(field: &str) -> Result<&'static str, String> {
     })
 }
 
-fn find<'a>(table: &str, columns: &'a [Column], name: &str) -> Result<Option<&'a Column>, String> {
-    if name.is_empty() {
-        return Ok(None);
+/// The column of that name, or several of a `+` between; none of no name.
+fn find<'a>(table: &str, columns: &'a [Column], field: &str, names: &str) -> Result<Vec<&'a Column>, String> {
+    let one = |name: &str| columns.iter().find(|column| column.name == name);
+    if names.is_empty() {
+        return Ok(Vec::new());
     }
-    columns.iter().find(|column| column.name == name).map(Some).ok_or_else(|| {
-        let all: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
-        format!("--map: {table} has no column {name}; it has {}", all.join(", "))
-    })
+    if let Some(column) = one(names) {
+        return Ok(vec![column]);
+    }
+    let of_input = if field == "input" { names.split('+').collect() } else { vec![names] };
+    let mut found: Vec<&Column> = Vec::new();
+    for name in of_input {
+        let column = one(name.trim()).ok_or_else(|| {
+            let all: Vec<&str> = columns.iter().map(|column| column.name.as_str()).collect();
+            format!("--map: {table} has no column {}; it has {}", name.trim(), all.join(", "))
+        })?;
+        if found.iter().any(|it| it.name == column.name) {
+            return Err(format!("--map: {field}: the column {} is said twice", column.name));
+        }
+        found.push(column);
+    }
+    Ok(found)
 }
 
 fn plain(name: &str) -> String {
-    name.to_lowercase().replace('_', "")
+    name.to_ascii_lowercase().replace('_', "")
 }
 
 fn identifier(name: &str) -> String {
@@ -272,13 +429,27 @@ fn literal(text: &str) -> String {
 mod tests {
     use super::*;
 
-    fn columns(columns: &[(&str, &str)]) -> Vec<Column> {
+    fn source(columns: &[(&str, &str)]) -> Source {
         let column = |(name, category): &(&str, &str)| Column {
             name: (*name).into(),
             type_name: "some type".into(),
+            cast: "some type".into(),
             category: (*category).into(),
+            base: if *category == "D" { "timestamp without time zone".into() } else { String::new() },
+            readable: true,
+            writable: true,
+            generated: false,
         };
-        columns.iter().map(column).collect()
+        let columns = columns.iter().map(column).collect();
+        Source { table: "public.jobs".into(), columns, role: "us".into() }
+    }
+
+    fn mapping<'a>(
+        source: &'a Source,
+        said: Option<&str>,
+        constants: &'a Constants<'a>,
+    ) -> Result<Mapping<'a>, String> {
+        Mapping::new(source, said, false, constants)
     }
 
     const NONE: &Constants<'_> = &Constants { kind: None, price: None };
@@ -287,35 +458,60 @@ mod tests {
 
     #[test]
     fn usual_names_are_guessed_where_the_type_fits() {
-        let columns = columns(PRISMA);
-        let mapping = Mapping::new("public.jobs", &columns, Some("input=payload"), NONE).unwrap();
+        let source = source(PRISMA);
+        let mapping = mapping(&source, Some("input=payload"), NONE).unwrap();
         assert_eq!(
             mapping.lines(),
-            ["mapped: input=payload", "guessed: account=userId,id=id,status=status,kind=type"]
+            [
+                "mapped: input=payload",
+                "guessed: account=userId,id=id,status=status,kind=type",
+                "columns left out: createdAt"
+            ]
         );
     }
 
     #[test]
     fn a_constant_goes_before_a_guess_and_an_empty_name_means_none() {
-        let columns = columns(PRISMA);
+        let source = source(PRISMA);
         let constants = Constants { kind: Some("it's"), price: None };
-        let mapping = Mapping::new("public.jobs", &columns, Some("input="), &constants).unwrap();
+        let mapping = mapping(&source, Some("input="), &constants).unwrap();
         let words = Words::new(None, "punchcard").unwrap();
         assert_eq!(mapping.fill("{kind} {input} {account}", &words), "'it''s' NULL::json o.\"userId\"");
     }
 
     #[test]
+    fn times_without_a_zone_are_of_the_one_that_is_said_and_inputs_of_several_columns_an_object() {
+        let source = source(&[
+            ("id", "N"),
+            ("userId", "U"),
+            ("status", "S"),
+            ("it's", "S"),
+            ("size", "N"),
+            ("run_at", "D"),
+        ]);
+        let constants = Constants { kind: Some("k"), price: None };
+        let mapping = mapping(&source, Some("input=it's + size"), &constants).unwrap().in_zone("Asia/Tokyo");
+        let words = Words::new(None, "punchcard").unwrap();
+        assert_eq!(
+            mapping.fill("{input_given} {input}", &words),
+            "true json_build_object('it''s', o.\"it's\", 'size', o.\"size\")"
+        );
+        assert!(mapping.fill("{run_at}", &words).ends_with("AT TIME ZONE 'Asia/Tokyo')"));
+        assert_eq!(mapping.zoneless(), ["run_at=run_at"]);
+    }
+
+    #[test]
     fn names_are_quoted_and_not_filled_in_again() {
-        let columns = columns(&[("{table}\"; --", "S"), ("id", "N"), ("status", "S"), ("kind", "S")]);
+        let source = source(&[("{table}\"; --", "S"), ("id", "N"), ("status", "S"), ("kind", "S")]);
         let said = Some("account={table}\"; --");
-        let mapping = Mapping::new("public.jobs", &columns, said, NONE).unwrap();
+        let mapping = mapping(&source, said, NONE).unwrap();
         let words = Words::new(None, "punchcard").unwrap();
         assert_eq!(mapping.fill("{account}", &words), "o.\"{table}\"\"; --\"");
     }
 
     #[test]
     fn what_is_wrong_is_said() {
-        let columns = columns(PRISMA);
+        let source = source(PRISMA);
         for (said, why) in [
             ("account", "FIELD=COLUMN"),
             ("acount=x", "no field acount"),
@@ -324,7 +520,7 @@ mod tests {
             ("account=", "no column is mapped to account"),
             ("kind=", "or --kind KIND"),
         ] {
-            let error = Mapping::new("public.jobs", &columns, Some(said), NONE).unwrap_err();
+            let error = mapping(&source, Some(said), NONE).unwrap_err();
             assert!(error.contains(why), "{error}");
         }
     }

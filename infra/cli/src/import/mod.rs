@@ -4,15 +4,15 @@
 
 mod mapping;
 mod plan;
+mod source;
+mod times;
+mod trial;
 mod words;
 
 use std::time::Duration;
 
 use clap::Args;
-use shared::{
-    db::connect::{self, reason},
-    secrets::Secrets,
-};
+use shared::{db::connect, secrets::Secrets};
 use tokio::time::Instant;
 use tokio_postgres::{
     Client, Error, Row,
@@ -21,11 +21,14 @@ use tokio_postgres::{
 };
 
 use self::{
-    mapping::{Column, Constants, Mapping},
+    mapping::{Constants, Mapping},
     plan::Plan,
+    source::Source,
+    times::Zone,
+    trial::Mark,
     words::Words,
 };
-use crate::Failure;
+use crate::failure::{Failure, said};
 
 /// What to import, and how.
 #[derive(Debug, Args)]
@@ -34,9 +37,13 @@ pub(crate) struct Options {
     #[arg(long)]
     from: String,
     /// FIELD=COLUMN, separated by commas; usual names are guessed, and nothing behind the `=` means no column. Fields:
-    /// account, id, status, kind, input, output, error, created, started, finished, run_at, priority, key, price.
+    /// account, id, status, kind, input, output, error, created, started, finished, run_at, priority, key,
+    /// price. Of the input several columns, as input=COLUMN+COLUMN: an object of them.
     #[arg(long)]
     map: Option<String>,
+    /// That no column is the input: every job gets {}.
+    #[arg(long)]
+    no_input: bool,
     /// The kind, where no column says it.
     #[arg(long)]
     kind: Option<String>,
@@ -46,6 +53,10 @@ pub(crate) struct Options {
     /// What was paid for each queued job, where no column says it.
     #[arg(long)]
     price: Option<u64>,
+    /// In which zone times without one were written, such as Europe/Berlin; UTC, unless another is set in the
+    /// database: then it must be said.
+    #[arg(long)]
+    time_zone: Option<String>,
     /// The word that marks what was taken from the old worker, in its table.
     #[arg(long, default_value = "punchcard")]
     taken_status: String,
@@ -64,38 +75,20 @@ pub(crate) struct Options {
 pub(crate) async fn import(secrets: &Secrets, options: &Options) -> Result<(), Failure> {
     let words = Words::new(options.status.as_deref(), &options.taken_status)?;
     let mut client = connect::client(secrets).await?;
+    let source = Source::find(&client, &options.from).await?;
+    let zone = Zone::find(&client, options.time_zone.as_deref(), &source.table).await?;
     rows(&client, include_str!("session.sql")).await?;
     lock(&client).await?;
 
-    let (table, columns) = describe(&client, &options.from).await?;
-    let hidden =
-        client.query_typed(include_str!("hidden.sql"), &[(&table, Type::TEXT)]).await.map_err(failure)?;
-    if let Some(row) = hidden.first() {
-        return Err(row.get::<_, String>(0).into());
-    }
     let constants = Constants { kind: options.kind.as_deref(), price: options.price };
-    let mapping = Mapping::new(&table, &columns, options.map.as_deref(), &constants)?;
-    let word_refused = |error: Error| {
-        let of_word = [
-            SqlState::INVALID_TEXT_REPRESENTATION,
-            SqlState::CHECK_VIOLATION,
-            SqlState::STRING_DATA_RIGHT_TRUNCATION,
-            SqlState::FOREIGN_KEY_VIOLATION,
-        ];
-        if !error.code().is_some_and(|code| of_word.contains(code)) {
-            return failure(error);
-        }
-        let (column, word, why) = (mapping.status_column(), &words.taken, why(&error));
-        format!(
-            "{table}: the column {column} does not take the word {word}, and nothing has changed: choose one that it \
-             takes with --taken-status, or let it take this one ({why})"
-        )
-        .into()
-    };
+    let mapping =
+        Mapping::new(&source, options.map.as_deref(), options.no_input, &constants)?.in_zone(&zone.name);
+    let mark = Mark { table: &source.table, column: mapping.status_column(), word: &words.taken };
     for sql in [include_str!("json.sql"), include_str!("flaw.sql")] {
         run(&client, sql).await.map_err(failure)?;
     }
-    run(&client, &mapping.fill(include_str!("old.sql"), &words)).await.map_err(word_refused)?;
+    let old = mapping.fill(include_str!("old.sql"), &words);
+    run(&client, &old).await.map_err(|error| format!("{}; nothing has changed", mark.refused(&error)))?;
     for sql in [include_str!("rows.sql"), include_str!("survey.sql"), include_str!("index.sql")] {
         run(&client, sql).await.map_err(failure)?;
     }
@@ -103,23 +96,29 @@ pub(crate) async fn import(secrets: &Secrets, options: &Options) -> Result<(), F
 
     let plan = Plan::read(&client).await?;
     plan.lines(&mapping).iter().for_each(|line| say(line));
-    if let Some(obstacle) = plan.obstacle() {
+    let zoneless = mapping.zoneless();
+    zone.line(&zoneless).iter().for_each(|line| say(line));
+    if plan.to_take() > 0 && mapping.has("run_at") {
+        say(&times::due(&client).await?);
+    }
+    let any = plan.to_take() + plan.history() > 0;
+    let unsaid = || zone.obstacle(&zoneless).or_else(|| mapping.input_obstacle()).filter(|_| any);
+    let unmarkable = || mapping.mark_obstacle(&source.role).filter(|_| plan.to_take() > 0);
+    if let Some(obstacle) = plan.obstacle().or_else(unsaid).or_else(unmarkable) {
         return Err(obstacle.into());
     }
-    if plan.queued > 0 {
-        try_mark(&mut client).await.map_err(word_refused)?;
+    if any {
+        mark.trial(&mut client, &plan).await?.iter().for_each(|line| say(line));
     }
     if options.dry_run {
         say("dry run: nothing has changed");
         return Ok(());
     }
 
-    let batches = Batches { client: &client, rows: options.batch };
-    let marked = batches
-        .run("taken from the old worker", include_str!("mark.sql"), plan.queued)
-        .await
-        .map_err(word_refused)?;
+    let told = |done, after| say(&told("taken from the old worker", done, after, plan.queued));
+    let marked = mark.all(&mut client, plan.queued, options.batch, told).await?;
     let pause_ends = Instant::now() + Duration::from_secs(options.pause);
+    let batches = Batches { client: &client, rows: options.batch };
     let copied = batches.run("copied", include_str!("copy.sql"), plan.history()).await.map_err(failure)?;
     let mut taken = 0;
     if marked + plan.marked > 0 {
@@ -133,15 +132,17 @@ pub(crate) async fn import(secrets: &Secrets, options: &Options) -> Result<(), F
     }
     say(&format!("imported: {copied} as history, {taken} to be run"));
     for unmoved in &rows(&client, include_str!("unmoved.sql")).await? {
-        let (marked, not): (i64, i64) = (unmoved.get(0), unmoved.get(1));
-        if not > 0 {
-            say(&format!(
-                "{not} went to the old worker, which had them in hand: run this again once it is done"
-            ));
-        }
-        if marked > 0 {
-            say(&format!("{marked} are marked, but could not be taken over: run this again, it says why"));
-        }
+        let (state, count): (&str, i64) = (unmoved.get(0), unmoved.get(1));
+        say(&match state {
+            "taken" => {
+                format!("{count} are marked, but could not be taken over: run this again, it says why")
+            }
+            "queued" => format!("{count} are queued still: somebody else held them locked: run this again"),
+            _ => format!(
+                "{count} went to the old worker, which had them in hand ({state}): run this again once it is \
+                 done"
+            ),
+        });
     }
     plan.rest().iter().for_each(|line| say(line));
     Ok(())
@@ -155,35 +156,6 @@ async fn lock(client: &Client) -> Result<(), Failure> {
         }
         Err(error) => Err(failure(error)),
     }
-}
-
-/// The table, quoted, and its columns.
-async fn describe(client: &Client, from: &str) -> Result<(String, Vec<Column>), Failure> {
-    let named = client.query_typed(include_str!("table.sql"), &[(&from, Type::TEXT)]).await;
-    let unreadable =
-        |_| format!("--from: {from} is no name of a table: write SCHEMA.TABLE, such as public.jobs");
-    let named = named.map_err(unreadable)?;
-    let row = named.first().ok_or("the database answers no row")?;
-    if !row.get::<_, bool>(2) {
-        return Err("Punchcard's tables are not here: run `punchcard migrate` first".into());
-    }
-    let (name, usable): (Option<String>, Option<bool>) = (row.get(0), row.get(1));
-    let table = match (name, usable) {
-        (Some(name), Some(true)) => name,
-        (Some(name), _) => return Err(format!("--from: {name} is not a table of an old queue").into()),
-        (None, _) => return Err(format!("--from: there is no table {from}").into()),
-    };
-    let columns =
-        client.query_typed(include_str!("columns.sql"), &[(&table, Type::TEXT)]).await.map_err(failure)?;
-    let column = |row: &Row| Column { name: row.get(0), type_name: row.get(1), category: row.get(2) };
-    Ok((table, columns.iter().map(column).collect()))
-}
-
-/// Whether the old table takes our mark: tried on a few rows, and rolled back.
-async fn try_mark(client: &mut Client) -> Result<(), Error> {
-    let trial = client.transaction().await?;
-    trial.query_typed(include_str!("mark.sql"), &[(&0_i64, Type::INT8), (&10_i64, Type::INT8)]).await?;
-    trial.rollback().await
 }
 
 struct Batches<'a> {
@@ -201,7 +173,7 @@ impl Batches<'_> {
             let counted = self.client.query_typed(sql, &params).await?;
             done += counted.first().map_or(0, |row| row.get::<_, i64>(0));
             after = (after + self.rows).min(total);
-            say(&format!("{what}: {done} ({after} of {total} looked at)"));
+            say(&told(what, done, after, total));
         }
         Ok(done)
     }
@@ -215,13 +187,20 @@ async fn rows(client: &Client, sql: &str) -> Result<Vec<Row>, Failure> {
     client.query_typed(sql, &[]).await.map_err(failure)
 }
 
+/// Of a connection through a pooler, what was made for one statement is not there for the next.
 fn failure(error: Error) -> Failure {
-    why(&error).into()
+    let why = said(&error);
+    let of_ours = error.code().is_some_and(|code| {
+        [SqlState::UNDEFINED_TABLE, SqlState::UNDEFINED_FUNCTION].contains(code) && why.contains("punchcard_")
+    });
+    match of_ours {
+        true => format!("{why}: connect directly, not through a pooler").into(),
+        false => why.into(),
+    }
 }
 
-/// The server's word without its details, which show what stands in a row.
-fn why(error: &Error) -> String {
-    error.as_db_error().map_or_else(|| reason(error), |db| db.message().to_owned())
+fn told(what: &str, done: i64, after: i64, total: i64) -> String {
+    format!("{what}: {done} ({after} of {total} looked at)")
 }
 
 fn say(line: &str) {

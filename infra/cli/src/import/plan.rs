@@ -19,6 +19,8 @@ pub(crate) struct Plan {
     running: i64,
     present: i64,
     clamped: i64,
+    /// Whose column of the input is NULL.
+    without_input: i64,
     /// Why, whether marked by an earlier run, how many, and the first of them.
     skipped: Vec<(String, bool, i64, String)>,
     missing_kinds: Vec<(String, i64)>,
@@ -43,6 +45,7 @@ impl Plan {
             running: figure(5),
             present: figure(6),
             clamped: figure(7),
+            without_input: figure(8),
             skipped: each(&rows(client, include_str!("skipped.sql")).await?, |row| {
                 (row.get(0), row.get(1), row.get(2), row.get::<_, Option<String>>(3).unwrap_or_default())
             }),
@@ -70,7 +73,7 @@ impl Plan {
     pub(crate) fn lines(&self, mapping: &Mapping<'_>) -> Vec<String> {
         let mut lines = mapping.lines();
         let words = self.words.iter().map(|(word, state, count)| {
-            format!("{word} ({count}) is {}", state.as_deref().unwrap_or("unknown"))
+            format!("{} ({count}) is {}", shown(word), state.as_deref().unwrap_or("unknown"))
         });
         lines.push(format!("words: {}", words.collect::<Vec<_>>().join(", ")));
         lines.push(format!(
@@ -90,6 +93,9 @@ impl Plan {
         lines.push(format!("in Punchcard already: {}", self.present));
         if self.clamped > 0 {
             lines.push(format!("priorities brought into -10 to 10: {}", self.clamped));
+        }
+        if self.without_input > 0 {
+            lines.push(format!("without an input, which get {{}}: {}", self.without_input));
         }
         if self.to_take() > 0 && !mapping.has_price() {
             lines.push(
@@ -112,14 +118,17 @@ impl Plan {
     /// Why nothing can be done.
     pub(crate) fn obstacle(&self) -> Option<String> {
         let unknown = self.words.iter().filter(|(_, state, _)| state.is_none());
-        let unknown: Vec<_> = unknown.map(|(word, _, count)| format!("{word} ({count})")).collect();
+        let unknown: Vec<_> =
+            unknown.map(|(word, _, count)| (word, format!("{} ({count})", shown(word)))).collect();
         let missing: Vec<_> =
             self.missing_kinds.iter().map(|(kind, count)| format!("{kind} ({count})")).collect();
         let (repeated, first) = &self.repeated;
-        if !unknown.is_empty() {
+        if let Some((first, _)) = unknown.first() {
+            let words: Vec<&str> = unknown.iter().map(|(_, word)| word.as_str()).collect();
             Some(format!(
-                "unknown status words: {}: say what they mean with --status WORD=STATUS",
-                unknown.join(", ")
+                "unknown status words: {}: say what they mean with --status WORD=STATUS, such as \
+                 --status '{first}=queued'",
+                words.join(", ")
             ))
         } else if *repeated > 0 {
             Some(format!("{repeated} ids stand in more than one row: {first}: map another column to id"))
@@ -138,6 +147,13 @@ impl Plan {
         (self.running > 0)
             .then(|| format!("{} were running: run this again to copy what has become of them", self.running))
     }
+}
+
+/// A word, in quotes if it does not show where it begins and ends.
+fn shown(word: &str) -> String {
+    let plain =
+        !word.is_empty() && !word.contains(|char: char| char.is_whitespace() || ",='\"".contains(char));
+    if plain { word.to_owned() } else { format!("{word:?}") }
 }
 
 fn each<T>(rows: &[Row], read: impl Fn(&Row) -> T) -> Vec<T> {

@@ -20,7 +20,8 @@ SELECT r.*, r.owner IS NOT NULL AND r.owner = r.account_id AS present,
            WHEN r.state IN ('queued', 'taken') THEN
                CASE WHEN r.price IS NULL THEN 'its price is not a whole number from 0 to 1,000,000,000,000'
                     WHEN r.run_at > now() + interval '720 hours' THEN 'it waits for more than 30 days'
-                    WHEN NOT isfinite(r.created_at) THEN 'its times are out of order' END
+                    WHEN r.created_at NOT BETWEEN timestamptz 'epoch' AND now() + interval '1 day'
+                        THEN 'its times are out of order' END
            WHEN r.started < r.created OR r.finished < r.started OR r.finished < r.created
                OR r.created_at < timestamptz 'epoch'
                OR greatest(r.created, r.started, r.finished) > now() + interval '1 day'
@@ -42,7 +43,8 @@ FROM (
                                                ELSE '' END, 12, '0') || '8' FROM 1 FOR 13)
                              PLACING '8' FROM 17 FOR 1), 32)::uuid
                END AS job_id,
-               CASE WHEN o.input_given THEN o.input ELSE '{}' END AS input, o.output, o.error_message, o.key,
+               CASE WHEN o.input_given THEN o.input ELSE '{}' END AS input, o.input_given, o.output,
+               o.error_message, o.key,
                least(10, greatest(-10, trunc(coalesce(o.priority, 0))))::smallint AS priority,
                o.priority NOT BETWEEN -10 AND 10 AS clamped,
                CASE WHEN o.price BETWEEN 0 AND 1000000000000 AND o.price = trunc(o.price) THEN o.price::bigint END

@@ -2,15 +2,11 @@
 //! password made here and time-outs of its own.
 
 use shared::{
-    db::{
-        connect::{self, reason},
-        connection_string::ConnectionString,
-    },
+    db::{connect, connection_string::ConnectionString},
     secrets::Secrets,
 };
-use tokio_postgres::Client;
 
-use crate::Failure;
+use crate::failure::{Failure, word};
 
 const KNOWN: &str = include_str!("known.sql");
 const CREATE: &str = include_str!("create.sql");
@@ -32,12 +28,12 @@ pub(crate) async fn create(
     own_database: bool,
 ) -> Result<Vec<String>, Failure> {
     let client = connect::client(secrets).await?;
-    client.batch_execute(CREATE).await.map_err(|error| reason(&error))?;
-    let known = client.query_typed(KNOWN, &[]).await.map_err(|error| reason(&error))?;
+    client.batch_execute(CREATE).await.map_err(|error| word(&error))?;
+    let known = client.query_typed(KNOWN, &[]).await.map_err(|error| word(&error))?;
     let known: Vec<String> = known.iter().map(|row| row.get(0)).collect();
-    let mut lines = Vec::new();
+    let (mut lines, mut let_in) = (Vec::new(), String::new());
     if own_database {
-        client.batch_execute(OWN_DATABASE).await.map_err(|error| reason(&error))?;
+        client.batch_execute(OWN_DATABASE).await.map_err(|error| word(&error))?;
         lines.push(
             "temporary objects: the database's owner and punchcard_migrator alone may create them".into(),
         );
@@ -48,17 +44,18 @@ pub(crate) async fn create(
             continue;
         }
         let password = crate::random_hex()?;
-        let_in(&client, role, &password).await?;
+        let_in += &with_password(role, &password);
         lines.push(format!("{role}, {purpose}: {}", url_of(&secrets.database_url, role, &password)?));
     }
+    // At once: a password that is set is told.
+    client.batch_execute(&let_in).await.map_err(|error| word(&error))?;
     Ok(lines)
 }
 
 /// The verifier is hexadecimal and base64: nothing in it ends the literal.
-async fn let_in(client: &Client, role: &str, password: &str) -> Result<(), Failure> {
+fn with_password(role: &str, password: &str) -> String {
     let verifier = postgres_protocol::password::scram_sha_256(password.as_bytes());
-    let sql = PASSWORD.replace("{role}", role).replace("{verifier}", &verifier);
-    Ok(client.batch_execute(&sql).await.map_err(|error| reason(&error))?)
+    PASSWORD.replace("{role}", role).replace("{verifier}", &verifier)
 }
 
 /// The administrator's URL as this role's. Supabase's pooler wants the project's ref behind the user's name.

@@ -1,4 +1,4 @@
--- apply: makes the kinds what the file says, all or nothing: those it names are offered, the others retired.
+-- apply: offers these kinds ($1) as they are described, and retires the named ($2), all or nothing.
 WITH wanted AS MATERIALIZED (
     SELECT * FROM json_to_recordset($1::text::json) AS w (
         name text, price bigint, max_priority smallint, metered boolean, on_cancel punchcard.charge, on_input_error punchcard.charge,
@@ -7,7 +7,7 @@ WITH wanted AS MATERIALIZED (
         url text, cancel_url text, callback_seconds integer, secret_version integer)
 ), retired AS (
     UPDATE punchcard.kinds k SET retired_at = now()
-    WHERE k.retired_at IS NULL AND NOT EXISTS (SELECT FROM wanted w WHERE w.name = k.name)
+    WHERE k.retired_at IS NULL AND k.name = ANY ($2)
 )
 INSERT INTO punchcard.kinds (name, price, max_priority, metered, on_cancel, on_input_error, max_attempts, max_crashes, backoff,
                              backoff_seconds, backoff_max_seconds, backoff_delays, jitter, timeout_seconds, life_seconds,

@@ -1,0 +1,2 @@
+-- role: who we are to the database.
+SELECT current_user::text
