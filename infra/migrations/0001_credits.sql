@@ -175,7 +175,9 @@ BEGIN
 END $$;
 
 -- Moves credits from outside (a payment, an operator's correction) once for each key: 'grant' or 'adjust'.
--- The first positive movement creates the account. Replays answer the first entry; nothing moves twice.
+-- The first positive movement creates the account. Replays answer the first entry; nothing moves twice. An
+-- adjustment that names a job gives back for it, once, to the account that bought it: PT404 not_found for a
+-- job of another's, or of nobody's.
 CREATE FUNCTION punchcard.move_credits(
     p_kind punchcard.entry_kind, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text,
     OUT entry punchcard.ledger, OUT replayed boolean)
@@ -196,6 +198,17 @@ BEGIN
     END IF;
     IF length(p_reason) > 500 THEN
         RAISE EXCEPTION 'reason_too_long' USING ERRCODE = 'PT422', DETAIL = 'A reason has at most 500 characters.';
+    END IF;
+    IF p_job_id IS NOT NULL THEN
+        -- A job is charged by its hold alone, and once.
+        IF p_amount < 0 THEN
+            RAISE EXCEPTION 'invalid_amount' USING ERRCODE = 'PT422',
+                DETAIL = 'What names a job gives back for it: its amount is above 0. A charge names none.';
+        END IF;
+        PERFORM FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.id = p_job_id;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'The account has no such job.';
+        END IF;
     END IF;
 
     IF p_amount > 0 THEN
@@ -225,7 +238,10 @@ BEGIN
         RAISE EXCEPTION 'insufficient_credits' USING ERRCODE = 'PT402',
             DETAIL = json_build_object('required', -p_amount, 'available', coalesce(total, 0))::text;
     END IF;
-    IF total + p_amount > 1000000000000000000 THEN
+    -- Over all shares: under this lock what they have in all grows by nobody else.
+    IF p_amount > 0 AND 1000000000000000000 - p_amount
+        < (SELECT sum(a.available + a.held) FROM punchcard.accounts a WHERE a.id = p_account_id)
+    THEN
         RAISE EXCEPTION 'invalid_amount' USING ERRCODE = 'PT422', DETAIL = 'An account holds at most 10^18 credits.';
     END IF;
     IF p_job_id IS NOT NULL
@@ -251,7 +267,8 @@ CREATE FUNCTION punchcard.grant_credits(
     SELECT * FROM punchcard.move_credits('grant', p_account_id, p_amount, p_key, NULL, p_reason)
 $$;
 
--- The ADR's function, made safe: a key is required, there is a ledger entry, and an overdraft is refused.
+-- The ADR's function, made safe: a key is required, there is a ledger entry, an overdraft is refused, and a
+-- job that it names is the account's own.
 -- Answers the credits available afterwards.
 CREATE FUNCTION punchcard.increment_user_credits(
     p_user_id uuid, p_amount bigint, p_key text, p_job_id uuid DEFAULT NULL, p_reason text DEFAULT NULL)

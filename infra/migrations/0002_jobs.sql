@@ -1,6 +1,7 @@
 -- Kinds and jobs: what can be bought, what was, what is to be done, and what came of it (ADR 0007).
 
--- What is kept of a job's price when a running one is canceled (`refuse`: it cannot be), or when it fails for its input.
+-- What is kept of a job's price when one that runs, or has run, is canceled (`refuse`: it cannot be), or when
+-- it fails for its input.
 CREATE TYPE punchcard.charge AS ENUM ('release', 'capture', 'refuse');
 
 CREATE TABLE punchcard.kinds (

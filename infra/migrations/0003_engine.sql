@@ -73,9 +73,14 @@ BEGIN
     IF p_capped AND capped IS NOT FALSE THEN
         PERFORM punchcard.pass_caps(p_account_id, p_jobs, p_bytes);
     END IF;
-    IF shares IS NULL AND p_amount = 0 THEN
-        INSERT INTO punchcard.accounts (id) VALUES (p_account_id) ON CONFLICT DO NOTHING;
-        shares := 1;
+    IF shares IS NULL THEN
+        IF p_amount = 0 THEN
+            INSERT INTO punchcard.accounts (id) VALUES (p_account_id) ON CONFLICT DO NOTHING;
+        END IF;
+        -- Its first grant may have been on its way then, and be here now: `pass_caps` waits for it, and so
+        -- did this.
+        SELECT f.spread INTO shares FROM punchcard.accounts f WHERE f.id = p_account_id AND f.share = 0;
+        shares := coalesce(shares, 1);
     END IF;
     share := pg_backend_pid() % shares;
     IF shares = 1 THEN
@@ -103,13 +108,16 @@ BEGIN
     END IF;
     -- A look without a lock first: whoever has no credits holds nobody up.
     SELECT sum(a.available) INTO total FROM punchcard.accounts a WHERE a.id = p_account_id;
-    IF coalesce(total, 0) < p_amount AND EXISTS (SELECT FROM punchcard.credit_source) THEN
-        total := punchcard.draw_credits(p_account_id, p_amount);
-        shares := coalesce(shares, 1);
-        share := coalesce(share, 0);
-    END IF;
     IF total >= p_amount THEN
         total := punchcard.deal_credits(p_account_id, shares, share, p_amount, true);
+    END IF;
+    -- Also if others took it between that look and the lock: nobody is told that there is too little before
+    -- the source is asked.
+    IF coalesce(total, 0) < p_amount AND EXISTS (SELECT FROM punchcard.credit_source) THEN
+        total := punchcard.draw_credits(p_account_id, p_amount);
+        IF total >= p_amount THEN
+            total := punchcard.deal_credits(p_account_id, shares, share, p_amount);
+        END IF;
     END IF;
     IF total IS NULL OR total < p_amount THEN
         RAISE EXCEPTION 'insufficient_credits' USING ERRCODE = 'PT402',
@@ -677,6 +685,14 @@ BEGIN
     END LOOP;
     RETURN out_of_reach;
 END $$;
+-- Whether a run of a job has ended that did something for it, or may have: what canceling it costs from then
+-- on is its kind's `on_cancel`. A run that was put off because what it relies on was away did nothing, and
+-- one that was handed back before it began left no trace. Of the runs that `attempts` keeps: the first 1,000.
+CREATE FUNCTION punchcard.has_run(p_job_id uuid) RETURNS boolean
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM punchcard.attempts a
+                   WHERE a.job_id = p_job_id AND (a.ended <> 'snooze' OR a.error IS NULL))
+$$;
 
 -- Settles runs in one statement: the job's status, the ledger entries and the balance move together. Verdicts:
 --   complete  succeeded, with its output             retry   queued again after p_delays seconds
@@ -771,13 +787,17 @@ BEGIN
                        WHEN v.verdict IN ('fail', 'reject', 'overdue') OR q.cancel_requested_at IS NULL THEN 'failed'
                        ELSE 'canceled' END AS status,
                   CASE WHEN v.verdict = 'complete' OR (v.verdict = 'reject' AND q.on_input_error = 'capture')
-                           -- A running job that was canceled: one that waits in the queue is given nothing for.
-                           OR (v.verdict NOT IN ('fail', 'reject', 'overdue', 'return') AND q.cancel_requested_at IS NOT NULL
-                               AND coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL AND q.on_cancel = 'capture')
+                           -- Canceled while it ran or waited outside, or between two runs: what was done for
+                           -- it is paid for.
+                           OR (v.verdict NOT IN ('fail', 'reject', 'overdue')
+                               AND q.cancel_requested_at IS NOT NULL AND q.on_cancel = 'capture'
+                               AND ((v.verdict <> 'return'
+                                     AND coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL)
+                                    OR punchcard.has_run(q.job_id)))
                        THEN CASE WHEN q.metered THEN greatest(least(v.used, q.price), 0) ELSE q.price END
                        ELSE 0 END AS captured,
                   CASE v.verdict WHEN 'complete' THEN v.output::json END AS output,
-                  coalesce(v.error::json, q.error) AS error
+                  CASE WHEN v.verdict <> 'complete' THEN coalesce(v.error::json, q.error) END AS error
     ), history AS (
         INSERT INTO punchcard.attempts (job_id, number, attempt, ended, started_at, ended_at, error)
         SELECT a.job_id, a.lease_token, a.attempt, a.verdict, a.run_started_at, clock_timestamp(), a.error::json

@@ -33,10 +33,22 @@ BEGIN
     END LOOP;
 END $$;
 
--- Cancels a job, of p_account_id or, if NULL, of anybody. A queued one is canceled and released at once: 'canceled'. A
--- running one is asked to stop, and its worker told when it checks in: 'running'; what that costs is the kind's `on_cancel`,
--- and if it succeeds first, it has. One that waits outside is canceled at once, at the same cost, and the kind's
--- `cancel_url` told. Refuses by raising: PT404 not_found · PT409 not_cancelable (final; or the kind refuses).
+-- A job as it is now, of p_account_id or, if NULL, of anybody; no row if it is not there. VOLATILE, so that
+-- it sees what an earlier part of the same statement has done.
+CREATE FUNCTION punchcard.job_now(p_job_id uuid, p_account_id uuid) RETURNS SETOF punchcard.jobs_now
+    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT n FROM punchcard.jobs_now n
+    WHERE n.id = p_job_id
+      AND n.account_id = coalesce(p_account_id,
+                                  (SELECT q.account_id FROM punchcard.queue q WHERE q.job_id = p_job_id),
+                                  (SELECT o.account_id FROM punchcard.outcomes o WHERE o.job_id = p_job_id))
+$$;
+
+-- Cancels a job, of p_account_id or, if NULL, of anybody. A queued one is canceled at once: 'canceled'. A
+-- running one is asked to stop, and its worker told when it checks in: 'running'; if it succeeds first, it
+-- has. One that waits outside is canceled at once, and the kind's `cancel_url` told. Before its first run it
+-- costs nothing; once it runs, waits, or has run (`has_run`), the kind's `on_cancel` says what it costs.
+-- Refuses by raising: PT404 not_found · PT409 not_cancelable (final; or the kind refuses).
 CREATE FUNCTION punchcard.cancel(p_job_id uuid, p_account_id uuid DEFAULT NULL) RETURNS text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -52,9 +64,11 @@ BEGIN
         END IF;
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
     END IF;
-    IF coalesce(job.lease_expires_at, job.waiting_until) IS NOT NULL AND job.on_cancel = 'refuse' THEN
+    IF job.on_cancel = 'refuse'
+        AND (coalesce(job.lease_expires_at, job.waiting_until) IS NOT NULL OR punchcard.has_run(job.job_id))
+    THEN
         RAISE EXCEPTION 'not_cancelable' USING ERRCODE = 'PT409',
-            DETAIL = 'Jobs of this kind cannot be canceled once they are running.';
+            DETAIL = 'Jobs of this kind cannot be canceled once they are running, or have run.';
     END IF;
     UPDATE punchcard.queue q SET cancel_requested_at = now()
     WHERE q.job_id = p_job_id AND q.cancel_requested_at IS NULL;
@@ -275,6 +289,8 @@ END $$;
 -- Raises PT404 not_found · PT409 nothing_captured, already_refunded.
 CREATE FUNCTION punchcard.refund(p_job_id uuid, p_reason text DEFAULT NULL, OUT account_id uuid, OUT amount bigint)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    key text := 'refund:' || p_job_id;
 BEGIN
     SELECT o.account_id, o.captured INTO account_id, amount FROM punchcard.outcomes o WHERE o.job_id = p_job_id;
     IF NOT FOUND AND NOT EXISTS (SELECT FROM punchcard.queue q WHERE q.job_id = p_job_id) THEN
@@ -288,7 +304,13 @@ BEGIN
     IF EXISTS (SELECT FROM punchcard.ledger l WHERE l.job_id = p_job_id AND l.kind = 'adjust') THEN
         RAISE EXCEPTION 'already_refunded' USING ERRCODE = 'PT409', DETAIL = 'This job has its one adjustment already.';
     END IF;
-    PERFORM punchcard.move_credits('adjust', account_id, amount, 'refund:' || p_job_id, p_job_id, p_reason);
+    -- A movement from outside may bear that key: it is no reason to keep what was captured.
+    PERFORM FROM punchcard.ledger l
+    WHERE l.account_id = refund.account_id AND l.idempotency_key = key AND l.job_id IS DISTINCT FROM p_job_id;
+    IF FOUND THEN
+        key := key || ':' || punchcard.uuid_v7();
+    END IF;
+    PERFORM punchcard.move_credits('adjust', account_id, amount, key, p_job_id, p_reason);
 END $$;
 
 -- What bounds an account, or (00000000-…) all that have no bounds of their own; NULL is no bound.

@@ -73,9 +73,17 @@ CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS  -- balances are 
     SELECT e.account_id, 'entry ' || e.id || ' is of no account, or lacks its key'
     FROM punchcard.entries e
     WHERE (e.idempotency_key IS NOT NULL) <> (e.kind IN ('grant', 'adjust'))
-       OR NOT EXISTS (SELECT FROM punchcard.accounts a WHERE a.id = e.account_id AND a.share = e.share);
+       OR NOT EXISTS (SELECT FROM punchcard.accounts a WHERE a.id = e.account_id AND a.share = e.share)
+    UNION ALL
+    SELECT l.account_id, count(*) || ' movements have the key ' || l.idempotency_key
+    FROM punchcard.ledger l WHERE l.idempotency_key IS NOT NULL
+    GROUP BY l.account_id, l.idempotency_key HAVING count(*) > 1
+    UNION ALL
+    SELECT l.account_id, 'entry ' || l.id || ' expires credits, which nothing does'
+    FROM punchcard.ledger l WHERE l.kind = 'expire';
 
-CREATE VIEW punchcard.audit_i3 WITH (security_invoker = on) AS  -- every priced job has exactly one hold, of its price; none without a job
+-- Every priced job has exactly one hold, of its price; no entry names a job that is not its account's.
+CREATE VIEW punchcard.audit_i3 WITH (security_invoker = on) AS
     SELECT j.id AS subject, 'job has ' || count(l.id) || ' holds' AS finding
     FROM punchcard.jobs j LEFT JOIN punchcard.ledger l ON l.job_id = j.id AND l.kind = 'hold'
     GROUP BY j.id, j.price
@@ -83,7 +91,11 @@ CREATE VIEW punchcard.audit_i3 WITH (security_invoker = on) AS  -- every priced 
     UNION ALL
     SELECT l.job_id, l.kind || ' without its job'
     FROM punchcard.ledger l LEFT JOIN punchcard.jobs j ON j.id = l.job_id AND j.account_id = l.account_id
-    WHERE l.kind IN ('hold', 'capture', 'release') AND j.id IS NULL;
+    WHERE (l.job_id IS NOT NULL OR l.kind IN ('hold', 'capture', 'release')) AND j.id IS NULL
+    UNION ALL
+    SELECT l.job_id, l.kind || ' of ' || l.amount || ' names a job: it is charged by its hold alone'
+    FROM punchcard.ledger l
+    WHERE l.job_id IS NOT NULL AND (l.kind NOT IN ('hold', 'capture', 'release', 'adjust') OR l.amount < 0);
 
 CREATE VIEW punchcard.audit_i4 WITH (security_invoker = on) AS  -- what became of the hold is what became of the job, as its terms say
     SELECT j.id AS subject, coalesce(o.status, 'unfinished') || ' but captured ' || coalesce(l.captured, 0)
@@ -93,24 +105,40 @@ CREATE VIEW punchcard.audit_i4 WITH (security_invoker = on) AS  -- what became o
     LEFT JOIN (SELECT job_id, sum(amount) FILTER (WHERE kind = 'capture') AS captured,
                       sum(amount) FILTER (WHERE kind = 'release') AS released
                FROM punchcard.ledger WHERE kind IN ('capture', 'release') GROUP BY job_id) l ON l.job_id = j.id
+    -- As in `has_run`, or while it ran: then that run ended it.
+    CROSS JOIN LATERAL (
+        SELECT CASE WHEN o.status = 'canceled' THEN o.run_started_at IS NOT NULL OR EXISTS (
+            SELECT FROM punchcard.attempts a
+            WHERE a.job_id = j.id AND (a.ended <> 'snooze' OR a.error IS NULL)) END
+    ) r (has_run)
     WHERE (coalesce(l.captured, 0), coalesce(l.released, 0)) IS DISTINCT FROM
           (coalesce(o.captured, 0)::numeric, coalesce(j.price - o.captured, 0)::numeric)
        OR NOT CASE
            WHEN o.status IS NULL THEN true
-           WHEN o.status = 'succeeded' OR (o.status = 'failed' AND j.on_input_error = 'capture' AND o.captured > 0)
-                OR (o.status = 'canceled' AND j.on_cancel = 'capture' AND o.run_started_at IS NOT NULL)
+           WHEN o.status = 'succeeded'
                THEN o.captured BETWEEN CASE WHEN j.metered THEN 0 ELSE j.price END AND j.price
+           WHEN o.status = 'failed' AND j.on_input_error = 'capture' AND o.error ->> 'code' = 'invalid_input'
+               THEN o.captured IN (0, j.price)
+           WHEN o.status = 'canceled' AND j.on_cancel = 'capture' AND r.has_run THEN o.captured = j.price
            ELSE o.captured = 0 END
+       OR (o.status = 'canceled' AND j.on_cancel = 'refuse' AND r.has_run)
+    UNION ALL
+    SELECT q.job_id, 'queued on other terms than it was bought on'
+    FROM punchcard.queue q JOIN punchcard.jobs j ON j.account_id = q.account_id AND j.id = q.job_id
+    WHERE (q.price, q.metered, q.on_cancel, q.on_input_error)
+          IS DISTINCT FROM (j.price, j.metered, j.on_cancel, j.on_input_error)
     UNION ALL
     SELECT l.job_id, count(*) || ' entries of kind ' || l.kind
     FROM punchcard.ledger l WHERE l.job_id IS NOT NULL GROUP BY l.job_id, l.kind HAVING count(*) > 1;
 
 CREATE VIEW punchcard.audit_i5 WITH (security_invoker = on) AS  -- what came in and was not used up is what is there
-    SELECT NULL::uuid AS subject, 'in ' || e.total || ', there ' || a.total AS finding
-    FROM (SELECT coalesce(sum(CASE kind WHEN 'capture' THEN -amount ELSE amount END), 0) AS total
-          FROM punchcard.ledger WHERE kind IN ('grant', 'adjust', 'capture')) e,
-         (SELECT coalesce(sum(available + held), 0) AS total FROM punchcard.accounts) a
-    WHERE e.total <> a.total;
+    SELECT coalesce(e.account_id, a.id) AS subject,
+           'in ' || coalesce(e.total, 0) || ', there ' || coalesce(a.total, 0) AS finding
+    FROM (SELECT account_id, sum(CASE kind WHEN 'capture' THEN -amount ELSE amount END) AS total
+          FROM punchcard.ledger WHERE kind IN ('grant', 'adjust', 'capture') GROUP BY account_id) e
+    FULL JOIN (SELECT id, sum(available + held) AS total FROM punchcard.accounts GROUP BY id) a
+        ON a.id = e.account_id
+    WHERE coalesce(e.total, 0) <> coalesce(a.total, 0);
 
 CREATE VIEW punchcard.audit_i6 WITH (security_invoker = on) AS  -- who asked to be told of an end is, once, and of no other
     SELECT o.job_id AS subject, count(d.id) || ' messages of its end instead of one' AS finding

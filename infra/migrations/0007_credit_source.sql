@@ -22,7 +22,8 @@ BEGIN
     RAISE EXCEPTION 'credit_source_failed' USING ERRCODE = 'PT503', DETAIL = 'The credits could not be moved.';
 END $$;
 
--- An account's balance at the source, its row locked if p_lock; NULL if it has none.
+-- An account's balance at the source, its row locked if p_lock; NULL if it has none. One that is no number
+-- fails.
 CREATE FUNCTION punchcard.source_balance(p_account_id uuid, p_lock boolean) RETURNS numeric
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -33,6 +34,9 @@ BEGIN
     IF FOUND THEN
         EXECUTE source.read_balance || CASE WHEN p_lock THEN ' FOR NO KEY UPDATE' ELSE '' END
             INTO balance USING p_account_id;
+        IF balance IN ('NaN', 'Infinity', '-Infinity') THEN
+            RAISE EXCEPTION 'its balance is %', balance;
+        END IF;
     END IF;
     RETURN balance;
 EXCEPTION WHEN deadlock_detected OR lock_not_available OR serialization_failure THEN
@@ -65,6 +69,13 @@ WHEN OTHERS THEN
     PERFORM punchcard.source_failed(p_account_id, SQLSTATE, SQLERRM);
 END $$;
 
+-- How many whole credits can be drawn of a balance at the source: none below 0, and no more than an account
+-- may hold.
+CREATE FUNCTION punchcard.drawable(p_balance numeric) RETURNS bigint
+    LANGUAGE sql IMMUTABLE STRICT SET search_path = pg_catalog, pg_temp AS $$
+    SELECT least(greatest(floor(p_balance), 0), 1000000000000000000)::bigint
+$$;
+
 -- Makes p_amount available, drawn from the source as far as it is missing. Answers what there is in all; moves nothing if
 -- that is less.
 CREATE FUNCTION punchcard.draw_credits(p_account_id uuid, p_amount bigint) RETURNS bigint
@@ -80,7 +91,7 @@ BEGIN
     IF total >= p_amount THEN
         RETURN total;
     END IF;
-    there := greatest(floor(coalesce(punchcard.source_balance(p_account_id, true), 0)), 0);
+    there := coalesce(punchcard.drawable(punchcard.source_balance(p_account_id, true)), 0);
     IF total + there >= p_amount THEN
         PERFORM punchcard.move_at_source(p_account_id, total - p_amount);
         PERFORM punchcard.move_credits('grant', p_account_id, p_amount - total, 'drawn:' || punchcard.uuid_v7(), NULL,
@@ -111,7 +122,9 @@ BEGIN
         EXIT WHEN clock_timestamp() > began + interval '5 seconds';
         BEGIN
             PERFORM FROM punchcard.accounts a WHERE a.id = account ORDER BY a.share FOR NO KEY UPDATE;
-            SELECT sum(a.available) INTO total FROM punchcard.accounts a WHERE a.id = account;
+            -- As much as one movement may: the rest goes with a later tick.
+            SELECT least(sum(a.available), 1000000000000000) INTO total
+            FROM punchcard.accounts a WHERE a.id = account;
             IF total > 0 THEN
                 PERFORM punchcard.move_credits('adjust', account, -total, 'returned:' || punchcard.uuid_v7(), NULL,
                                                'returned to the credit source');
@@ -132,7 +145,7 @@ DECLARE
     there bigint;
 BEGIN
     BEGIN
-        there := floor(punchcard.source_balance(p_account_id, false));
+        there := punchcard.drawable(punchcard.source_balance(p_account_id, false));
     EXCEPTION WHEN SQLSTATE 'PT503' THEN
         NULL;
     END;

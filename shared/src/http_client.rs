@@ -5,11 +5,13 @@
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, LazyLock},
+    time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Request, Response, Uri, header};
+use bytes::{Bytes, BytesMut};
+use http::{Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::{
@@ -73,12 +75,29 @@ pub async fn send(
     limit: usize,
     deadline: Deadline,
 ) -> Result<Response<Bytes>, HttpError> {
-    let answer = send_where(request, allow, limit, deadline, |_| true).await?;
-    answer.ok_or_else(|| HttpError::Unreachable("the host has no address".into()))
+    let read = Read { limit, reasons: None };
+    let answer = send_reading(request, allow, read, deadline, |_| true).await?;
+    answer.ok_or_else(no_address)
 }
 
-/// The same, to those addresses of the host that `admit` lets pass; it is asked of each vetted one just before that is connected
-/// to, so that the last one that it was asked of is the one that is spoken to. `None`: it let none pass that could be
+/// The same, but of an answer of 400 or 422, too, the beginning is read, up to 16 KiB: why it was refused.
+/// Where that cannot be had within two seconds there is none, and the answer is the same otherwise.
+///
+/// # Errors
+/// As [`send`].
+pub async fn send_and_hear_why(
+    request: Request<Bytes>,
+    allow: Allow,
+    limit: usize,
+    deadline: Deadline,
+) -> Result<Response<Bytes>, HttpError> {
+    let read = Read { limit, reasons: Some(deadline) };
+    let answer = send_reading(request, allow, read, deadline, |_| true).await?;
+    answer.ok_or_else(no_address)
+}
+
+/// As [`send`], to those addresses of the host that `admit` lets pass; it is asked of each vetted one just before that is
+/// connected to, so that the last one that it was asked of is the one that is spoken to. `None`: it let none pass that could be
 /// connected to.
 ///
 /// # Errors
@@ -90,14 +109,42 @@ pub async fn send_where(
     deadline: Deadline,
     admit: impl FnMut(SocketAddr) -> bool,
 ) -> Result<Option<Response<Bytes>>, HttpError> {
-    let exchange = exchange(request, allow, limit, admit);
+    send_reading(request, allow, Read { limit, reasons: None }, deadline, admit).await
+}
+
+/// The longest reason, in bytes, how long it is waited for, and how long before the deadline that ends.
+const REASON_BYTES: usize = 16_384;
+const REASON_BUDGET: Duration = Duration::from_secs(2);
+const REASON_MARGIN: Duration = Duration::from_millis(200);
+
+/// What is read of an answer.
+#[derive(Clone, Copy)]
+struct Read {
+    /// Bytes of one that is a success, at most.
+    limit: usize,
+    /// By when all must be done, if reasons are read.
+    reasons: Option<Deadline>,
+}
+
+fn no_address() -> HttpError {
+    HttpError::Unreachable("the host has no address".into())
+}
+
+async fn send_reading(
+    request: Request<Bytes>,
+    allow: Allow,
+    read: Read,
+    deadline: Deadline,
+    admit: impl FnMut(SocketAddr) -> bool,
+) -> Result<Option<Response<Bytes>>, HttpError> {
+    let exchange = exchange(request, allow, read, admit);
     timeout_at(deadline.instant(), exchange).await.unwrap_or(Err(HttpError::TimedOut))
 }
 
 async fn exchange(
     mut request: Request<Bytes>,
     allow: Allow,
-    limit: usize,
+    read: Read,
     admit: impl FnMut(SocketAddr) -> bool,
 ) -> Result<Option<Response<Bytes>>, HttpError> {
     let uri = request.uri().clone();
@@ -115,16 +162,16 @@ async fn exchange(
         let name = ServerName::try_from(host.to_owned())
             .map_err(|_| HttpError::Forbidden("the URL's host is malformed".into()))?;
         let stream = TLS.connect(name, stream).await.map_err(unreachable)?;
-        exchange_over(stream, request, limit).await.map(Some)
+        exchange_over(stream, request, read).await.map(Some)
     } else {
-        exchange_over(stream, request, limit).await.map(Some)
+        exchange_over(stream, request, read).await.map(Some)
     }
 }
 
 async fn exchange_over(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     request: Request<Bytes>,
-    limit: usize,
+    Read { limit, reasons }: Read,
 ) -> Result<Response<Bytes>, HttpError> {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(unreachable)?;
@@ -133,7 +180,14 @@ async fn exchange_over(
         let response = sender.send_request(request.map(Full::new)).await.map_err(unreachable)?;
         let (parts, body) = response.into_parts();
         if !parts.status.is_success() {
-            return Ok(Response::from_parts(parts, Bytes::new()));
+            let gives_reasons = [StatusCode::BAD_REQUEST, StatusCode::UNPROCESSABLE_ENTITY];
+            let reason = match reasons.filter(|_| gives_reasons.contains(&parts.status)) {
+                Some(deadline) => {
+                    beginning(body, deadline.earlier(REASON_MARGIN).within(REASON_BUDGET)).await
+                }
+                None => Bytes::new(),
+            };
+            return Ok(Response::from_parts(parts, reason));
         }
         let body = Limited::new(body, limit).collect().await.map_err(|error| {
             if error.is::<http_body_util::LengthLimitError>() {
@@ -153,6 +207,24 @@ async fn exchange_over(
             _ = &mut connection, if open => open = false,
         }
     }
+}
+
+/// What can be read of a body in time, at most `REASON_BYTES`; nothing of one that breaks off.
+async fn beginning(mut body: Incoming, deadline: Deadline) -> Bytes {
+    let read = async {
+        let mut bytes = BytesMut::new();
+        while let Some(frame) = body.frame().await {
+            if let Ok(data) = frame?.into_data() {
+                bytes.extend_from_slice(&data);
+            }
+            if bytes.len() >= REASON_BYTES {
+                break;
+            }
+        }
+        bytes.truncate(REASON_BYTES);
+        Ok::<_, hyper::Error>(bytes.freeze())
+    };
+    timeout_at(deadline.instant(), read).await.ok().and_then(Result::ok).unwrap_or_default()
 }
 
 fn unreachable(error: impl std::fmt::Display) -> HttpError {

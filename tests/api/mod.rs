@@ -10,3 +10,4 @@ mod key_set;
 mod openapi;
 mod priority;
 mod refused_tokens;
+mod written_and_shown;

@@ -45,7 +45,8 @@ async fn the_adrs_function_refuses_an_overdraft_and_counts_once() {
     bench.sql(&add(-3, "b")).await;
     refuses(&bench, &add(-2, "b"), "PT422").await;
     assert_eq!(bench.balance(account).await, (0, 0));
-    let job = "00000000-0000-7000-8000-000000000001";
+    let job = format!("SELECT job_id FROM punchcard.enqueue('{account}', 'free')");
+    let job: uuid::Uuid = bench.rows(&job).await[0].get(0);
     bench.sql(&format!("SELECT punchcard.increment_user_credits('{account}', 5, 'c', '{job}')")).await;
     refuses(
         &bench,

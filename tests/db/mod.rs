@@ -1,11 +1,13 @@
 //! The schema and its statements.
 
+mod audit;
 mod credit_source;
 mod engine;
 mod grants;
 mod ledger;
 mod migrate;
 mod outbox_plans;
+mod money;
 mod plans;
 mod read_committed;
 mod shadowing;

@@ -218,7 +218,9 @@ async fn the_database_goes_where_the_table_says_with_the_money_that_it_says() {
                         None => before,
                         Some((to, money)) => {
                             let captured = match money {
-                                Money::Held | Money::Released => 0,
+                                // What is brought into a state was claimed once, and handed back before it
+                                // began.
+                                Money::Held | Money::Released | Money::OnCancelOnceRun => 0,
                                 Money::Captured => PRICE,
                                 Money::OnCancel | Money::OnInputError if kind == "captured" => PRICE,
                                 Money::OnCancel | Money::OnInputError => 0,

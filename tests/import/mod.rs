@@ -4,6 +4,7 @@ mod hidden;
 mod inputs;
 mod languages;
 mod marks;
+mod price;
 mod refused;
 mod times;
 

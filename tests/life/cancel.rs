@@ -54,6 +54,9 @@ async fn a_queued_job_is_canceled_and_released_at_once() {
     let account = bench.account(40).await;
     bench.scripted_kind("on_cancel = 'capture', backoff_seconds = 100").await;
     let worker = bench.scripted_worker();
+    let on_cancel = |costs: &str| {
+        format!("UPDATE punchcard.kinds SET on_cancel = '{costs}' WHERE name = 'test.scripted'")
+    };
     let done = json!({ "script": [{ "do": "done" }] });
     let due = bench.script(account, done["script"].clone()).await;
     let delayed = json!({ "kind": "test.scripted", "input": done, "run_at": "2099-01-01T00:00:00Z" });
@@ -66,7 +69,9 @@ async fn a_queued_job_is_canceled_and_released_at_once() {
     assert_canceled_at_once(&bench, account, &delayed).await;
     assert_eq!(worker.invoke(&json!({})).await.unwrap()["claimed"], 0);
 
-    // One that waits for its next attempt is queued like any other: `on_cancel` is about running ones.
+    // One that waits for its next attempt is canceled at once, too; what that costs is tested in
+    // `between_runs.rs`.
+    bench.sql(&on_cancel("release")).await;
     let waiting = bench.script(account, json!([{ "do": "err" }, { "do": "done" }])).await;
     worker.invoke(&json!({})).await.unwrap();
     assert_canceled_at_once(&bench, account, &waiting).await;

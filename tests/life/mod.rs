@@ -1,12 +1,14 @@
 //! The life of a job, a file for each thing that can be done to it: through the API and a real tick, its money asserted.
 
 mod attempts;
+mod between_runs;
 mod call_back;
 mod cancel;
 mod caps;
 mod checkpoint;
 mod compare;
 mod deadlocks;
+mod error_shown;
 mod events;
 mod held;
 mod help;

@@ -57,6 +57,9 @@ pub struct Job {
     pub runs: i64,
     pub errors: u32,
     pub crashes: u32,
+    /// A run of it has ended that did something, or may have: not one whose help was away, or that was handed
+    /// back.
+    pub has_run: bool,
     pub life_ends: i64,
     pub captured: i64,
     pub refunded: bool,
@@ -148,6 +151,7 @@ impl Model {
             runs: 0,
             errors: 0,
             crashes: 0,
+            has_run: false,
             life_ends: self.now + LIFE,
             captured: 0,
             refunded: false,
@@ -184,6 +188,11 @@ impl Model {
         if terms.cancel_costs { terms.price } else { 0 }
     }
 
+    /// What canceling costs a job that does not run: the same, for what was done in runs before.
+    fn cancel_price_between_runs(&self, id: Uuid) -> i64 {
+        if self.jobs[&id].has_run { self.cancel_price(id) } else { 0 }
+    }
+
     /// Takes back what has lapsed: a life that is over, a worker that never reported.
     pub fn take_back(&mut self) {
         let ids: Vec<Uuid> = self.jobs.keys().copied().collect();
@@ -212,6 +221,7 @@ impl Model {
     fn crash(&mut self, id: Uuid, due: i64) {
         let job = self.jobs.get_mut(&id).expect("a job");
         job.crashes += 1;
+        job.has_run = true;
         if job.crashes >= job.terms.max_crashes {
             self.finish(id, Stand::Failed, 0);
         } else {
@@ -266,7 +276,9 @@ impl Model {
             if told_to_stop {
                 model.finish(id, Stand::Canceled, model.cancel_price(id));
             } else {
-                model.jobs.get_mut(&id).expect("a job").stand = Stand::Queued { due };
+                let job = model.jobs.get_mut(&id).expect("a job");
+                job.stand = Stand::Queued { due };
+                job.has_run |= !matches!(said, Said::NotMyFault | Said::NotStarted);
             }
         };
         match said {
@@ -297,8 +309,10 @@ impl Model {
             }
             Said::OutOfTime if told_to_stop => self.finish(id, Stand::Canceled, self.cancel_price(id)),
             Said::OutOfTime => self.crash(id, self.now + BACKOFF),
-            // Nothing was done for it, so nothing is charged.
-            Said::NotStarted if told_to_stop => self.finish(id, Stand::Canceled, 0),
+            // Nothing was done for it now.
+            Said::NotStarted if told_to_stop => {
+                self.finish(id, Stand::Canceled, self.cancel_price_between_runs(id));
+            }
             Said::NotStarted => again(self, self.now),
             Said::Stopped => self.finish(id, Stand::Canceled, self.cancel_price(id)),
         }
@@ -329,7 +343,12 @@ impl Model {
 
     pub fn cancel(&mut self, id: Uuid) -> Result<(), Refused> {
         match self.jobs[&id].stand {
-            Stand::Queued { .. } => self.finish(id, Stand::Canceled, 0),
+            Stand::Queued { .. } if self.jobs[&id].terms.cancel_refused && self.jobs[&id].has_run => {
+                return Err(Refused::NotNow);
+            }
+            Stand::Queued { .. } => {
+                self.finish(id, Stand::Canceled, self.cancel_price_between_runs(id));
+            }
             Stand::Running { .. } | Stand::Waiting { .. } if self.jobs[&id].terms.cancel_refused => {
                 return Err(Refused::NotNow);
             }

@@ -45,12 +45,14 @@ const BUGS: &[(&str, &str, &str)] = &[
     ("settle", "q.lease_token = v.lease_token", "q.lease_token >= v.lease_token"),
     // So does one whose lease has run out.
     ("settle", "q.lease_expires_at > clock_timestamp()", "q.lease_expires_at IS NOT NULL"),
-    // Whoever cancels in the queue pays.
-    (
-        "settle",
-        "AND coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL AND q.on_cancel",
-        "AND q.on_cancel",
-    ),
+    // Whoever cancels before the first run pays, or after runs that found their help away.
+    ("settle", "AND coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL)", "AND true)"),
+    ("has_run", "(a.ended <> 'snooze' OR a.error IS NULL)", "true"),
+    // A run that is handed back before it began is paid for.
+    ("settle", "((v.verdict <> 'return'\n", "((true\n"),
+    // Whoever cancels between two runs pays nothing, or may though the kind refuses.
+    ("settle", "OR punchcard.has_run(q.job_id)", ""),
+    ("cancel", "OR punchcard.has_run(job.job_id)", ""),
     // What a metered job did not use is kept.
     ("settle", "greatest(least(v.used, q.price), 0)", "q.price"),
     // A poison job loops.
@@ -94,8 +96,8 @@ const BUGS: &[(&str, &str, &str)] = &[
     // A waiting job is canceled for nothing, or whatever its kind says.
     (
         "settle",
-        "coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL AND q.on_cancel",
-        "q.lease_expires_at IS NOT NULL AND q.on_cancel",
+        "AND coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL)",
+        "AND q.lease_expires_at IS NOT NULL)",
     ),
     (
         "cancel",

@@ -26,6 +26,8 @@ pub enum Fault {
     Instead(&'static str),
     /// It is lost with the connection: the statement was executed, and its client does not know.
     Cut,
+    /// It comes, and it is the last that does: from then on the wire is a [`Mode::BlackHole`].
+    NothingAfter,
 }
 
 /// How the whole wire behaves from now on. What is swallowed never arrives, and its connection stays dead.
@@ -174,6 +176,7 @@ async fn answer(
     state: &State,
     born: usize,
 ) -> std::io::Result<()> {
+    let mut nothing_after = false;
     loop {
         let kind = from.read_u8().await?;
         let length = from.read_u32().await?;
@@ -186,6 +189,7 @@ async fn answer(
         match armed {
             Some(Fault::Late(delay)) => tokio::time::sleep(delay).await,
             Some(Fault::Cut) => return Ok(()),
+            Some(Fault::NothingAfter) => nothing_after = true,
             Some(Fault::Instead(code)) => {
                 let fields = format!("SFATAL\0VFATAL\0C{code}\0Mserver conn crashed?\0\0");
                 to.write_u8(b'E').await?;
@@ -205,6 +209,10 @@ async fn answer(
             rest = more;
         }
         to.write_all(rest).await?;
+        // The server is ready for the next statement, which it will never hear.
+        if nothing_after && kind == b'Z' {
+            state.mode.send_modify(|(mode, count)| (*mode, *count) = (Mode::BlackHole, *count + 1));
+        }
     }
 }
 

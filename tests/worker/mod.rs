@@ -5,4 +5,5 @@ mod http_target;
 mod lease;
 mod sqs;
 mod switch;
+mod target_reason;
 mod tick;

@@ -110,8 +110,9 @@ export interface paths {
         put?: never;
         /**
          * Buys a job.
-         * @description Holds the price of its kind and queues it. A replay of its key answers the job as it is now, and charges nothing. With
-         *     `Prefer: wait`, answers once the job is final or that time is over.
+         * @description Holds the price of its kind and queues it. A replay of its key answers the job as it is now (as it was
+         *     bought, if that cannot be read at the moment), and charges nothing. With `Prefer: wait`, answers once the
+         *     job is final or that time is over.
          */
         post: operations["create_job"];
         delete?: never;
@@ -169,7 +170,7 @@ export interface paths {
         put?: never;
         /**
          * Cancels a job.
-         * @description One that is queued at once, and its price is released; one that is running is asked to stop.
+         * @description One that is queued at once; one that is running is asked to stop. What it costs, its kind says.
          */
         post: operations["cancel_job"];
         delete?: never;
@@ -688,7 +689,7 @@ export interface components {
             price: number;
             /**
              * Format: int64
-             * @description Given back later, by the operator.
+             * @description Given back later, by the operator: at most once.
              */
             refunded: number;
             /**

@@ -116,10 +116,7 @@ pub(crate) async fn run(db: &Db, command: Jobs) -> Result<(), Failure> {
             show(&db.find_job(id, None, soon()).await?.ok_or("there is no such job")?)?;
             db.attempts(id, None, soon()).await?.iter().try_for_each(show)
         }
-        Jobs::Cancel { id } => {
-            db.cancel(id, None, soon()).await?;
-            show(&db.find_job(id, None, soon()).await?.ok_or("there is no such job")?)
-        }
+        Jobs::Cancel { id } => show(&db.cancel_and_show(id, None, soon()).await?),
         Jobs::Retry { id } => {
             let retried = db.retry(id, None, soon()).await?;
             println!("retried as {}", retried.job_id);

@@ -38,7 +38,7 @@ pub struct Job {
     /// What came of it.
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub output: Option<Box<RawValue>>,
-    /// Why the last attempt that erred did.
+    /// Why the last attempt that erred did; none of a job that succeeded.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::domain::job::ErrorShown>))]
     pub error: Option<Box<RawValue>>,
     /// Starts that count, so far.
@@ -114,7 +114,7 @@ pub struct JobCredits {
     pub captured: i64,
     /// Given back when it ended.
     pub released: i64,
-    /// Given back later, by the operator.
+    /// Given back later, by the operator: at most once.
     pub refunded: i64,
 }
 
@@ -232,9 +232,12 @@ pub struct JobFilter {
     pub before: Option<Uuid>,
 }
 
+/// What a replay reads its job again within: what is known of it without that is enough for an answer.
+const REPLAY_BUDGET: Duration = Duration::from_secs(2);
+
 impl Db {
     /// Holds the kind's price and queues the job, in one statement; or answers the job that `key` bought before, as it
-    /// is now, by a second one.
+    /// is now, by a second one. If that has no answer: as it was bought, since that it was is not in doubt.
     ///
     /// # Errors
     /// [`DbError::Refused`] with `insufficient_credits` (402), `unknown_kind` or `idempotency_mismatch` (422).
@@ -258,10 +261,15 @@ impl Db {
         let rows = self.rows(ENQUEUE, &params, Again::if_keyed(key), deadline).await?;
         let row = rows.first().ok_or_else(|| DbError::Broken("enqueue answered no row".into()))?;
         let id = row.get(0);
-        if row.get(6) {
-            let now = self.find_job(id, Some(account_id), deadline).await?;
-            let now = now.ok_or_else(|| DbError::Broken("a replayed job is not there".into()))?;
-            return Ok(Enqueued { job: now, replayed: true, wake_after: None });
+        let replayed = row.get(6);
+        if replayed {
+            match self.find_job(id, Some(account_id), deadline.within(REPLAY_BUDGET)).await {
+                Ok(Some(job)) => return Ok(Enqueued { job, replayed, wake_after: None }),
+                Ok(None) => return Err(DbError::Broken("a replayed job is not there".into())),
+                Err(error) => {
+                    tracing::warn!(job.id = %id, error = %error, "a replayed job is shown as it was bought")
+                }
+            }
         }
         let job = Job {
             id,
@@ -290,7 +298,7 @@ impl Db {
             tags: job.options.tags.clone(),
             credits: JobCredits::of(row.get(1), None, 0),
         };
-        Ok(Enqueued { job, replayed: false, wake_after: seconds(row.get(7)) })
+        Ok(Enqueued { job, replayed, wake_after: seconds(row.get(7)) })
     }
 
     /// One job, of `account_id` or, if `None`, of anybody.

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     Again, Db, DbError,
-    jobs::{json, seconds, status},
+    jobs::{Job, json, seconds, status},
 };
 use crate::domain::{Deadline, Timestamp};
 
@@ -24,12 +24,12 @@ pub(crate) const CAPS: &str = include_str!("life/caps.sql");
 pub(crate) const SET_CAPS: &str = include_str!("life/set_caps.sql");
 
 /// A job that was bought once more.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub struct Retried {
-    /// The new job.
+    /// The id of the new job.
     pub job_id: Uuid,
-    /// Who pays.
-    pub account_id: Uuid,
+    /// The new job.
+    pub job: Job,
     /// When a wake-up is due for it, if one is.
     pub wake_after: Option<std::time::Duration>,
 }
@@ -173,8 +173,22 @@ impl Db {
         account_id: Option<Uuid>,
         deadline: Deadline,
     ) -> Result<(), DbError> {
+        self.cancel_and_show(id, account_id, deadline).await.map(drop)
+    }
+
+    /// The same; answers the job as it is then.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn cancel_and_show(
+        &self,
+        id: Uuid,
+        account_id: Option<Uuid>,
+        deadline: Deadline,
+    ) -> Result<Job, DbError> {
         let params = [(&id as _, Type::UUID), (&account_id as _, Type::UUID)];
-        self.rows(CANCEL, &params, Again::Unsafe, deadline).await.map(drop)
+        let rows = self.rows(CANCEL, &params, Again::Unsafe, deadline).await?;
+        Job::from_row(rows.first().ok_or_else(|| DbError::Broken("cancel answered no row".into()))?)
     }
 
     /// Buys a failed or canceled job once more, as a new job.
@@ -191,7 +205,7 @@ impl Db {
         let params = [(&id as _, Type::UUID), (&account_id as _, Type::UUID)];
         let rows = self.rows(RETRY, &params, Again::Unsafe, deadline).await?;
         let row = rows.first().ok_or_else(|| DbError::Broken("retry answered no row".into()))?;
-        Ok(Retried { job_id: row.get(0), account_id: row.get(1), wake_after: seconds(row.get(2)) })
+        Ok(Retried { job_id: row.get(0), job: Job::from_row(row)?, wake_after: seconds(row.get(29)) })
     }
 
     /// Retries failed jobs of a kind in bulk, oldest first. `filter` must name the kind.

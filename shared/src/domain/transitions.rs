@@ -70,6 +70,8 @@ pub enum Money {
     Released,
     /// As the kind's `on_cancel` says.
     OnCancel,
+    /// The same of a job that has run before (`punchcard.has_run`); one that has not is released.
+    OnCancelOnceRun,
     /// As the kind's `on_input_error` says.
     OnInputError,
 }
@@ -154,7 +156,7 @@ pub fn next(state: State, event: Event) -> Option<(State, Money)> {
     let to = |state, money| Some((state, money));
     match (state, event) {
         (State::Queued, Event::Claim) => to(State::Running, Money::Held),
-        (State::Queued, Event::Cancel) => to(State::Canceled, Money::Released),
+        (State::Queued, Event::Cancel) => to(State::Canceled, Money::OnCancelOnceRun),
         (State::Queued, Event::Expire) => to(State::Failed, Money::Released),
         // A report of a run that is over: its lease is.
         (
@@ -201,7 +203,7 @@ pub fn next(state: State, event: Event) -> Option<(State, Money)> {
             | Event::Stop
             | Event::Expire,
         ) => to(State::Canceled, Money::OnCancel),
-        (State::Canceling, Event::Return) => to(State::Canceled, Money::Released),
+        (State::Canceling, Event::Return) => to(State::Canceled, Money::OnCancelOnceRun),
 
         (State::Waiting, Event::Complete) => to(State::Succeeded, Money::Captured),
         (State::Waiting, Event::Retry) => to(State::Queued, Money::Held),
@@ -256,6 +258,7 @@ pub fn diagram() -> String {
                     Money::Captured => format!("{} (capture)", event.word()),
                     Money::Released => format!("{} (release)", event.word()),
                     Money::OnCancel => format!("{} (on_cancel)", event.word()),
+                    Money::OnCancelOnceRun => format!("{} (on_cancel, if it has run)", event.word()),
                     Money::OnInputError => format!("{} (on_input_error)", event.word()),
                 })
             });

@@ -129,8 +129,9 @@ pub(super) fn timestamp(field: &'static str, text: &str) -> Result<String, ApiEr
 
 /// Buys a job.
 ///
-/// Holds the price of its kind and queues it. A replay of its key answers the job as it is now, and charges nothing. With
-/// `Prefer: wait`, answers once the job is final or that time is over.
+/// Holds the price of its kind and queues it. A replay of its key answers the job as it is now (as it was
+/// bought, if that cannot be read at the moment), and charges nothing. With `Prefer: wait`, answers once the
+/// job is final or that time is over.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/api/jobs", tag = "jobs", params(IdempotencyKey, Preferences), request_body = CreateJob,
     responses(

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use shared::{
-    db::life::{FailedFilter, RedrivePace, Redriven},
+    db::life::{FailedFilter, RedrivePace, Redriven, Retried},
     domain::{Deadline, Timestamp},
     wake::Message,
 };
@@ -35,7 +35,7 @@ const OPERATORS: &[Scope] = &[Scope::Operate];
 
 /// Cancels a job.
 ///
-/// One that is queued at once, and its price is released; one that is running is asked to stop.
+/// One that is queued at once; one that is running is asked to stop. What it costs, its kind says.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/api/jobs/{id}/cancel", tag = "jobs", params(JobId),
     responses(
@@ -52,9 +52,7 @@ pub(crate) async fn cancel_job(
 ) -> Result<Response, ApiError> {
     let caller = caller(app, request, deadline).await?;
     let owner = owner(&caller, OPERATORS)?;
-    let id = path_id(id)?;
-    app.db.cancel(id, owner, deadline).await?;
-    let job = app.db.find_job(id, owner, deadline).await?.ok_or_else(ApiError::not_found)?;
+    let job = app.db.cancel_and_show(path_id(id)?, owner, deadline).await?;
     if job.status.is_final() {
         // Somebody may be to be told.
         app.wake.send(&[Message::drain(job.account_id)], deadline).await;
@@ -82,11 +80,9 @@ pub(crate) async fn retry_job(
 ) -> Result<Response, ApiError> {
     let caller = caller(app, request, deadline).await?;
     let owner = owner(&caller, OPERATORS)?;
-    let retried = app.db.retry(path_id(id)?, owner, deadline).await?;
-    let wake_up =
-        retried.wake_after.and_then(|after| Message::for_job(retried.job_id, retried.account_id, after));
+    let Retried { job, wake_after, .. } = app.db.retry(path_id(id)?, owner, deadline).await?;
+    let wake_up = wake_after.and_then(|after| Message::for_job(job.id, job.account_id, after));
     app.wake.send(wake_up.as_slice(), deadline).await;
-    let job = app.db.find_job(retried.job_id, owner, deadline).await?.ok_or_else(ApiError::not_found)?;
     let location = ("location", format!("/api/jobs/{}", job.id));
     respond(202, &job, headers_of(&job, vec![location]))
 }

@@ -231,9 +231,10 @@ pub(crate) async fn set_webhook(
     let account_id = account(&caller, request, OPERATORS)?;
     let webhook = body::<WantedWebhook>(request)?.vet(app.allow)?;
     vet_hosts(app, account_id, &[&webhook], None, deadline).await?;
+    // Before anything is written: no answer then lacks it.
+    let master = master(app, deadline).await?;
     let JobWebhook { url, events } = &webhook;
     let webhook = app.db.set_webhook(account_id, Some(url), events.as_deref(), deadline).await?;
-    let master = master(app, deadline).await?;
     ok(&WebhookShown::of(account_id, Some(webhook), master.as_deref()))
 }
 

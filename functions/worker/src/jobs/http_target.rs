@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 use http::{HeaderMap, Request, Response, StatusCode, header};
 use serde::{Serialize, Serializer};
-use serde_json::value::RawValue;
+use serde_json::{Value, value::RawValue};
 use shared::{
     domain::{Deadline, ErrorCode, JobError, Outcome, job::MAX_OUTPUT_BYTES},
     http_client::{self, Allow, HttpError},
@@ -18,6 +18,8 @@ use super::Run;
 
 /// The answer's header that says how many credits a metered job used.
 const CREDITS_USED: &str = "punchcard-credits-used";
+/// The longest reason of a target, in characters.
+const MAX_REASON_CHARS: usize = 500;
 /// How long a target is told that a job was canceled.
 const TELL_BUDGET: Duration = Duration::from_secs(5);
 
@@ -48,7 +50,7 @@ impl HttpTarget {
             Err(error) => return Outcome::Final(error),
         };
         let deadline = Deadline::after(run.time_left());
-        match http_client::send(request, self.allow, MAX_OUTPUT_BYTES, deadline).await {
+        match http_client::send_and_hear_why(request, self.allow, MAX_OUTPUT_BYTES, deadline).await {
             // It calls back.
             Ok(response) if response.status() == StatusCode::ACCEPTED && run.callback_url().is_some() => {
                 Outcome::Wait { within: lease.callback_within }
@@ -187,9 +189,61 @@ fn judge(response: &Response<Bytes>, metered: bool) -> Outcome {
         408 | 425 => again(ErrorCode::TargetError, said, retry_after),
         500..=599 => again(ErrorCode::TargetError, said, None),
         _ if status == StatusCode::CONTINUE => again(ErrorCode::TargetError, said, None),
-        400 | 422 => Outcome::Final(JobError::new(ErrorCode::InvalidInput, said)),
+        400 | 422 => {
+            let why = reason(response).map_or(said.clone(), |reason| format!("{said}: {reason}"));
+            Outcome::Final(JobError::new(ErrorCode::InvalidInput, why))
+        }
         _ => Outcome::Final(JobError::new(ErrorCode::TargetError, said)),
     }
+}
+
+/// Why a target refuses the input, in its own words, for the buyer to read: a member of a JSON object, or the
+/// first of them, that is a text; a JSON text; or plain text. At most 500 characters, none of them a control
+/// character; nothing of an HTML page.
+fn reason(response: &Response<Bytes>) -> Option<String> {
+    let media = response.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let media = media.unwrap_or_default().split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if response.headers().get(header::CONTENT_ENCODING).is_some_and(|coding| coding != "identity") {
+        return None;
+    }
+    let text = match media.as_str() {
+        "text/plain" => beginning(response.body()).to_owned(),
+        "" | "application/json" => json_reason(response.body())?,
+        other if other.ends_with("+json") => json_reason(response.body())?,
+        _ => return None,
+    };
+    let text: String = text.chars().map(|c| if is_unprintable(c) { ' ' } else { c }).collect();
+    let text = text.trim();
+    // A page under another name.
+    (!text.is_empty() && !text.starts_with('<')).then(|| text.chars().take(MAX_REASON_CHARS).collect())
+}
+
+fn json_reason(body: &[u8]) -> Option<String> {
+    match serde_json::from_slice(body).ok()? {
+        Value::String(text) => Some(text),
+        Value::Object(members) => {
+            // As a problem (RFC 9457) has it, and as many others do.
+            let said = |name: &str| match members.get(name)? {
+                Value::String(text) if !text.trim().is_empty() => Some(text.clone()),
+                _ => None,
+            };
+            ["detail", "title", "message", "error"].into_iter().find_map(said)
+        }
+        _ => None,
+    }
+}
+
+/// As much of it as is UTF-8.
+fn beginning(body: &[u8]) -> &str {
+    match std::str::from_utf8(body) {
+        Ok(text) => text,
+        Err(error) => std::str::from_utf8(&body[..error.valid_up_to()]).unwrap_or_default(),
+    }
+}
+
+/// Whether a character would break a line, or turn the direction of what stands around it.
+fn is_unprintable(c: char) -> bool {
+    c.is_control() || matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// The output of a job that is done, and what it used.
@@ -264,6 +318,63 @@ mod tests {
         for status in [202, 301, 302, 404, 410] {
             assert!(matches!(plain(status, ""), Outcome::Final(e) if e.code == ErrorCode::TargetError));
         }
+    }
+
+    #[test]
+    fn a_reason_is_the_targets_own_words_bounded_and_in_one_line() {
+        let said = |status, media: &'static str, body: String| {
+            let response = Response::builder().status(status).header("content-type", media);
+            match judge(&response.body(Bytes::from(body)).expect("a response"), false) {
+                Outcome::Final(error) => error.message,
+                other => panic!("{other:?}"),
+            }
+        };
+        let json = |body: &str| said(422, "application/json; charset=utf-8", body.to_owned());
+        let none = "the target answered 422";
+        for (body, why) in [
+            (r#"{"title":"Bad","detail":"no face in the picture"}"#, "no face in the picture"),
+            (r#"{"detail":[{"msg":"x"}],"title":"Bad"}"#, "Bad"),
+            (r#"{"detail":" ","message":"too dark"}"#, "too dark"),
+            (r#"{"error":"too dark","message":7}"#, "too dark"),
+            (r#""too dark""#, "too dark"),
+            (r#"{"detail":"a\u0000b\nc\u202ed\u0085e\u2028f"}"#, "a b c d e f"),
+        ] {
+            assert_eq!(json(body), format!("{none}: {why}"), "{body}");
+        }
+        for body in [
+            "",
+            "null",
+            "7",
+            "[\"x\"]",
+            "{}",
+            r#"{"detail":""}"#,
+            r#"{"detail":"<html>"}"#,
+            "{\"detail\":\"x",
+        ] {
+            assert_eq!(json(body), none, "{body}");
+        }
+        assert_eq!(
+            said(400, "application/problem+json", r#"{"detail":"x"}"#.into()),
+            "the target answered 400: x"
+        );
+        assert_eq!(said(422, "text/plain", " no\r\nface ".into()), format!("{none}: no  face"));
+        assert_eq!(said(422, "", r#"{"detail":"x"}"#.into()), format!("{none}: x"));
+        for (media, body) in [
+            ("text/html", "<p>no"),
+            ("text/plain", "  <!doctype html>"),
+            ("image/png", "x"),
+            ("application/xml", "x"),
+            ("", "x"),
+        ] {
+            assert_eq!(said(422, media, body.into()), none, "{media}");
+        }
+        let long = said(422, "text/plain", "ü".repeat(5_000));
+        assert_eq!(long, format!("{none}: {}", "ü".repeat(500)));
+        // No other status is asked for its reason.
+        assert_eq!(said(404, "text/plain", "secret".into()), "the target answered 404");
+        let zipped =
+            Response::builder().status(422).header("content-encoding", "gzip").body(Bytes::from("\"x\""));
+        assert_eq!(reason(&zipped.expect("a response")), None);
     }
 
     #[test]

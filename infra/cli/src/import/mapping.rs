@@ -35,6 +35,12 @@ const FIELDS: &[(&str, Form, &[&str])] = &[
     ("run_at", Form::Time, &["scheduledfor", "runat", "scheduledat"]),
 ];
 
+/// In the names of columns that say what something costs: as one of their words.
+const PRICES: &[&str] = &[
+    "price", "prices", "cost", "costs", "credit", "credits", "amount", "fee", "fees", "charge", "charged",
+    "paid", "points", "cents",
+];
+
 /// A column, with its type and the type's category as `pg_type` has it.
 #[derive(Debug)]
 pub(crate) struct Column {
@@ -297,6 +303,30 @@ impl<'a> Mapping<'a> {
         self.constants.price.is_some() || self.column("price").is_some()
     }
 
+    /// What is to be said if it is not: silence about money is no answer.
+    pub(crate) fn price_wanted(&self, jobs: i64) -> String {
+        let named = |column: &&Column| {
+            let taken = self.found.iter().any(|it| it.column.is_some_and(|it| it.name == column.name));
+            !taken
+                && column.fits(Form::Number)
+                && words(&column.name).iter().any(|word| PRICES.contains(&word.as_str()))
+        };
+        let columns: Vec<&str> =
+            self.columns.iter().filter(named).map(|column| column.name.as_str()).collect();
+        let column = match columns.as_slice() {
+            [] => "--map price=COLUMN if a column says it".to_owned(),
+            [column] => format!("--map price={column} if the column {column} says it"),
+            [first, ..] => {
+                format!("--map price={first} if that column says it (or {})", columns[1..].join(", "))
+            }
+        };
+        format!(
+            "{}: {jobs} jobs are to be run, and nothing says what was paid for each: say {column}, --price CREDITS if all \
+             cost the same, or --price 0 if nothing is to be given back for one that fails",
+            self.table
+        )
+    }
+
     /// The column of the status words, for a message.
     pub(crate) fn status_column(&self) -> &str {
         self.column("status").map_or("status", |column| &column.name)
@@ -417,6 +447,22 @@ fn plain(name: &str) -> String {
     name.to_ascii_lowercase().replace('_', "")
 }
 
+/// The words of a name, in lower case: `creditsSpent` and `credits_spent` have two.
+fn words(name: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut after_lower = false;
+    for c in name.chars() {
+        if !c.is_alphanumeric() || (c.is_uppercase() && after_lower) {
+            words.push(String::new());
+        }
+        after_lower = c.is_lowercase();
+        if let Some(word) = words.last_mut().filter(|_| c.is_alphanumeric()) {
+            word.extend(c.to_lowercase());
+        }
+    }
+    words
+}
+
 fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
@@ -498,6 +544,34 @@ mod tests {
         );
         assert!(mapping.fill("{run_at}", &words).ends_with("AT TIME ZONE 'Asia/Tokyo')"));
         assert_eq!(mapping.zoneless(), ["run_at=run_at"]);
+    }
+
+    #[test]
+    fn columns_that_may_say_what_was_paid_are_named() {
+        let wanted = |more: &[(&str, &str)], said: Option<&str>| {
+            let source = source(&[PRISMA, more].concat());
+            let mapping = mapping(&source, said, NONE).unwrap();
+            assert!(!mapping.has_price());
+            mapping.price_wanted(7)
+        };
+        for name in
+            ["cost", "COST", "credits", "creditsSpent", "credits_used", "Amount", "price_cents", "unit-price"]
+        {
+            let said = wanted(&[(name, "N"), ("priority", "N")], None);
+            assert!(said.contains(&format!("--map price={name} if the column {name} says it")), "{said}");
+            assert!(said.contains("7 jobs") && said.contains("--price 0"), "{said}");
+        }
+        let said = wanted(&[("cost", "N"), ("amount", "N"), ("fee", "N")], None);
+        assert!(said.contains("--map price=cost if that column says it (or amount, fee)"), "{said}");
+        // A price that --map takes away is not said by that; what is no number, or no price, is not named.
+        assert!(wanted(&[("price", "N")], Some("price=")).contains("--map price=price"));
+        for other in [("cost", "S"), ("accosted", "N"), ("description", "S"), ("pricelist", "N")] {
+            assert!(wanted(&[other], None).contains("--map price=COLUMN"), "{other:?}");
+        }
+        assert!(
+            wanted(&[("cost", "N")], Some("priority=cost")).contains("--map price=COLUMN"),
+            "it is something else"
+        );
     }
 
     #[test]

@@ -50,7 +50,8 @@ pub(crate) struct Options {
     /// What the old words mean: WORD=STATUS, separated by commas; usual words are known.
     #[arg(long)]
     status: Option<String>,
-    /// What was paid for each queued job, where no column says it.
+    /// What was paid for each queued job, where no column says it; 0 if nothing is to be given back for one
+    /// that fails. Without it, queued jobs are taken over only if a column is mapped to price.
     #[arg(long)]
     price: Option<u64>,
     /// In which zone times without one were written, such as Europe/Berlin; UTC, unless another is set in the
@@ -104,7 +105,7 @@ pub(crate) async fn import(secrets: &Secrets, options: &Options) -> Result<(), F
     let any = plan.to_take() + plan.history() > 0;
     let unsaid = || zone.obstacle(&zoneless).or_else(|| mapping.input_obstacle()).filter(|_| any);
     let unmarkable = || mapping.mark_obstacle(&source.role).filter(|_| plan.to_take() > 0);
-    if let Some(obstacle) = plan.obstacle().or_else(unsaid).or_else(unmarkable) {
+    if let Some(obstacle) = plan.obstacle(&mapping).or_else(unsaid).or_else(unmarkable) {
         return Err(obstacle.into());
     }
     if any {

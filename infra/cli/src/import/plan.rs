@@ -97,12 +97,6 @@ impl Plan {
         if self.without_input > 0 {
             lines.push(format!("without an input, which get {{}}: {}", self.without_input));
         }
-        if self.to_take() > 0 && !mapping.has_price() {
-            lines.push(
-                "no price: neither a column nor --price says what was paid, so a job that fails gives nothing back"
-                    .into(),
-            );
-        }
         for (reason, marked, count, first) in &self.skipped {
             let more = if *count > 10 { ", …" } else { "" };
             let marked =
@@ -116,7 +110,7 @@ impl Plan {
     }
 
     /// Why nothing can be done.
-    pub(crate) fn obstacle(&self) -> Option<String> {
+    pub(crate) fn obstacle(&self, mapping: &Mapping<'_>) -> Option<String> {
         let unknown = self.words.iter().filter(|(_, state, _)| state.is_none());
         let unknown: Vec<_> =
             unknown.map(|(word, _, count)| (word, format!("{} ({count})", shown(word)))).collect();
@@ -137,6 +131,8 @@ impl Plan {
                 "kinds that are not offered: {}: offer them with `punchcard apply`",
                 missing.join(", ")
             ))
+        } else if self.to_take() > 0 && !mapping.has_price() {
+            Some(mapping.price_wanted(self.to_take()))
         } else {
             None
         }

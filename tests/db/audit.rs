@@ -1,0 +1,192 @@
+//! The audit names what is wrong with money: each wrong is planted with the guards switched off, and looked
+//! for by its name.
+
+use serde_json::{Value, json};
+use tokio_postgres::SimpleQueryMessage;
+use uuid::Uuid;
+
+use crate::{
+    cli::{punchcard, said},
+    support::Bench,
+};
+
+/// What the audit finds once something has been planted; all of it is rolled back.
+async fn findings(bench: &Bench, plant: &str) -> Vec<String> {
+    let sql = format!(
+        "BEGIN; SET LOCAL session_replication_role = replica; {plant};
+         SELECT concat_ws(' ', invariant, subject, finding) FROM punchcard.audit; ROLLBACK"
+    );
+    let answer = bench.admin.simple_query(&sql).await.expect(&sql);
+    let rows = answer.into_iter().filter_map(|message| match message {
+        SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+        _ => None,
+    });
+    rows.collect()
+}
+
+/// Buys a job of this kind, claims it if there is a verdict, and settles it so; answers its id.
+async fn job(bench: &Bench, account: Uuid, kind: &str, verdict: Option<&str>, code: &str) -> String {
+    let id = bench.post(account, json!({ "kind": kind }), None).await.body["id"].as_str().unwrap().to_owned();
+    if let Some(verdict) = verdict {
+        let output = if verdict == "complete" { "'{}'" } else { "NULL" };
+        let error = json!({ "code": code, "message": "m", "attempt": 1 });
+        let error = if code.is_empty() { "NULL".into() } else { format!("'{error}'") };
+        bench
+            .sql(&format!(
+                "SELECT punchcard.settle(array_agg(job_id), array_agg(lease_token), array_agg('{verdict}'::text),
+                     array_agg(3600::float8), array_agg({output}::text), array_agg({error}::text))
+                 FROM punchcard.claim(5, '{{{kind}}}', true, 60, 60)"
+            ))
+            .await;
+    }
+    id
+}
+
+async fn cancel(bench: &Bench, account: Uuid, id: &str) -> Value {
+    let answer = bench.act(account, &format!("/api/jobs/{id}/cancel")).await;
+    assert_eq!((answer.status, &answer.body["status"]), (200, &json!("canceled")), "{}", answer.body);
+    answer.body["credits"]["captured"].clone()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_wrong_with_money_is_named() {
+    let bench = Bench::new().await;
+    bench
+        .sql(
+            "INSERT INTO punchcard.kinds (name, price, on_cancel, on_input_error) VALUES
+                 ('captured', 10, 'capture', 'capture'), ('released', 10, 'release', 'release')",
+        )
+        .await;
+    let (one, other) = (bench.account(100).await, bench.account(100).await);
+    bench.sql(&format!("SELECT punchcard.spread_account('{other}', 2)")).await;
+    let succeeded = job(&bench, one, "captured", Some("complete"), "").await;
+    let others = job(&bench, other, "captured", Some("complete"), "").await;
+    let rejected = job(&bench, one, "captured", Some("reject"), "invalid_input").await;
+    let never_ran = job(&bench, one, "captured", None, "").await;
+    assert_eq!(cancel(&bench, one, &never_ran).await, 0);
+    let put_off = job(&bench, one, "captured", Some("snooze"), "unavailable").await;
+    assert_eq!(cancel(&bench, one, &put_off).await, 0);
+    let between = job(&bench, one, "captured", Some("retry"), "handler_error").await;
+    assert_eq!(cancel(&bench, one, &between).await, 10);
+    let let_off = job(&bench, one, "released", Some("retry"), "handler_error").await;
+    assert_eq!(cancel(&bench, one, &let_off).await, 0);
+    let queued = job(&bench, one, "captured", None, "").await;
+    assert!(said(&punchcard(&bench, &["credits", "refund", &succeeded])).contains("refunded 10"));
+    bench.sql(&format!("SELECT punchcard.increment_user_credits('{one}', -4, 'correction')")).await;
+    bench.assert_audit_is_clean().await;
+    assert_eq!(findings(&bench, "").await, Vec::<String>::new());
+
+    let released = |job: &str| {
+        format!(
+            "UPDATE punchcard.outcomes SET captured = 0 WHERE job_id = '{job}';
+             UPDATE punchcard.ledger SET kind = 'release' WHERE job_id = '{job}' AND kind = 'capture'"
+        )
+    };
+    let captured = |job: &str| {
+        format!(
+            "UPDATE punchcard.outcomes SET captured = 10 WHERE job_id = '{job}';
+             UPDATE punchcard.ledger SET kind = 'capture' WHERE job_id = '{job}' AND kind = 'release'"
+        )
+    };
+    let adjustment = "WHERE kind = 'adjust' AND job_id IS NULL";
+    let cases = [
+        // Adjustments.
+        (
+            format!("UPDATE punchcard.ledger SET job_id = '{others}' {adjustment}"),
+            format!("I3 {others} adjust without its job"),
+        ),
+        (
+            format!("UPDATE punchcard.ledger SET job_id = '{one}' {adjustment}"),
+            format!("I3 {one} adjust without its job"),
+        ),
+        (
+            format!("UPDATE punchcard.ledger SET job_id = '{queued}' {adjustment}"),
+            format!("I3 {queued} adjust of -4 names a job: it is charged by its hold alone"),
+        ),
+        (
+            format!("UPDATE punchcard.ledger SET job_id = '{queued}' WHERE kind = 'grant' AND account_id = '{one}'"),
+            format!("I3 {queued} grant of 100 names a job: it is charged by its hold alone"),
+        ),
+        (
+            format!(
+                "DROP INDEX punchcard.ledger_one_of_a_kind_per_job;
+                 INSERT INTO punchcard.ledger (account_id, kind, amount, available_after, held_after, job_id, idempotency_key)
+                 SELECT account_id, kind, amount, available_after, held_after, job_id, 'again' FROM punchcard.ledger
+                 WHERE job_id = '{succeeded}' AND kind = 'adjust'"
+            ),
+            format!("I4 {succeeded} 2 entries of kind adjust"),
+        ),
+        (
+            format!(
+                "DROP INDEX punchcard.ledger_idempotency_key;
+                 INSERT INTO punchcard.ledger (account_id, kind, amount, available_after, held_after, idempotency_key)
+                 VALUES ('{one}', 'adjust', -4, 0, 0, 'correction')"
+            ),
+            format!("I2 {one} 2 movements have the key correction"),
+        ),
+        // Canceled jobs, charged otherwise than `on_cancel` says.
+        (released(&between), format!("I4 {between} canceled but captured 0 and released 10")),
+        (captured(&never_ran), format!("I4 {never_ran} canceled but captured 10 and released 0")),
+        (captured(&put_off), format!("I4 {put_off} canceled but captured 10 and released 0")),
+        (captured(&let_off), format!("I4 {let_off} canceled but captured 10 and released 0")),
+        (
+            format!("UPDATE punchcard.jobs SET on_cancel = 'refuse' WHERE id = '{let_off}'"),
+            format!("I4 {let_off} canceled but captured 0 and released 10"),
+        ),
+        (
+            format!(
+                "UPDATE punchcard.outcomes SET captured = 4 WHERE job_id = '{between}';
+                 UPDATE punchcard.ledger SET amount = 4 WHERE job_id = '{between}' AND kind = 'capture';
+                 INSERT INTO punchcard.ledger (account_id, kind, amount, available_after, held_after, job_id)
+                 VALUES ('{one}', 'release', 6, 0, 0, '{between}')"
+            ),
+            format!("I4 {between} canceled but captured 4 and released 6"),
+        ),
+        // A failure that is not the input's.
+        (
+            format!("UPDATE punchcard.outcomes SET error = '{{\"code\":\"handler_error\"}}' WHERE job_id = '{rejected}'"),
+            format!("I4 {rejected} failed but captured 10 and released 0"),
+        ),
+        (released(&succeeded), format!("I4 {succeeded} succeeded but captured 0 and released 10")),
+        // What is queued is settled by these.
+        (
+            format!("UPDATE punchcard.queue SET price = 3 WHERE job_id = '{queued}'"),
+            format!("I4 {queued} queued on other terms than it was bought on"),
+        ),
+        (
+            format!("UPDATE punchcard.queue SET on_cancel = 'release' WHERE job_id = '{queued}'"),
+            format!("I4 {queued} queued on other terms than it was bought on"),
+        ),
+        // Credits from nowhere.
+        (
+            format!(
+                "UPDATE punchcard.accounts SET available = available + 5 WHERE id = '{one}';
+                 UPDATE punchcard.accounts SET available = available - 5 WHERE id = '{other}' AND share = 0"
+            ),
+            format!("I5 {one} in "),
+        ),
+        (
+            format!(
+                "INSERT INTO punchcard.ledger (account_id, kind, amount, available_after, held_after)
+                 SELECT id, 'shift', 5, available + 5, held FROM punchcard.accounts WHERE id = '{one}';
+                 UPDATE punchcard.accounts SET available = available + 5 WHERE id = '{one}'"
+            ),
+            format!("I5 {one} in "),
+        ),
+        (
+            format!(
+                "INSERT INTO punchcard.ledger (account_id, kind, amount, available_after, held_after)
+                 SELECT id, 'expire', 5, available, held FROM punchcard.accounts WHERE id = '{one}'"
+            ),
+            format!("I2 {one} entry "),
+        ),
+    ];
+    for (plant, finding) in cases {
+        let found = findings(&bench, &plant).await;
+        assert!(
+            found.iter().any(|found| found.starts_with(&finding)),
+            "{plant}: {finding}\nis not in {found:#?}"
+        );
+    }
+    bench.assert_audit_is_clean().await;
+}
