@@ -48,8 +48,6 @@ const BUGS: &[(&str, &str, &str)] = &[
     // Whoever cancels before the first run pays, or after runs that found their help away.
     ("settle", "AND coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL)", "AND true)"),
     ("has_run", "(a.ended <> 'snooze' OR a.error IS NULL)", "true"),
-    // A run that is handed back before it began is paid for.
-    ("settle", "((v.verdict <> 'return'\n", "((true\n"),
     // Whoever cancels between two runs pays nothing, or may though the kind refuses.
     ("settle", "OR punchcard.has_run(q.job_id)", ""),
     ("cancel", "OR punchcard.has_run(job.job_id)", ""),
