@@ -131,12 +131,15 @@ CREATE FUNCTION punchcard.settle_deliveries(
         FROM verdict v
         WHERE d.id = v.id AND d.attempt = v.attempt AND d.next_at IS NOT NULL
         RETURNING d.id, d.account_id, d.job_id, d.url, v.verdict, v.url AS sent_to
+    ), refuser AS MATERIALIZED (
+        -- None is waited for: a webhook that somebody is just setting anew is theirs, and one that still wants no more says so
+        -- again.
+        SELECT w.account_id FROM punchcard.webhooks w
+        JOIN (SELECT DISTINCT r.account_id, r.sent_to FROM recorded r WHERE r.verdict = 'gone' AND r.url IS NULL) g
+            ON w.account_id = g.account_id AND w.url = g.sent_to
+        FOR NO KEY UPDATE OF w SKIP LOCKED
     ), disabled AS (
-        -- Accounts in their order, so that no two deadlock.
-        UPDATE punchcard.webhooks w SET disabled_at = now()
-        FROM (SELECT DISTINCT r.account_id, r.sent_to FROM recorded r WHERE r.verdict = 'gone' AND r.url IS NULL
-              ORDER BY r.account_id) g
-        WHERE w.account_id = g.account_id AND w.url = g.sent_to
+        UPDATE punchcard.webhooks w SET disabled_at = now() FROM refuser f WHERE w.account_id = f.account_id
     ), dropped AS (
         -- None is waited for: whoever has it, and hears the same, waits for none of ours either.
         UPDATE punchcard.deliveries d SET next_at = NULL, error = 'the receiver answered 410 (Gone)'

@@ -53,7 +53,8 @@ async fn a_stage_or_a_base_path_leads_to_the_api_and_its_answers_lead_back() {
         assert_eq!((shown.status, &shown.body["id"]), (200, &bought.body["id"]), "{prefix} {stage}");
         let canceled = behind(event("POST", &format!("{own}/cancel"), &headers, None), prefix, stage);
         assert_eq!(answer(api, &canceled).await.status, 200);
-        let retried = answer(api, &behind(event("POST", &format!("{own}/retry"), &headers, None), prefix, stage)).await;
+        let retried =
+            answer(api, &behind(event("POST", &format!("{own}/retry"), &headers, None), prefix, stage)).await;
         assert_eq!(retried.status, 202, "{}", retried.body);
         assert!(retried.headers["location"].as_str().unwrap().starts_with(&format!("{prefix}/api/jobs/")));
     }
@@ -166,7 +167,8 @@ async fn a_header_that_cannot_be_is_refused_where_it_is_used_and_never_logged() 
     let headers = [("authorization", token.as_str()), ("content-type", "application/json\u{7}secret")];
     let answer = bench.request(event("POST", "/api/jobs", &headers, Some(r#"{"kind":"free"}"#))).await;
     assert_eq!((answer.status, &answer.body["code"]), (400, &json!("invalid_header")));
-    let headers = [("authorization", token.as_str()), ("prefer", "wait=1\u{7}secret"), ("if-none-match", "\u{7}")];
+    let headers =
+        [("authorization", token.as_str()), ("prefer", "wait=1\u{7}secret"), ("if-none-match", "\u{7}")];
     let answer = bench.request(event("GET", "/api/credits", &headers, None)).await;
     assert_eq!(answer.status, 200, "nobody looks at these here");
     let logs = bench.api.logs().await;

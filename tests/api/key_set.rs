@@ -37,7 +37,8 @@ async fn status(api: &Function, kid: &str) -> u64 {
     let key = EncodingKey::from_ec_der(&URL_SAFE_NO_PAD.decode(KEY).unwrap());
     let header = Header { kid: Some(kid.to_owned()), ..Header::new(Algorithm::ES256) };
     let bearer = format!("Bearer {}", encode(&header, &claims(Uuid::new_v4()), &key).unwrap());
-    let answer = api.invoke(&event("GET", "/api/credits", &[("authorization", &bearer)], None)).await.unwrap();
+    let answer =
+        api.invoke(&event("GET", "/api/credits", &[("authorization", &bearer)], None)).await.unwrap();
     answer["statusCode"].as_u64().unwrap()
 }
 
@@ -75,7 +76,11 @@ async fn an_issuer_that_was_away_for_a_moment_keeps_nobody_out_for_long() {
     until_accepted(&api, "one", 503).await;
     away.store(true, Ordering::SeqCst);
     let asked = issuer.requests().len();
-    assert_eq!((status(&api, "one").await, issuer.requests().len()), (200, asked), "and then it is not needed");
+    assert_eq!(
+        (status(&api, "one").await, issuer.requests().len()),
+        (200, asked),
+        "and then it is not needed"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -36,7 +36,8 @@ async fn shown(bench: &Bench, account: Uuid, id: &Value) -> Value {
 async fn a_job_goes_before_others_only_as_far_as_its_kind_allows() {
     let bench = Bench::new().await;
     let account = bench.account(20).await;
-    for (most, allowed, refused) in [(0, vec![-10, 0], vec![1, 10]), (5, vec![5, -3], vec![6]), (-4, vec![-4], vec![-3, 1])]
+    for (most, allowed, refused) in
+        [(0, vec![-10, 0], vec![1, 10]), (5, vec![5, -3], vec![6]), (-4, vec![-4], vec![-3, 1])]
     {
         bound(&bench, "free", most).await;
         for priority in allowed {
@@ -46,12 +47,20 @@ async fn a_job_goes_before_others_only_as_far_as_its_kind_allows() {
         }
         for priority in refused {
             let answer = buy(&bench, account, "free", Some(priority)).await;
-            assert_eq!((answer.status, &answer.body["code"]), (422, &json!("invalid_priority")), "{priority}");
+            assert_eq!(
+                (answer.status, &answer.body["code"]),
+                (422, &json!("invalid_priority")),
+                "{priority}"
+            );
             let detail = format!("A priority of this kind is from -10 to {most}.");
             assert_eq!(answer.body["detail"], detail);
             let jobs = json!([{ "kind": "free" }, { "kind": "qr.svg", "priority": 10 }, { "kind": "free", "priority": priority }]);
             let answer = batch(&bench, account, jobs).await;
-            assert_eq!((answer.status, &answer.body["code"]), (422, &json!("invalid_priority")), "{priority}");
+            assert_eq!(
+                (answer.status, &answer.body["code"]),
+                (422, &json!("invalid_priority")),
+                "{priority}"
+            );
             let detail = format!("Job 3 of the batch: a priority of this kind is from -10 to {most}.");
             assert_eq!(answer.body["detail"], detail);
         }
@@ -62,7 +71,8 @@ async fn a_job_goes_before_others_only_as_far_as_its_kind_allows() {
         assert_eq!((bought.status, &bought.body["priority"]), (202, &json!(-4)), "{}", bought.body);
         assert_eq!(shown(&bench, account, &bought.body["id"]).await, -4);
     }
-    let bought = batch(&bench, account, json!([{ "kind": "free" }, { "kind": "free", "priority": -9 }])).await;
+    let bought =
+        batch(&bench, account, json!([{ "kind": "free" }, { "kind": "free", "priority": -9 }])).await;
     let ids = bought.body["data"].as_array().unwrap();
     let lowered = [shown(&bench, account, &ids[0]["id"]).await, shown(&bench, account, &ids[1]["id"]).await];
     assert_eq!(lowered, [-4, -9]);
@@ -137,7 +147,11 @@ async fn the_file_of_kinds_says_how_far() {
     assert!(refused(&apply("max_priority = 11")).contains("qr.svg: max_priority is from -10 to 10"));
     assert_eq!(said(&apply("max_priority = 3")), "0 kinds changed\n");
     said(&apply(""));
-    assert_eq!(buy(&bench, account, "qr.svg", Some(1)).await.status, 422, "nobody goes before others unless it says so");
+    assert_eq!(
+        buy(&bench, account, "qr.svg", Some(1)).await.status,
+        422,
+        "nobody goes before others unless it says so"
+    );
     std::fs::remove_file(file).unwrap();
     bench.assert_audit_is_clean().await;
 }

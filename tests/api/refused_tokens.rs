@@ -22,8 +22,12 @@ async fn refused(api: &Function, token: &str, scheme: &str) -> Value {
     };
     let before = lines().await.len();
     let header = format!("{scheme}{token}");
-    let answer = api.invoke(&event("GET", "/api/credits", &[("authorization", &header)], None)).await.unwrap();
-    assert_eq!((&answer["statusCode"], &answer["headers"]["www-authenticate"]), (&json!(401), &json!("Bearer")));
+    let answer =
+        api.invoke(&event("GET", "/api/credits", &[("authorization", &header)], None)).await.unwrap();
+    assert_eq!(
+        (&answer["statusCode"], &answer["headers"]["www-authenticate"]),
+        (&json!(401), &json!("Bearer"))
+    );
     let said = answer["body"].as_str().unwrap();
     let code = serde_json::from_str::<Value>(said).unwrap()["code"].clone();
     assert_eq!(code, "unauthorized", "and no reason: {said}");
@@ -45,7 +49,10 @@ async fn the_log_says_why_and_whose() {
     let bench = Bench::new().await;
     let account = Uuid::new_v4();
     let mut env = environment(&bench.url);
-    env.extend([("REFUSE_ANONYMOUS", "true"), ("ACCOUNT_CLAIM", "org")].map(|(name, value)| (name.into(), value.into())));
+    env.extend(
+        [("REFUSE_ANONYMOUS", "true"), ("ACCOUNT_CLAIM", "org")]
+            .map(|(name, value)| (name.into(), value.into())),
+    );
     let strict = Function::new(binary("api"), env);
     let mut sound = claims(account);
     sound["email"] = json!("somebody@example.com");
@@ -90,7 +97,9 @@ async fn the_log_says_why_and_whose() {
             continue;
         }
         assert_eq!((&line["key_id"], line["algorithm"].is_string()), (&json!("key-1"), true), "{line}");
-        let claims: Value = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap()).unwrap();
+        let claims: Value =
+            serde_json::from_slice(&URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap())
+                .unwrap();
         assert_eq!(line["issuer"], claims["iss"], "{line}");
         if reason == "audience" {
             assert_eq!((&line["audience"], &line["expected"]), (&json!("one two"), &json!("authenticated")));
@@ -101,8 +110,15 @@ async fn the_log_says_why_and_whose() {
     }
     assert_eq!(refused(&bench.api, &none, "Bearer ").await["algorithm"], "none");
     assert_eq!(refused(&bench.api, &"x".repeat(9_000), "Bearer ").await["reason"], "too_long");
-    assert_eq!(refused(&bench.api, &ours(&sound), "").await["reason"], "no_bearer", "as some clients send it");
-    assert_eq!(refused(&bench.api, &format!("{TOKEN_PREFIX}0123456789"), "Bearer ").await["reason"], "unknown_service_token");
+    assert_eq!(
+        refused(&bench.api, &ours(&sound), "").await["reason"],
+        "no_bearer",
+        "as some clients send it"
+    );
+    assert_eq!(
+        refused(&bench.api, &format!("{TOKEN_PREFIX}0123456789"), "Bearer ").await["reason"],
+        "unknown_service_token"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

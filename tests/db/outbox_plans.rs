@@ -37,7 +37,8 @@ impl Bench {
         let plan: String = lines.iter().map(|row| row.get(0).unwrap()).collect();
         let plan: Value = serde_json::from_str(&plan).unwrap();
         let plan = &plan[0]["Plan"];
-        let buffers = plan["Shared Hit Blocks"].as_i64().unwrap() + plan["Shared Read Blocks"].as_i64().unwrap();
+        let buffers =
+            plan["Shared Hit Blocks"].as_i64().unwrap() + plan["Shared Read Blocks"].as_i64().unwrap();
         (buffers, last.get(0).unwrap().parse().unwrap(), last.get(1).unwrap().parse().unwrap())
     }
 

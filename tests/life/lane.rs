@@ -49,6 +49,36 @@ impl Dice {
     }
 }
 
+/// Makes the kinds, with so many seconds after an error and of life.
+pub async fn make_kinds(bench: &Bench, backoff: i64, life: i64) {
+    for kind in KINDS {
+        let word = |charged, refused| {
+            if refused {
+                "refuse"
+            } else if charged {
+                "capture"
+            } else {
+                "release"
+            }
+        };
+        bench
+            .sql(&format!(
+                "INSERT INTO punchcard.kinds (name, price, metered, on_cancel, on_input_error, max_attempts, max_crashes,
+                     cancel_url, backoff, backoff_delays, jitter, life_seconds, timeout_seconds)
+                 VALUES ('{}', {}, {}, '{}', '{}', {}, {}, {}, 'fixed', '{{{backoff}}}', 0, {life}, 30)",
+                kind.name,
+                kind.price,
+                kind.metered,
+                word(kind.cancel_costs, kind.cancel_refused),
+                word(kind.input_error_costs, false),
+                kind.max_attempts,
+                kind.max_crashes,
+                kind.cancel_url.map_or("NULL".to_owned(), |url| format!("'{url}'"))
+            ))
+            .await;
+    }
+}
+
 /// A database of its own, emptied before each sequence by a superuser whom no trigger stops.
 pub struct Lane {
     pub bench: Bench,
@@ -59,32 +89,7 @@ pub struct Lane {
 impl Lane {
     pub async fn new() -> Self {
         let bench = Bench::new().await;
-        for kind in KINDS {
-            let word = |charged, refused| {
-                if refused {
-                    "refuse"
-                } else if charged {
-                    "capture"
-                } else {
-                    "release"
-                }
-            };
-            bench
-                .sql(&format!(
-                    "INSERT INTO punchcard.kinds (name, price, metered, on_cancel, on_input_error, max_attempts, max_crashes,
-                         cancel_url, backoff, backoff_delays, jitter, life_seconds, timeout_seconds)
-                     VALUES ('{}', {}, {}, '{}', '{}', {}, {}, {}, 'fixed', '{{{BACKOFF}}}', 0, {LIFE}, 30)",
-                    kind.name,
-                    kind.price,
-                    kind.metered,
-                    word(kind.cancel_costs, kind.cancel_refused),
-                    word(kind.input_error_costs, false),
-                    kind.max_attempts,
-                    kind.max_crashes,
-                    kind.cancel_url.map_or("NULL".to_owned(), |url| format!("'{url}'"))
-                ))
-                .await;
-        }
+        make_kinds(&bench, BACKOFF, LIFE).await;
         let owner = connect(&bench.direct_url).await;
         owner.batch_execute("SET session_replication_role = replica").await.unwrap();
         Self { db: bench.db(), bench, owner }

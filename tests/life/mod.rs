@@ -12,6 +12,7 @@ mod error_shown;
 mod events;
 mod held;
 mod help;
+mod history;
 mod input_error;
 mod labels;
 mod lane;

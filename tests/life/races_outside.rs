@@ -258,10 +258,7 @@ async fn of_two_who_would_send_a_message_one_has_it_and_what_the_other_says_does
         bench.sql("UPDATE punchcard.deliveries SET next_at = now() WHERE next_at IS NOT NULL").await;
         let (db, rival) = (Arc::clone(&one), Arc::clone(&other));
         let (mine, theirs) =
-            race(time, async move { take(&db).await }, async move {
-                take(&rival).await
-            })
-            .await;
+            race(time, async move { take(&db).await }, async move { take(&rival).await }).await;
         assert_eq!(mine.len() + theirs.len(), 2, "each is sent by one of them");
         (firsts, seconds) = (firsts + mine.len(), seconds + theirs.len());
         let heard = |deliveries: Vec<Delivery>| -> Vec<_> {

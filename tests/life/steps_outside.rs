@@ -81,7 +81,8 @@ impl Sequence<'_> {
     pub async fn take_messages(&mut self) {
         let limit = self.dice.pick(&[1, 2, 3, 1_000]).expect("one");
         let lease = Duration::from_secs(SENDING.unsigned_abs());
-        let deliveries = self.lane.db.claim_deliveries(&Round::of(limit, lease), soon()).await.unwrap().deliveries;
+        let deliveries =
+            self.lane.db.claim_deliveries(&Round::of(limit, lease), soon()).await.unwrap().deliveries;
         let now = self.model.now;
         assert_eq!(deliveries.len(), self.model.outbox.due(now).min(limit));
         for delivery in deliveries {

@@ -56,7 +56,16 @@ async fn quick(other: &Arc<AtomicUsize>) -> (ScriptedServer, Arc<std::sync::Mute
 
 /// So many ways to write the loopback's address in a URL.
 fn spellings(port: u16, count: usize) -> Vec<String> {
-    let numbers = ["127.0.0.1", "127.1", "127.0.1", "2130706433", "0x7f000001", "0177.0.0.1", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]"];
+    let numbers = [
+        "127.0.0.1",
+        "127.1",
+        "127.0.1",
+        "2130706433",
+        "0x7f000001",
+        "0177.0.0.1",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+    ];
     let letters = (0..512_u32).flat_map(|bits| {
         let name: String = "localhost"
             .chars()

@@ -259,9 +259,9 @@ impl Authenticator {
         let mut reason = reason;
         let ours = self.config.issuer.as_deref();
         if reason == OTHER_ISSUER
-            && ours.zip(issuer.as_deref()).is_some_and(|(ours, its)| {
-                ours.trim_end_matches('/') == its.trim_end_matches('/')
-            })
+            && ours
+                .zip(issuer.as_deref())
+                .is_some_and(|(ours, its)| ours.trim_end_matches('/') == its.trim_end_matches('/'))
         {
             reason = SLASHED_ISSUER;
         }
@@ -359,7 +359,8 @@ impl Authenticator {
         struct Set {
             keys: Vec<Value>,
         }
-        let set: Set = serde_json::from_slice(response.body()).map_err(|_| "the issuer's answer is no key set")?;
+        let set: Set =
+            serde_json::from_slice(response.body()).map_err(|_| "the issuer's answer is no key set")?;
         let keys = set.keys.into_iter().filter_map(|key| serde_json::from_value::<Jwk>(key).ok());
         Ok(JwkSet { keys: keys.collect() })
     }
@@ -414,7 +415,8 @@ fn reason(error: &ErrorKind) -> &'static str {
         ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName | ErrorKind::UnsupportedAlgorithm => {
             "algorithm"
         }
-        ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => match claim.as_str() {
+        ErrorKind::MissingRequiredClaim(claim) | ErrorKind::InvalidClaimFormat(claim) => match claim.as_str()
+        {
             "exp" => "no_exp",
             "iss" => "no_iss",
             "aud" => "no_aud",

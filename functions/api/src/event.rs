@@ -68,7 +68,8 @@ pub(crate) fn decode(mut event: Value, base: &str) -> Result<Result<Request, Api
     let http = &event["requestContext"]["http"];
     if event["version"] != "2.0" {
         // Payload 1.0, a load balancer or a WebSocket still has an HTTP caller, who gets an answer.
-        if ["requestContext", "httpMethod", "rawPath", "headers"].iter().any(|name| event.get(name).is_some()) {
+        if ["requestContext", "httpMethod", "rawPath", "headers"].iter().any(|name| event.get(name).is_some())
+        {
             return Ok(Err(ApiError::bad("unsupported_event", "the API must use payload format 2.0")));
         }
         return Err("not an event of an API Gateway HTTP API with payload format 2.0".into());
@@ -103,12 +104,10 @@ fn members(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
 /// which a domain of one's own leads to it.
 fn split<'a>(path: &'a str, base: &str, stage: Option<&str>) -> (&'a str, &'a str) {
     // Nothing is taken off a path that would not be the API's without it: a stage may be called `api`.
-    let own = |path: &'a str, prefix: &str| path.strip_prefix(prefix).filter(|rest| rest.starts_with("/api/"));
+    let own =
+        |path: &'a str, prefix: &str| path.strip_prefix(prefix).filter(|rest| rest.starts_with("/api/"));
     let stage = stage.filter(|stage| *stage != "$default").map(|stage| format!("/{stage}"));
-    let rest = own(path, base)
-        .filter(|_| !base.is_empty())
-        .or_else(|| own(path, &stage?))
-        .unwrap_or(path);
+    let rest = own(path, base).filter(|_| !base.is_empty()).or_else(|| own(path, &stage?)).unwrap_or(path);
     path.split_at(path.len() - rest.len())
 }
 
@@ -122,7 +121,8 @@ fn headers(headers: &Value) -> HashMap<String, Vec<Option<String>>> {
             one => std::slice::from_ref(one),
         };
         let text = |value: &Value| {
-            let text = value.as_str().filter(|text| text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')));
+            let text =
+                value.as_str().filter(|text| text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')));
             text.map(str::to_owned)
         };
         read.entry(name.to_ascii_lowercase()).or_default().extend(values.iter().map(text));
@@ -153,7 +153,10 @@ mod tests {
         let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../events");
         let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().path());
         let samples = files.filter(|file| {
-            file.file_name().unwrap().to_str().is_some_and(|name| name.starts_with("api-") && name.ends_with(".json"))
+            file.file_name()
+                .unwrap()
+                .to_str()
+                .is_some_and(|name| name.starts_with("api-") && name.ends_with(".json"))
         });
         let samples = samples.map(|file| {
             let event = serde_json::from_str(&fs::read_to_string(&file).unwrap()).unwrap();
@@ -221,7 +224,8 @@ mod tests {
                 let spoiled = others.iter().map(|other| replaced(&event, &pointer, other));
                 for spoiled in spoiled.chain([without(&event, &pointer)]) {
                     let what = || format!("{name}: {pointer} is {:?}", spoiled.pointer(&pointer));
-                    let request = decode(spoiled.clone(), "").unwrap_or_else(|error| panic!("{}: {error}", what()));
+                    let request =
+                        decode(spoiled.clone(), "").unwrap_or_else(|error| panic!("{}: {error}", what()));
                     let used = USED.contains(&pointer.as_str())
                         || ["/headers/", "/queryStringParameters"].iter().any(|its| pointer.starts_with(its));
                     if used {
@@ -234,7 +238,12 @@ mod tests {
                         "{}",
                         what()
                     );
-                    assert_eq!((&request.headers, &request.query), (&sound.headers, &sound.query), "{}", what());
+                    assert_eq!(
+                        (&request.headers, &request.query),
+                        (&sound.headers, &sound.query),
+                        "{}",
+                        what()
+                    );
                 }
             }
         }

@@ -424,7 +424,11 @@ mod tests {
     #[test]
     fn a_password_from_elsewhere_is_used_where_there_is_none() {
         let with = |text| {
-            ConnectionString::parse(text, Some("other\r\n")).unwrap().config.get_password().map(<[u8]>::to_vec)
+            ConnectionString::parse(text, Some("other\r\n"))
+                .unwrap()
+                .config
+                .get_password()
+                .map(<[u8]>::to_vec)
         };
         assert_eq!(with("postgres://u@h/d").as_deref(), Some(b"other".as_slice()), "but not its line's end");
         assert_eq!(with("postgres://u:own@h/d").as_deref(), Some(b"own".as_slice()));

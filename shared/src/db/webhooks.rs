@@ -231,7 +231,11 @@ impl Db {
             (taken.more, taken.walked) = (row.get(38), row.get(39));
             // A row without a message says only this.
             if let Some(id) = row.get(29) {
-                taken.deliveries.push(Delivery::from_row(id, row)?);
+                // One that cannot be read keeps no other from being sent.
+                match Delivery::from_row(id, row) {
+                    Ok(delivery) => taken.deliveries.push(delivery),
+                    Err(error) => tracing::error!(webhook.id = %id, error = %error, "unreadable message"),
+                }
             }
         }
         Ok(taken)
