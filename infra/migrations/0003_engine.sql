@@ -5,8 +5,9 @@
 -- Lets so many jobs more pass the account's caps, or refuses: PT429 too_many_jobs, too_many_bytes, too_many_enqueues; PT422
 -- over_cap if they never could. Share 0 is locked first, so that no two buyers pass where one may.
 -- Enqueues are paced as by the generic cell rate algorithm (ITU-T I.371): a minute's worth at once, then one for each
--- part of a minute that has passed.
-CREATE FUNCTION punchcard.pass_caps(p_account_id uuid, p_jobs integer, p_bytes bigint) RETURNS void
+-- part of a minute that has passed. p_look only looks: it locks nothing, and whoever passes it may still be refused.
+CREATE FUNCTION punchcard.pass_caps(p_account_id uuid, p_jobs integer, p_bytes bigint, p_look boolean DEFAULT false)
+    RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     caps punchcard.caps;
@@ -28,9 +29,14 @@ BEGIN
             coalesce(caps.unfinished_jobs::text, 'any number of'), coalesce(caps.unfinished_bytes::text, 'any number of'),
             coalesce(caps.enqueues_per_minute::text, 'any number'));
     END IF;
-    INSERT INTO punchcard.accounts (id) VALUES (p_account_id) ON CONFLICT DO NOTHING;
-    SELECT greatest(a.paced_until, clock_timestamp()) + interval '1 minute' / caps.enqueues_per_minute * p_jobs INTO until
-    FROM punchcard.accounts a WHERE a.id = p_account_id AND a.share = 0 FOR NO KEY UPDATE;
+    IF p_look THEN
+        SELECT greatest(a.paced_until, clock_timestamp()) + interval '1 minute' / caps.enqueues_per_minute * p_jobs INTO until
+        FROM punchcard.accounts a WHERE a.id = p_account_id AND a.share = 0;
+    ELSE
+        INSERT INTO punchcard.accounts (id) VALUES (p_account_id) ON CONFLICT DO NOTHING;
+        SELECT greatest(a.paced_until, clock_timestamp()) + interval '1 minute' / caps.enqueues_per_minute * p_jobs INTO until
+        FROM punchcard.accounts a WHERE a.id = p_account_id AND a.share = 0 FOR NO KEY UPDATE;
+    END IF;
     SELECT sum(a.unfinished_jobs), sum(a.unfinished_bytes) INTO jobs, bytes
     FROM punchcard.accounts a WHERE a.id = p_account_id;
     IF jobs + p_jobs > caps.unfinished_jobs THEN
@@ -51,7 +57,28 @@ BEGIN
                          ELSE 'The account has enqueued as many jobs in a minute as it may.' END,
             'cap', cap, 'retry_after', seconds)::text;
     END IF;
-    UPDATE punchcard.accounts a SET paced_until = until WHERE a.id = p_account_id AND a.share = 0 AND until IS NOT NULL;
+    IF NOT p_look THEN
+        UPDATE punchcard.accounts a SET paced_until = until WHERE a.id = p_account_id AND a.share = 0 AND until IS NOT NULL;
+    END IF;
+END $$;
+
+-- Refuses, as `hold_credits` would, whoever is over their caps or plainly lacks the credits, by a look that locks nothing:
+-- before what is dear to take in is read, hashed or written. Whoever passes it may still be refused there.
+CREATE FUNCTION punchcard.look_first(p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint) RETURNS void
+    LANGUAGE plpgsql AS $$
+DECLARE
+    total numeric;
+BEGIN
+    PERFORM punchcard.pass_caps(p_account_id, p_jobs, p_bytes, p_look => true);
+    SELECT coalesce(sum(a.available), 0) INTO total FROM punchcard.accounts a WHERE a.id = p_account_id;
+    -- One's own first: what is given back to the source meanwhile counts twice rather than not at all.
+    IF total < p_amount AND EXISTS (SELECT FROM punchcard.credit_source) THEN
+        total := total + greatest(floor(coalesce(punchcard.source_balance(p_account_id, false), 0)), 0);
+    END IF;
+    IF total < p_amount THEN
+        RAISE EXCEPTION 'insufficient_credits' USING ERRCODE = 'PT402',
+            DETAIL = json_build_object('required', p_amount, 'available', total)::text;
+    END IF;
 END $$;
 
 -- Holds credits for so many jobs: of the share that this backend uses, else of all shares dealt anew, else with what is
@@ -145,8 +172,17 @@ EXCEPTION WHEN untranslatable_character THEN
     RAISE EXCEPTION 'nul_character' USING ERRCODE = 'PT422', DETAIL = E'An input cannot contain \\u0000.';
 END $$;
 
--- What a key was used for, as a hash; refuses what is no key. jsonb writes equal inputs alike, whatever their spacing
--- and order of keys; what it cannot hold (1e-20000, a lone surrogate) counts as it is written.
+-- A JSON value as text that is the same whatever its spacing and the order of its keys, and not much longer than it was sent:
+-- as jsonb writes it, but for numbers with an exponent, of which jsonb would write every digit (1e308 has 309). These count as
+-- they are written, so that 1e2 is neither 100 nor 1E2; other numbers count digit for digit too, so that 1.0 is not 1.00.
+CREATE FUNCTION punchcard.canonical(p_value json) RETURNS text
+    LANGUAGE sql AS $$
+    -- As strings that nobody sends by chance. Within a string the quotation marks end it, and what comes then is no JSON.
+    SELECT regexp_replace(p_value::text, '(^|[[:space:][,:])([-0-9.]+[eE][-+0-9]+)', E'\\1"\\u0001\\2"', 'g')::jsonb::text
+$$;
+
+-- What a key was used for, as a hash; refuses what is no key. What jsonb cannot hold (a lone surrogate, more digits than
+-- `numeric` has), or what looks like a number with an exponent within a string, makes an input count as it is written.
 CREATE FUNCTION punchcard.request_hash(p_key text, p_what text, p_input json) RETURNS bytea
     LANGUAGE plpgsql AS $$
 BEGIN
@@ -154,9 +190,22 @@ BEGIN
         RAISE EXCEPTION 'invalid_idempotency_key' USING ERRCODE = 'PT422',
             DETAIL = 'A key has 1 to 128 printable ASCII characters.';
     END IF;
-    RETURN sha256(convert_to(p_what || E'\n' || p_input::jsonb::text, 'UTF8'));
+    RETURN sha256(convert_to(p_what || E'\n' || punchcard.canonical(p_input), 'UTF8'));
 EXCEPTION WHEN data_exception THEN
     RETURN sha256(convert_to(p_what || E'\n' || p_input::text, 'UTF8'));
+END $$;
+
+-- A batch as `request_hash` takes it: the hash of each of its jobs, so that there is but one of them as jsonb at a time. One that
+-- is longer than any job that can be bought counts as it is written.
+CREATE FUNCTION punchcard.fingerprints(p_jobs json) RETURNS json
+    LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN (SELECT json_agg(encode(sha256(convert_to(
+                CASE WHEN octet_length(j.job::text) > 200000 THEN j.job::text ELSE punchcard.canonical(j.job) END, 'UTF8')), 'hex')
+                ORDER BY j.n)
+            FROM json_array_elements(p_jobs) WITH ORDINALITY AS j (job, n));
+EXCEPTION WHEN data_exception THEN
+    RETURN to_json(encode(sha256(convert_to(p_jobs::text, 'UTF8')), 'hex'));
 END $$;
 
 -- Whether a JSON value is a whole number within bounds, written as one: workers do not read 10.0.
@@ -193,9 +242,11 @@ DECLARE
     old record;
     known text[] := ARRAY['max_attempts', 'backoff', 'backoff_seconds', 'backoff_max_seconds', 'backoff_delays', 'jitter'];
 BEGIN
-    IF jsonb_typeof(p_options) <> 'object' OR p_options - ARRAY['retry', 'metadata', 'tags', 'webhook', 'retry_of'] <> '{}' THEN
+    IF pg_column_size(p_options) > 65536 OR jsonb_typeof(p_options) <> 'object'
+        OR p_options - ARRAY['retry', 'metadata', 'tags', 'webhook', 'retry_of'] <> '{}'
+    THEN
         RAISE EXCEPTION 'invalid_options' USING ERRCODE = 'PT422',
-            DETAIL = 'Options are an object with retry, metadata, tags, webhook and retry_of.';
+            DETAIL = 'Options are an object of up to 64 KiB with retry, metadata, tags, webhook and retry_of.';
     END IF;
     retry := nullif(p_options -> 'retry', 'null');
     metadata := nullif(p_options -> 'metadata', 'null');
@@ -309,20 +360,21 @@ BEGIN
         PERFORM punchcard.check_input(p_input);
     END IF;
 
+    -- What was bought stays bought, whatever has become of kind and credits; else the cheap refusals come before the hash.
     IF p_key IS NOT NULL THEN
-        hash := punchcard.request_hash(p_key, concat_ws(E'\n', p_kind, p_priority, extract(epoch FROM p_run_at),
-                                                        p_options), p_input);
         SELECT * INTO bought FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.idempotency_key = p_key;
         replayed := FOUND;
     END IF;
-
     IF replayed IS NOT TRUE THEN
         SELECT * INTO offer FROM punchcard.kinds k WHERE k.name = p_kind AND k.retired_at IS NULL;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'unknown_kind' USING ERRCODE = 'PT422', DETAIL = 'No such kind is offered.';
         END IF;
-        job_id := punchcard.uuid_v7();
         price := offer.price;
+        -- What is short costs less than the look.
+        IF bytes + coalesce(pg_column_size(p_options), 0) > 4096 THEN
+            PERFORM punchcard.look_first(p_account_id, price, 1, bytes);
+        END IF;
         IF p_options IS NOT NULL THEN
             SELECT * INTO attempts, retry, metadata, tags, webhook, retry_of
             FROM punchcard.check_options(p_options, p_account_id, offer.max_attempts);
@@ -332,6 +384,17 @@ BEGIN
             RAISE EXCEPTION 'invalid_priority' USING ERRCODE = 'PT422',
                 DETAIL = format('A priority of this kind is from -10 to %s.', offer.max_priority);
         END IF;
+    ELSIF p_options IS NOT NULL THEN
+        -- Their text is hashed, and is as long as they are only if they are what they should be.
+        PERFORM punchcard.check_options(p_options - 'retry_of', p_account_id, 25);
+    END IF;
+    IF p_key IS NOT NULL THEN
+        hash := punchcard.request_hash(p_key, concat_ws(E'\n', p_kind, p_priority, extract(epoch FROM p_run_at),
+                                                        p_options), p_input);
+    END IF;
+
+    IF replayed IS NOT TRUE THEN
+        job_id := punchcard.uuid_v7();
         max_attempts := coalesce(attempts, offer.max_attempts);
         expires_at := run_at + make_interval(secs => offer.life_seconds);
         IF offer.dispatch = 'sqs' THEN
@@ -395,8 +458,9 @@ BEGIN
     WHERE n.account_id = p_first.account_id AND n.batch_id = p_first.batch_id ORDER BY n.id;
 END $$;
 
--- Buys up to 1,000 jobs of one account in one call, all or nothing: p_jobs is an array of objects with `kind` and,
--- as wished, `input`, `priority`, `run_at`, `retry`, `metadata`, `tags`, `webhook`. One hold for each. The key names the whole batch.
+-- Buys up to 1,000 jobs of one account in one call, all or nothing: p_jobs is an array, of up to 5 MiB, of objects with `kind`
+-- and, as wished, `input`, `priority`, `run_at`, `retry`, `metadata`, `tags`, `webhook`. One hold for each. The key names the whole
+-- batch.
 -- Answers the jobs in their order. Refuses as `enqueue` does, and says which job, but for a bad input.
 CREATE FUNCTION punchcard.enqueue_batch(p_account_id uuid, p_jobs json, p_key text DEFAULT NULL)
     RETURNS TABLE (id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision)
@@ -412,16 +476,17 @@ DECLARE
     balance record;
     batch uuid;
 BEGIN
-    IF p_account_id IS NULL OR p_jobs IS NULL OR json_typeof(p_jobs) <> 'array'
+    IF p_account_id IS NULL OR p_jobs IS NULL OR octet_length(p_jobs::text) > 5242880 OR json_typeof(p_jobs) <> 'array'
         OR json_array_length(p_jobs) NOT BETWEEN 1 AND 1000
     THEN
-        RAISE EXCEPTION 'invalid_batch' USING ERRCODE = 'PT422', DETAIL = 'A batch is an array of 1 to 1000 jobs.';
+        RAISE EXCEPTION 'invalid_batch' USING ERRCODE = 'PT422',
+            DETAIL = 'A batch is an array of 1 to 1000 jobs, of up to 5 MiB in all.';
     END IF;
     IF p_key IS NOT NULL THEN
-        hash := punchcard.request_hash(p_key, 'batch', p_jobs);
         -- Before anything else is looked at: what was bought stays bought, whatever has become of its kind.
         SELECT * INTO bought FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.idempotency_key = p_key;
         IF FOUND THEN
+            hash := punchcard.request_hash(p_key, 'batch', punchcard.fingerprints(p_jobs));
             RETURN QUERY SELECT * FROM punchcard.replay_batch(bought, hash);
             RETURN;
         END IF;
@@ -464,17 +529,23 @@ BEGIN
     ELSIF wanted.invalid_input IS NOT NULL THEN
         PERFORM punchcard.check_input(w) FROM unnest(wanted.inputs) w;
     END IF;
+    PERFORM punchcard.look_first(p_account_id, wanted.total, cardinality(wanted.kinds), wanted.total_bytes);
+    IF p_key IS NOT NULL THEN
+        hash := punchcard.request_hash(p_key, 'batch', punchcard.fingerprints(p_jobs));
+    END IF;
     -- Few batches ask for more than their kinds' policies: the others are not read for it.
     SELECT array_agg(coalesce(o.max_attempts, w.attempts) ORDER BY w.n) AS attempts, array_agg(o.retry ORDER BY w.n) AS retries,
            array_agg(o.metadata ORDER BY w.n) AS metadata, array_agg(to_jsonb(o.tags) ORDER BY w.n) AS tags,
            array_agg(o.webhook ORDER BY w.n) AS webhooks,
            count(*) FILTER (WHERE o.metadata IS NOT NULL OR o.tags IS NOT NULL) AS labeled
     INTO options
+    -- As json: jsonb needs many times as much room, and is made of them one by one, and of none that is too long.
     FROM ROWS FROM (unnest(wanted.attempts),
-                    json_to_recordset(p_jobs) AS (retry jsonb, metadata jsonb, tags jsonb, webhook jsonb))
+                    json_to_recordset(p_jobs) AS (retry json, metadata json, tags json, webhook json))
          WITH ORDINALITY AS w (attempts, retry, metadata, tags, webhook, n)
     LEFT JOIN LATERAL punchcard.check_options(
-        jsonb_build_object('retry', w.retry, 'metadata', w.metadata, 'tags', w.tags, 'webhook', w.webhook),
+        CASE WHEN octet_length(concat(w.retry, w.metadata, w.tags, w.webhook)) > 131072 THEN '[]'
+             ELSE jsonb_build_object('retry', w.retry, 'metadata', w.metadata, 'tags', w.tags, 'webhook', w.webhook) END,
         p_account_id, w.attempts) o
         ON w.retry IS NOT NULL OR w.metadata IS NOT NULL OR w.tags IS NOT NULL OR w.webhook IS NOT NULL
     WHERE p_jobs::text ~ '"(retry|metadata|tags|webhook)"';

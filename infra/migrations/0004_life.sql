@@ -224,23 +224,37 @@ END $$;
 
 -- Retries failed jobs in bulk, oldest first: those of p_kind and, as wished, of one error code, one account, and finished
 -- within a time; up to p_limit after (p_after_at, p_after_id), p_per_second of them a second, the first in p_delay seconds.
--- Answers each with the job that it is retried as, or the word of why it is not (such as insufficient_credits; account_busy: somebody
--- has held its account for a quarter of a second).
+-- Answers each with the job that it is retried as, or the word of why it is not (such as insufficient_credits; account_busy:
+-- somebody has held its account for a quarter of a second). Walks past 10,000 failed jobs at most: if there may be more behind
+-- them, a last row with neither says where the next call goes on.
 CREATE FUNCTION punchcard.redrive(
     p_kind text, p_code text DEFAULT NULL, p_account_id uuid DEFAULT NULL, p_from timestamptz DEFAULT NULL,
     p_until timestamptz DEFAULT NULL, p_limit integer DEFAULT 1000, p_per_second double precision DEFAULT NULL,
     p_delay double precision DEFAULT 0, p_after_at timestamptz DEFAULT NULL, p_after_id uuid DEFAULT NULL)
     RETURNS TABLE (job_id uuid, finished_at timestamptz, retried_as uuid, refused text)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+    SET jit = off SET lock_timeout = '250ms' AS $$
 #variable_conflict use_column
 DECLARE
     failed record;
     busy uuid;
+    n integer := 0;
+    last record;
+    -- Without them, all: so each is a bound of the index, whatever is asked.
+    after_at timestamptz := coalesce(p_after_at, '-infinity');
+    after_id uuid := coalesce(p_after_id, '00000000-0000-0000-0000-000000000000');
+    from_at timestamptz := coalesce(p_from, '-infinity');
+    until_at timestamptz := coalesce(p_until, 'infinity');
 BEGIN
     IF p_kind IS NULL OR p_limit NOT BETWEEN 1 AND 1000 OR p_per_second NOT BETWEEN 0.001 AND 10000 THEN
         RAISE EXCEPTION 'invalid_redrive' USING ERRCODE = 'PT422',
             DETAIL = 'A kind is required; the limit is from 1 to 1000, the rate from 0.001 to 10000 a second.';
     END IF;
+    SELECT o.finished_at, o.job_id INTO last FROM punchcard.outcomes o
+    WHERE o.status = 'failed' AND o.finished_at >= from_at AND o.finished_at < until_at
+      AND (o.finished_at, o.job_id) > (after_at, after_id)
+    ORDER BY o.finished_at, o.job_id OFFSET 9999 LIMIT 1;
     FOR failed IN
         -- Locked first, and none waited for: whoever retries one by hand goes first, and this holds no account meanwhile.
         -- Then account by account in their order, so that no two deadlock.
@@ -250,8 +264,10 @@ BEGIN
             WHERE o.status = 'failed' AND j.kind = p_kind
               AND (p_code IS NULL OR o.error ->> 'code' = p_code)
               AND (p_account_id IS NULL OR o.account_id = p_account_id)
-              AND o.finished_at >= coalesce(p_from, '-infinity') AND o.finished_at < coalesce(p_until, 'infinity')
-              AND (p_after_at IS NULL OR (o.finished_at, o.job_id) > (p_after_at, p_after_id))
+              AND o.finished_at >= from_at AND o.finished_at < until_at
+              AND (o.finished_at, o.job_id) > (after_at, after_id)
+              AND (o.finished_at, o.job_id) <= (coalesce(last.finished_at, 'infinity'),
+                                                coalesce(last.job_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
               AND NOT EXISTS (SELECT FROM punchcard.jobs r WHERE r.retry_of = o.job_id)
             ORDER BY o.finished_at, o.job_id
             LIMIT p_limit
@@ -281,8 +297,12 @@ BEGIN
         IF failed.account_id = busy THEN
             refused := 'account_busy';
         END IF;
+        n := n + 1;
         RETURN NEXT;
     END LOOP;
+    IF n < p_limit AND last.job_id IS NOT NULL THEN
+        RETURN QUERY SELECT last.job_id, last.finished_at, NULL::uuid, NULL::text;
+    END IF;
 END $$;
 
 -- Refunds what was captured for a job, once, by the operator's decision. Answers the amount, and the job's account.

@@ -30,7 +30,9 @@ CREATE TABLE punchcard.deliveries (
 CREATE INDEX deliveries_due ON punchcard.deliveries (next_at) WHERE next_at IS NOT NULL;
 -- Whose are due, account by account.
 CREATE INDEX deliveries_waiting ON punchcard.deliveries (account_id, next_at) WHERE next_at IS NOT NULL;
-CREATE INDEX deliveries_job ON punchcard.deliveries (job_id);
+CREATE INDEX deliveries_job ON punchcard.deliveries (job_id, id);
+-- What was sent and not heard, for the operator.
+CREATE INDEX deliveries_unheard ON punchcard.deliveries (id) WHERE delivered_at IS NULL AND error IS NOT NULL;
 
 -- Takes up to p_limit messages to send, and keeps them for p_lease seconds: then another worker may. No account's are taken before
 -- another's because they are more, or older: each that has any due gets an even share, and if p_spare one share is left over.

@@ -99,7 +99,7 @@ CREATE FUNCTION punchcard.access()
             'credit_source', 'migrations', 'hidden']) name
         UNION ALL
         SELECT 'punchcard_app', 'EXECUTE', 'FUNCTION', 'punchcard.' || name, NULL FROM unnest(ARRAY[
-            'enqueue', 'enqueue_batch', 'cancel', 'retry', 'redrive', 'grant_credits', 'balance',
+            'enqueue', 'enqueue_batch', 'find_jobs', 'cancel', 'retry', 'redrive', 'grant_credits', 'balance',
             'return_credits', 'source_health', 'claim', 'settle', 'check_in', 'rescue', 'call_back', 'claim_deliveries',
             'settle_deliveries', 'set_webhook', 'rotate_webhook_secret', 'job_now', 'access']) name
         UNION ALL

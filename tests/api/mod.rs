@@ -1,5 +1,6 @@
 //! The API, through the real binary.
 
+mod answers;
 mod auth;
 mod create_batch;
 mod create_job;
@@ -7,7 +8,9 @@ mod credits;
 mod gateway_events;
 mod jobs;
 mod key_set;
+mod memory;
 mod openapi;
 mod priority;
 mod refused_tokens;
+mod replays;
 mod written_and_shown;

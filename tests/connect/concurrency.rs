@@ -129,7 +129,9 @@ async fn requests_that_wait_leave_their_connection_to_others() {
 
 async fn get(api: &App, account: Uuid, path: &str) -> Value {
     let event = event("GET", path, &[("authorization", &bearer(account))], None);
+    let event = serde_json::from_value(event).unwrap();
     let answer = api.handle(LambdaEvent::new(event, Context::default())).await.unwrap();
+    let answer = serde_json::to_value(answer).unwrap();
     assert_eq!(answer["statusCode"], 200, "{answer}");
     serde_json::from_str(answer["body"].as_str().unwrap()).unwrap()
 }

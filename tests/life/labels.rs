@@ -1,8 +1,6 @@
 //! Metadata and tags, and finding jobs by them.
 
 use serde_json::{Value, json};
-use shared::db::STATEMENTS;
-use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::help::{books, code};
@@ -234,39 +232,4 @@ async fn a_key_stands_for_its_labels_too() {
     assert_eq!(bench.post(account, json!({ "kind": "qr.svg" }), Some("l")).await.status, 202);
     assert_eq!(bench.post(account, wanted(json!({}), json!([])), Some("l")).await.status, 200);
     bench.assert_audit_is_clean().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_list_by_labels_reads_them_by_their_key_in_its_order() {
-    let bench = Bench::new().await;
-    let account = bench.account(1).await;
-    bench
-        .sql(&format!(
-            "SELECT punchcard.enqueue('{account}', 'free',
-                 p_options => jsonb_build_object('tags', jsonb_build_array('all', 'some' || n % 400)))
-             FROM generate_series(1, 8000) n"
-        ))
-        .await;
-    bench.sql("VACUUM ANALYZE punchcard.jobs, punchcard.labels, punchcard.queue, punchcard.outcomes").await;
-    let (_, statement) = STATEMENTS.iter().find(|(name, _)| *name == "jobs/list_labeled").unwrap();
-    let (none, nobody, limit) = (None::<&str>, None::<Uuid>, 20_i64);
-    // Whichever comes first: a rare one, or one that all have.
-    for (first, others) in [("some7", vec!["all"]), ("all", vec!["some7"])] {
-        let params = [
-            (&account as _, Type::UUID),
-            (&none as _, Type::TEXT),
-            (&none as _, Type::TEXT),
-            (&nobody as _, Type::UUID),
-            (&limit as _, Type::INT8),
-            (&first as _, Type::TEXT),
-            (&others as _, Type::TEXT_ARRAY),
-        ];
-        let rows = bench.admin.query_typed(&format!("EXPLAIN {statement}"), &params).await.unwrap();
-        let plan: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
-        let plan = plan.join("\n");
-        assert!(plan.contains("Index Only Scan Backward using labels_pkey on labels w"), "{plan}");
-        assert!(plan.contains("using labels_pkey on labels l"), "{plan}");
-        assert!(!plan.contains("Seq Scan on labels") && !plan.contains("Seq Scan on jobs"), "{plan}");
-        assert!(!plan.contains("Sort Key: w.job_id"), "{plan}");
-    }
 }

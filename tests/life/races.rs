@@ -186,7 +186,7 @@ async fn retry_against_redrive_buys_it_once() {
         let pace = RedrivePace { limit: 10, per_second: None, delay: 0.0, after: None };
         let (retried, redriven) =
             race(time, async move { db.retry(job, Some(account), soon()).await }, async move {
-                other.redrive(&filter, pace, soon()).await.unwrap()
+                other.redrive(&filter, pace, soon()).await.unwrap().jobs
             })
             .await;
         let bulk = redriven.iter().filter(|job| job.retried_as.is_some()).count();

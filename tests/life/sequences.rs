@@ -308,7 +308,7 @@ impl Sequence<'_> {
         self.trace.push(format!("redrive {kind}"));
         let filter = FailedFilter { kind: Some(kind.to_owned()), ..FailedFilter::default() };
         let pace = RedrivePace { limit: 1_000, per_second: None, delay: 0.0, after: None };
-        let redriven = self.lane.db.redrive(&filter, pace, soon()).await.unwrap();
+        let redriven = self.lane.db.redrive(&filter, pace, soon()).await.unwrap().jobs;
         assert_eq!(
             redriven.iter().map(|job| job.job_id).collect::<BTreeSet<_>>(),
             self.model.dead_letters(kind)

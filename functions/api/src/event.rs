@@ -1,14 +1,51 @@
-//! API Gateway's event, payload format 2.0, to a request and back. No event may panic here, and none that an HTTP caller can
-//! bring about fails: only the members that are used are read, each on its own, and what is in no other one matters.
+//! API Gateway's event, payload format 2.0, to a request and back. No event may panic here, none that an HTTP caller can bring
+//! about fails, and none may need much more memory than it has bytes: only the members that are used are read, each on its own,
+//! and all else is passed over as it comes.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, fmt, marker::PhantomData};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use lambda_http::Error;
-use serde_json::{Map, Value, json};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
 
 use crate::error::ApiError;
+
+/// The headers that are read.
+const READ: [&str; 5] = ["authorization", "content-type", "idempotency-key", "if-none-match", "prefer"];
+/// API Gateway passes on as many bytes of a request's line and headers; of a longer value this much is looked at.
+const LONGEST_HEADER: usize = 10_240;
+/// More parameters than any route knows: of a request with more, one that is not known is among those that are kept.
+const MOST_PARAMETERS: usize = 64;
+
+/// What is read of an event; all else in it may be anything.
+#[derive(Deserialize, Default)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Event {
+    version: Scalar,
+    http_method: Option<IgnoredAny>,
+    raw_path: Option<Scalar>,
+    query_string_parameters: Parameters,
+    headers: Option<Headers>,
+    request_context: Option<RequestContext>,
+    body: Scalar,
+    is_base64_encoded: Scalar,
+}
+
+#[derive(Default)]
+struct RequestContext {
+    http: Http,
+    stage: Scalar,
+}
+
+#[derive(Default)]
+struct Http {
+    method: Scalar,
+    path: Scalar,
+}
 
 /// A request as the routes see it.
 pub(crate) struct Request {
@@ -18,26 +55,25 @@ pub(crate) struct Request {
     /// What stood before it: of a stage, or of a domain of one's own.
     pub(crate) base: String,
     pub(crate) query: HashMap<String, String>,
-    /// By their names in lower case, each value as it came; `None` if no header can have it.
-    headers: HashMap<String, Vec<Option<String>>>,
+    headers: Headers,
     pub(crate) body: Bytes,
 }
 
 impl Request {
     /// The one value of a header: `None` if it is absent, an error if it is there twice or not text.
     pub(crate) fn header(&self, name: &'static str) -> Result<Option<&str>, ApiError> {
-        match self.headers.get(name).map_or([].as_slice(), Vec::as_slice) {
-            [] => Ok(None),
-            [Some(text)] => Ok(Some(text.trim())),
-            [None] => Err(ApiError::bad("invalid_header", name)),
-            _ => Err(ApiError::bad("duplicate_header", name)),
+        let mut values = self.headers.all(name);
+        match (values.next(), values.next()) {
+            (None, _) => Ok(None),
+            (Some(Some(text)), None) => Ok(Some(text.trim())),
+            (Some(None), None) => Err(ApiError::bad("invalid_header", name)),
+            (Some(_), Some(_)) => Err(ApiError::bad("duplicate_header", name)),
         }
     }
 
     /// All values of a header that is a list, as one (RFC 9110 §5.3); what is not text is left out.
     pub(crate) fn list(&self, name: &'static str) -> String {
-        let values = self.headers.get(name).into_iter().flatten().flatten();
-        values.map(String::as_str).collect::<Vec<_>>().join(",")
+        self.headers.all(name).flatten().collect::<Vec<_>>().join(",")
     }
 }
 
@@ -60,44 +96,50 @@ impl Response {
     }
 }
 
+/// A response as API Gateway takes it.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Answer {
+    status_code: u16,
+    headers: HashMap<&'static str, String>,
+    body: String,
+    is_base64_encoded: bool,
+    cookies: [String; 0],
+}
+
 /// Decodes an event: an outer error if it is not an HTTP request at all, an inner one if the request is bad. `base` is what
 /// the API's own paths stand behind, on a domain of the operator's: such as `/v1`.
-pub(crate) fn decode(mut event: Value, base: &str) -> Result<Result<Request, ApiError>, Error> {
-    // Moved, not copied: it may have megabytes.
-    let body = event.get_mut("body").map(Value::take).unwrap_or_default();
-    let http = &event["requestContext"]["http"];
-    if event["version"] != "2.0" {
+pub(crate) fn decode(event: Event, base: &str) -> Result<Result<Request, ApiError>, Error> {
+    let has_caller = event.request_context.is_some()
+        || event.http_method.is_some()
+        || event.raw_path.is_some()
+        || event.headers.is_some();
+    if event.version.text().as_deref() != Some("2.0") {
         // Payload 1.0, a load balancer or a WebSocket still has an HTTP caller, who gets an answer.
-        if ["requestContext", "httpMethod", "rawPath", "headers"].iter().any(|name| event.get(name).is_some())
-        {
+        if has_caller {
             return Ok(Err(ApiError::bad("unsupported_event", "the API must use payload format 2.0")));
         }
         return Err("not an event of an API Gateway HTTP API with payload format 2.0".into());
     }
-    let path = event["rawPath"].as_str().or_else(|| http["path"].as_str());
-    let (Some(method), Some(path)) = (http["method"].as_str(), path) else {
+    let context = event.request_context.unwrap_or_default();
+    let path = event.raw_path.unwrap_or_default().text().or_else(|| context.http.path.text());
+    let (Some(method), Some(path)) = (context.http.method.text(), path) else {
         return Ok(Err(ApiError::bad("unsupported_event", "the event has no method, or no path")));
     };
-    let (base, path) = split(path, base, event["requestContext"]["stage"].as_str());
-    let body = match (body, event["isBase64Encoded"] == true) {
-        (Value::Null, _) => Some(Bytes::new()),
-        (Value::String(body), false) => Some(Bytes::from(body)),
-        (Value::String(body), true) => STANDARD.decode(body).map(Bytes::from).ok(),
-        _ => None,
+    let body = match (event.body, event.is_base64_encoded.is_true()) {
+        (Scalar::Nothing, _) => Some(Bytes::new()),
+        (Scalar::Text(body), false) => Some(Bytes::from(body)),
+        (Scalar::Text(body), true) => STANDARD.decode(body).map(Bytes::from).ok(),
+        (Scalar::Truth(_) | Scalar::Other, _) => None,
     };
     let Some(body) = body else {
         return Ok(Err(ApiError::bad("invalid_body", "the body is no text, or not valid base64")));
     };
-    let query = members(&event["queryStringParameters"])
-        .filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
-    let query = query.collect();
-    let headers = headers(&event["headers"]);
-    let (method, base, path) = (method.to_owned(), base.to_owned(), path.to_owned());
+    let stage = context.stage.text();
+    let (base, path) = split(&path, base, stage.as_deref());
+    let (base, path) = (base.to_owned(), path.to_owned());
+    let (query, headers) = (event.query_string_parameters.0, event.headers.unwrap_or_default());
     Ok(Ok(Request { method, path, base, query, headers, body }))
-}
-
-fn members(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
-    object.as_object().into_iter().flat_map(Map::iter)
 }
 
 /// Where the API's own path begins. API Gateway leaves in front of it the name of a stage other than `$default`, and the path by
@@ -111,42 +153,242 @@ fn split<'a>(path: &'a str, base: &str, stage: Option<&str>) -> (&'a str, &'a st
     path.split_at(path.len() - rest.len())
 }
 
-/// A value that is a list is that many; one that no header can have (RFC 9110 §5.5) spoils this header alone.
-fn headers(headers: &Value) -> HashMap<String, Vec<Option<String>>> {
-    let mut read = HashMap::<String, Vec<Option<String>>>::new();
-    for (name, value) in members(headers) {
-        let values = match value {
-            Value::Null => &[],
-            Value::Array(values) => values.as_slice(),
-            one => std::slice::from_ref(one),
-        };
-        let text = |value: &Value| {
-            let text =
-                value.as_str().filter(|text| text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~')));
-            text.map(str::to_owned)
-        };
-        read.entry(name.to_ascii_lowercase()).or_default().extend(values.iter().map(text));
-    }
-    read
-}
-
 /// Encodes a response.
-pub(crate) fn encode(response: Response) -> Value {
+pub(crate) fn encode(response: Response) -> Answer {
     let mut headers: HashMap<&str, String> = response.headers.into_iter().collect();
     headers.entry("content-type").or_insert_with(|| "application/json".into());
     headers.entry("cache-control").or_insert_with(|| "no-store".into());
     headers.entry("x-content-type-options").or_insert_with(|| "nosniff".into());
-    json!({
-        "statusCode": response.status, "headers": headers, "body": response.body, "isBase64Encoded": false,
-        "cookies": [],
-    })
+    Answer {
+        status_code: response.status,
+        headers,
+        body: response.body,
+        is_base64_encoded: false,
+        cookies: [],
+    }
+}
+
+/// What is taken of a member, whatever stands in its place: what it is not read from leaves it as good as nothing.
+trait Take<'de>: Default {
+    fn text(_: &str) -> Self {
+        Self::other()
+    }
+    fn truth(_: bool) -> Self {
+        Self::other()
+    }
+    fn other() -> Self {
+        Self::default()
+    }
+    fn list<A: SeqAccess<'de>>(items: A) -> Result<Self, A::Error> {
+        IgnoredAny.visit_seq(items).map(|_| Self::other())
+    }
+    fn object<A: MapAccess<'de>>(members: A) -> Result<Self, A::Error> {
+        IgnoredAny.visit_map(members).map(|_| Self::other())
+    }
+}
+
+struct Taking<T>(PhantomData<T>);
+
+impl<'de, T: Take<'de>> Visitor<'de> for Taking<T> {
+    type Value = T;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("anything")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<T, E> {
+        Ok(T::text(text))
+    }
+
+    fn visit_bool<E>(self, truth: bool) -> Result<T, E> {
+        Ok(T::truth(truth))
+    }
+
+    fn visit_unit<E>(self) -> Result<T, E> {
+        Ok(T::default())
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<T, E> {
+        Ok(T::other())
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<T, E> {
+        Ok(T::other())
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<T, E> {
+        Ok(T::other())
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, items: A) -> Result<T, A::Error> {
+        T::list(items)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, members: A) -> Result<T, A::Error> {
+        T::object(members)
+    }
+}
+
+macro_rules! taken {
+    ($($name:ty),+) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                deserializer.deserialize_any(Taking(PhantomData))
+            }
+        }
+    )+};
+}
+
+taken!(Scalar, RequestContext, Http, Headers, Parameters, Values);
+
+/// A text or a truth value.
+#[derive(Default)]
+enum Scalar {
+    Text(String),
+    Truth(bool),
+    #[default]
+    Nothing,
+    Other,
+}
+
+impl Scalar {
+    fn text(self) -> Option<String> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Truth(_) | Self::Nothing | Self::Other => None,
+        }
+    }
+
+    fn is_true(&self) -> bool {
+        matches!(self, Self::Truth(true))
+    }
+}
+
+impl Take<'_> for Scalar {
+    fn text(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+    fn truth(truth: bool) -> Self {
+        Self::Truth(truth)
+    }
+    fn other() -> Self {
+        Self::Other
+    }
+}
+
+impl<'de> Take<'de> for RequestContext {
+    fn object<A: MapAccess<'de>>(mut members: A) -> Result<Self, A::Error> {
+        let mut context = Self::default();
+        while let Some(name) = members.next_key::<String>()? {
+            match name.as_str() {
+                "http" => context.http = members.next_value()?,
+                "stage" => context.stage = members.next_value()?,
+                _ => drop(members.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(context)
+    }
+}
+
+impl<'de> Take<'de> for Http {
+    fn object<A: MapAccess<'de>>(mut members: A) -> Result<Self, A::Error> {
+        let mut http = Self::default();
+        while let Some(name) = members.next_key::<String>()? {
+            match name.as_str() {
+                "method" => http.method = members.next_value()?,
+                "path" => http.path = members.next_value()?,
+                _ => drop(members.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(http)
+    }
+}
+
+/// The headers that are read, by their names in lower case; `None` is a value that no header can have (RFC 9110 §5.5).
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Headers(Vec<(&'static str, Option<String>)>);
+
+impl Headers {
+    fn all(&self, name: &'static str) -> impl Iterator<Item = Option<&str>> {
+        debug_assert!(READ.contains(&name), "{name} is kept of no event");
+        self.0.iter().filter(move |(its, _)| *its == name).map(|(_, value)| value.as_deref())
+    }
+}
+
+impl<'de> Take<'de> for Headers {
+    fn object<A: MapAccess<'de>>(mut members: A) -> Result<Self, A::Error> {
+        let mut headers = Self::default();
+        while let Some(name) = members.next_key::<String>()? {
+            let Some(known) = READ.into_iter().find(|known| name.eq_ignore_ascii_case(known)) else {
+                members.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let Values(values) = members.next_value()?;
+            // A second one is an error, and so is a hundredth.
+            let room = 2_usize.saturating_sub(headers.all(known).count());
+            headers.0.extend(values.into_iter().take(room).map(|value| (known, value)));
+        }
+        Ok(headers)
+    }
+}
+
+/// The values of a header: a list is that many, and null is none.
+#[derive(Default)]
+struct Values(Vec<Option<String>>);
+
+impl<'de> Take<'de> for Values {
+    fn text(text: &str) -> Self {
+        let visible = text.bytes().all(|byte| matches!(byte, b'\t' | b' '..=b'~'));
+        Self(vec![visible.then(|| text[..text.floor_char_boundary(LONGEST_HEADER + 1)].to_owned())])
+    }
+    fn other() -> Self {
+        Self(vec![None])
+    }
+    fn list<A: SeqAccess<'de>>(mut items: A) -> Result<Self, A::Error> {
+        let mut values = Vec::new();
+        while let Some(item) = items.next_element::<Scalar>()? {
+            if values.len() < 2 {
+                values.extend(item.text().map_or(Self::other(), |text| Self::text(&text)).0);
+            }
+        }
+        Ok(Self(values))
+    }
+}
+
+/// The parameters of the query, as they came: a comma is no gap between two of the same name.
+#[derive(Default)]
+struct Parameters(HashMap<String, String>);
+
+impl<'de> Take<'de> for Parameters {
+    fn object<A: MapAccess<'de>>(mut members: A) -> Result<Self, A::Error> {
+        let mut parameters = HashMap::new();
+        while let Some((name, value)) = members.next_entry::<String, Scalar>()? {
+            if let Scalar::Text(value) = value
+                && (parameters.len() < MOST_PARAMETERS || parameters.contains_key(&name))
+            {
+                parameters.insert(name, value);
+            }
+        }
+        Ok(Self(parameters))
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::{fs, path::PathBuf};
 
-    use super::*;
+    use serde_json::{Map, Value, json};
+
+    use super::{Event, MOST_PARAMETERS, split};
+
+    /// As it comes from Lambda.
+    fn decode(event: Value, base: &str) -> Result<Result<super::Request, super::ApiError>, super::Error> {
+        super::decode(serde_json::from_str::<Event>(&event.to_string())?, base)
+    }
+
+    fn members(object: &Value) -> impl Iterator<Item = (&String, &Value)> {
+        object.as_object().into_iter().flat_map(Map::iter)
+    }
 
     /// The samples of the API's requests in `events/`.
     fn samples() -> Vec<(String, Value)> {
@@ -275,17 +517,35 @@ mod tests {
     fn a_header_that_cannot_be_spoils_no_other_and_is_never_quoted() {
         let mut event = samples().remove(0).1;
         event["headers"] = json!({
-            "Authorization": "Bearer \u{7}secret", "x-two": ["a", "b"], "X-Two": "c", "x-none": null, "x-number": 7,
-            "accept": " text/html\t", "bad name": "x",
+            "Authorization": "Bearer \u{7}secret", "prefer": ["a", "b"], "Prefer": "c", "idempotency-key": null,
+            "content-type": 7, "if-none-match": " text\t", "bad name": "x",
         });
         let request = decode(event, "").unwrap().unwrap();
         let error = format!("{:?}", request.header("authorization").unwrap_err());
         assert!(error.contains("invalid_header") && !error.contains("secret"), "{error}");
-        assert_eq!(request.header("accept").unwrap(), Some("text/html"));
-        assert!(format!("{:?}", request.header("x-two").unwrap_err()).contains("duplicate_header"));
-        assert_eq!(request.list("x-two").split(',').count(), 3);
-        assert_eq!((request.header("x-none").unwrap(), request.header("x-missing").unwrap()), (None, None));
-        assert!(request.header("x-number").is_err());
+        assert_eq!(request.header("if-none-match").unwrap(), Some("text"));
+        assert!(format!("{:?}", request.header("prefer").unwrap_err()).contains("duplicate_header"));
+        assert_eq!(request.list("prefer"), "a,b");
+        assert_eq!(request.header("idempotency-key").unwrap(), None);
+        assert!(request.header("content-type").is_err());
+    }
+
+    #[test]
+    fn members_that_are_not_read_take_no_room() {
+        let many: Value = (0..10_000).map(|n| (format!("x-{n}"), json!("v"))).collect();
+        let mut headers = many.clone();
+        headers["Content-Type"] = json!("application/json");
+        headers["prefer"] = json!("x".repeat(100_000));
+        let request = decode(
+            json!({
+                "version": "2.0", "rawPath": "/api/jobs", "queryStringParameters": many, "headers": headers,
+                "requestContext": { "http": { "method": "POST" } },
+            }),
+            "",
+        );
+        let request = request.unwrap().unwrap();
+        assert_eq!(request.query.len(), MOST_PARAMETERS);
+        assert_eq!((request.headers.0.len(), request.list("prefer").len()), (2, 10_241));
     }
 
     #[test]

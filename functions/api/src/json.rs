@@ -1,7 +1,9 @@
 //! JSON in: an object, no deeper than 32, with nothing in it that no later reader can take.
 
-use serde::de::DeserializeOwned;
-use serde_json::{Value, value::RawValue};
+use std::{cell::Cell, fmt};
+
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 use shared::domain::{job::MAX_OUTPUT_DEPTH, json::depth};
 
 use crate::{error::ApiError, event::Request};
@@ -13,28 +15,30 @@ const MAX_BODY_BYTES: usize = MAX_INPUT_BYTES + 4_096;
 /// How deep arrays and objects may nest.
 const MAX_DEPTH: usize = 32;
 
+/// The largest job of a batch: an input and as much around it.
+const MAX_JOB_BYTES: usize = 2 * MAX_INPUT_BYTES;
 /// The largest body of a batch.
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
 /// And of a call back.
 const MAX_CALLBACK_BYTES: usize = 1024 * 1024;
 
 /// Reads the body as `T`; each kind of bad body has a code of its own.
-pub(crate) fn body<T: DeserializeOwned>(request: &Request) -> Result<T, ApiError> {
+pub(crate) fn body<'a, T: Deserialize<'a>>(request: &'a Request) -> Result<T, ApiError> {
     read(request, MAX_BODY_BYTES, MAX_DEPTH, "A body has at most 68 KiB.")
 }
 
 /// Reads the body of a batch.
-pub(crate) fn large_body<T: DeserializeOwned>(request: &Request) -> Result<T, ApiError> {
+pub(crate) fn large_body<'a, T: Deserialize<'a>>(request: &'a Request) -> Result<T, ApiError> {
     read(request, MAX_BATCH_BYTES, MAX_DEPTH, "A body has at most 4 MiB.")
 }
 
 /// Reads the body of a call back: an output and what a provider sends beside it.
-pub(crate) fn callback_body<T: DeserializeOwned>(request: &Request) -> Result<T, ApiError> {
+pub(crate) fn callback_body<'a, T: Deserialize<'a>>(request: &'a Request) -> Result<T, ApiError> {
     read(request, MAX_CALLBACK_BYTES, MAX_OUTPUT_DEPTH + 1, "A body has at most 1 MiB.")
 }
 
-fn read<T: DeserializeOwned>(
-    request: &Request,
+fn read<'a, T: Deserialize<'a>>(
+    request: &'a Request,
     limit: usize,
     most_depth: usize,
     over: &'static str,
@@ -54,27 +58,31 @@ fn read<T: DeserializeOwned>(
         let why = format!("At most {most_depth} levels of arrays and objects.");
         return Err(ApiError::bad("too_deep", why));
     }
-    // Read once as any JSON: numbers that overflow, trailing garbage and NULs are found wherever they stand.
-    let any: Value =
-        serde_json::from_str(text).map_err(|error| ApiError::bad("invalid_json", position(&error)))?;
-    if !any.is_object() {
+    // Read once as any JSON, of which nothing is kept: numbers that overflow, trailing garbage and NULs are found wherever they
+    // stand.
+    let nul = Cell::new(false);
+    let mut reader = serde_json::Deserializer::from_str(text);
+    let is_object = Any { nul: &nul }.deserialize(&mut reader).and_then(|it| reader.end().map(|()| it));
+    if !is_object.map_err(|error| ApiError::bad("invalid_json", position(&error)))? {
         return Err(ApiError::bad("not_an_object", "Send a JSON object."));
     }
-    if has_nul(&any) {
+    if nul.get() {
         return Err(ApiError::invalid("nul_character", "Text cannot contain \\u0000."));
     }
-    drop(any);
     fields(text)
 }
 
-/// Reads an object within a body that was read before.
-pub(crate) fn member<T: DeserializeOwned>(object: &RawValue) -> Result<T, ApiError> {
+/// Reads a job within a batch that was read before.
+pub(crate) fn member<'a, T: Deserialize<'a>>(object: &'a RawValue) -> Result<T, ApiError> {
+    if object.get().len() > MAX_JOB_BYTES {
+        return Err(ApiError::too_large("A job of a batch has at most 128 KiB of JSON."));
+    }
     fields(object.get())
 }
 
-fn fields<T: DeserializeOwned>(text: &str) -> Result<T, ApiError> {
+fn fields<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
     serde_json::from_str(text).map_err(|error| {
-        let said = error.to_string();
+        let said = short(&error.to_string());
         let code = if said.starts_with("unknown field") {
             "unknown_field"
         } else if said.starts_with("duplicate field") {
@@ -90,11 +98,70 @@ fn position(error: &serde_json::Error) -> String {
     format!("Not valid JSON at line {}, column {}.", error.line(), error.column())
 }
 
-fn has_nul(value: &Value) -> bool {
-    match value {
-        Value::String(text) => text.contains('\0'),
-        Value::Array(items) => items.iter().any(has_nul),
-        Value::Object(members) => members.iter().any(|(key, value)| key.contains('\0') || has_nul(value)),
-        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+/// The beginning of what is said again of a request: it may be as long as the request.
+pub(crate) fn short(text: &str) -> String {
+    const MOST: usize = 300;
+    let cut = &text[..text.floor_char_boundary(MOST)];
+    if cut.len() < text.len() { format!("{cut}…") } else { cut.to_owned() }
+}
+
+/// Reads any JSON value, notes whether there is a NUL in it, and answers whether it is an object.
+#[derive(Clone, Copy)]
+struct Any<'a> {
+    nul: &'a Cell<bool>,
+}
+
+impl<'de> DeserializeSeed<'de> for Any<'_> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Any<'_> {
+    type Value = bool;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("any JSON")
+    }
+
+    fn visit_unit<E>(self) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_i64<E>(self, _: i64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_u64<E>(self, _: u64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_f64<E>(self, _: f64) -> Result<bool, E> {
+        Ok(false)
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<bool, E> {
+        if text.contains('\0') {
+            self.nul.set(true);
+        }
+        Ok(false)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<bool, A::Error> {
+        while items.next_element_seed(self)?.is_some() {}
+        Ok(false)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<bool, A::Error> {
+        while members.next_key_seed(self)?.is_some() {
+            members.next_value_seed(self)?;
+        }
+        Ok(true)
     }
 }

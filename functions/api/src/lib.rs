@@ -14,12 +14,12 @@ mod routes;
 use std::{sync::Arc, time::Duration};
 
 use lambda_http::{Error, lambda_runtime::LambdaEvent};
-use serde_json::Value;
 use shared::{
     config::Config, db::Db, domain::Deadline, http_client::Allow, secrets::SecretStore, wake::Wake,
 };
 
 use auth::Authenticator;
+pub use event::{Answer, Event};
 pub use router::{ROUTES, route_of};
 
 /// API Gateway gives up after 30 s: an answer must be there before.
@@ -63,7 +63,7 @@ impl App {
     ///
     /// # Errors
     /// Only when the event is no HTTP request at all: the invocation fails, and nobody takes it for a success.
-    pub async fn handle(&self, event: LambdaEvent<Value>) -> Result<Value, Error> {
+    pub async fn handle(&self, event: LambdaEvent<Event>) -> Result<Answer, Error> {
         let (event, context) = event.into_parts();
         let response = match event::decode(event, &self.base)? {
             Ok(request) => {

@@ -43,7 +43,7 @@ pub(crate) enum Jobs {
         #[arg(long)]
         kind: Option<String>,
         /// How many at most.
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=100_000))]
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..))]
         limit: i64,
     },
     /// Retry failed jobs of a kind in bulk, oldest first: each is bought once more by its account.
@@ -109,12 +109,18 @@ impl Filter {
 pub(crate) async fn run(db: &Db, command: Jobs) -> Result<(), Failure> {
     match command {
         Jobs::List { account, status, labels } => {
-            let filter = JobFilter { status, labels, ..JobFilter::default() };
-            db.list_jobs(account, &filter, 50, soon()).await?.iter().try_for_each(show)
+            list(db, account, JobFilter { status, labels, ..JobFilter::default() }).await
         }
         Jobs::Show { id } => {
             show(&db.find_job(id, None, soon()).await?.ok_or("there is no such job")?)?;
-            db.attempts(id, None, soon()).await?.iter().try_for_each(show)
+            let (mut after, mut more) = (0, true);
+            while more {
+                let attempts;
+                (attempts, more) = db.attempts(id, None, after, soon()).await?;
+                attempts.iter().try_for_each(show)?;
+                after = attempts.last().map_or(after, |run| run.number);
+            }
+            Ok(())
         }
         Jobs::Cancel { id } => show(&db.cancel_and_show(id, None, soon()).await?),
         Jobs::Retry { id } => {
@@ -126,19 +132,64 @@ pub(crate) async fn run(db: &Db, command: Jobs) -> Result<(), Failure> {
             if let Some(kind) = &kind {
                 known(db, kind).await?;
             }
-            db.failed_jobs(&filter.of(kind), limit, soon()).await?.iter().try_for_each(show)
+            let (filter, mut left, mut after) = (filter.of(kind), limit, None);
+            while left > 0 {
+                let page = db.failed_jobs(&filter, left.min(PAGE.into()), after, soon()).await?;
+                page.jobs.iter().try_for_each(show)?;
+                left -= i64::try_from(page.jobs.len())?;
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            Ok(())
         }
         Jobs::Redrive { kind, filter, limit, per_second, dry_run } => {
             known(db, &kind).await?;
             let filter = filter.of(Some(kind));
-            if dry_run {
-                let limit = limit.map_or(i64::MAX, i64::from);
-                return db.redrivable_jobs(&filter, limit, soon()).await?.iter().try_for_each(show);
-            }
             let limit = limit.map_or(usize::MAX, |limit| limit as usize);
-            redrive(db, &filter, limit, per_second).await
+            if dry_run {
+                preview(db, &filter, limit).await
+            } else {
+                redrive(db, &filter, limit, per_second).await
+            }
         }
     }
+}
+
+/// The newest fifty, in as many looks as it takes.
+async fn list(db: &Db, account: Uuid, mut filter: JobFilter) -> Result<(), Failure> {
+    let mut left = 50;
+    while left > 0 {
+        let page = db.list_jobs(account, &filter, left, soon()).await?;
+        page.jobs.iter().try_for_each(show)?;
+        left -= i64::try_from(page.jobs.len())?;
+        filter.before = page.next;
+        if page.next.is_none() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// What a redrive would take, page after page.
+async fn preview(db: &Db, filter: &FailedFilter, limit: usize) -> Result<(), Failure> {
+    let (mut shown, mut after) = (0, None);
+    while shown < limit {
+        let page = db.redrivable_jobs(filter, i64::from(page_of(limit - shown)), after, soon()).await?;
+        page.jobs.iter().try_for_each(show)?;
+        shown += page.jobs.len();
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    Ok(())
+}
+
+/// How many jobs of those that are left one statement takes on.
+fn page_of(left: usize) -> i32 {
+    i32::try_from(left).map_or(PAGE, |left| left.min(PAGE))
 }
 
 /// Page after page, each due after the one before it.
@@ -151,16 +202,18 @@ async fn redrive(
     let (mut done, mut refused, mut after) = (0, 0, None);
     while done < limit {
         let delay = per_second.map_or(0.0, |rate| done as f64 / rate);
-        let page = i32::try_from(limit - done).map_or(PAGE, |left| left.min(PAGE));
-        let jobs = db.redrive(filter, RedrivePace { limit: page, per_second, delay, after }, soon()).await?;
-        let Some(last) = jobs.last() else { break };
-        after = Some((last.finished_at, last.job_id));
-        done += jobs.len();
-        for job in jobs.iter().filter(|job| job.refused.is_some()) {
+        let pace = RedrivePace { limit: page_of(limit - done), per_second, delay, after };
+        let page = db.redrive(filter, pace, soon()).await?;
+        done += page.jobs.len();
+        for job in page.jobs.iter().filter(|job| job.refused.is_some()) {
             show(job)?;
             refused += 1;
         }
         eprintln!("{} retried so far", done - refused);
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
     }
     println!("{} retried, {refused} refused", done - refused);
     Ok(())

@@ -14,7 +14,7 @@ pub(crate) enum Webhooks {
         #[arg(long)]
         account: Option<Uuid>,
         /// How many at most.
-        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=100_000))]
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..))]
         limit: i64,
     },
     /// Send a message again with the next tick, whatever became of it; if that fails, too, by the rest of its schedule.
@@ -24,7 +24,17 @@ pub(crate) enum Webhooks {
 pub(crate) async fn run(db: &Db, command: Webhooks) -> Result<(), Failure> {
     match command {
         Webhooks::Failed { account, limit } => {
-            db.undelivered(account, limit, soon()).await?.iter().try_for_each(show)
+            let (mut left, mut before) = (limit, None);
+            while left > 0 {
+                let (messages, next) = db.undelivered(account, left.min(500), before, soon()).await?;
+                messages.iter().try_for_each(show)?;
+                left -= i64::try_from(messages.len())?;
+                before = next;
+                if before.is_none() {
+                    break;
+                }
+            }
+            Ok(())
         }
         Webhooks::Resend { delivery } => {
             if !db.resend(delivery, soon()).await? {

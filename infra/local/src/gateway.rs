@@ -8,7 +8,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::lambda::Function;
+use crate::lambda::{Function, InvokeError};
 use crate::scripted::{Request, Response, Server};
 
 /// The largest body that API Gateway takes.
@@ -77,6 +77,7 @@ async fn answer(function: &Function, request: &Request) -> (Response, Option<Str
             Some(response) => return (response, None),
             None => format!("not an answer: {answer}"),
         },
+        Err(InvokeError::TooLarge(_)) => return (said(413, "Request Too Long"), None),
         Err(error) => error.to_string(),
     };
     (said(500, "Internal Server Error"), Some(failure))
@@ -172,6 +173,17 @@ mod tests {
         let event = event(&request("/", &[0xff, 0x00]));
         assert_eq!((&event["body"], &event["isBase64Encoded"]), (&json!("/wA="), &json!(true)));
         assert!(event["queryStringParameters"].is_null());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_too_large_for_an_event_is_413_and_nothing_is_invoked() {
+        let function = Function::new("/nowhere".into(), Vec::new());
+        for bytes in [7, 11] {
+            let (answered, failure) = answer(&function, &request("/", &vec![b'x'; bytes << 20])).await;
+            assert_eq!((answered.status.as_u16(), failure), (413, None), "{bytes} MiB");
+        }
+        let (answered, failure) = answer(&function, &request("/", b"x")).await;
+        assert!(answered.status == 500 && failure.is_some_and(|why| why.contains("started")));
     }
 
     #[test]

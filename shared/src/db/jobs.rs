@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
-use super::{Again, Db, DbError};
+use super::{Again, Db, DbError, PAGE_BYTES};
 use crate::domain::{Deadline, RetryOverrides, Status, Timestamp};
 
 /// Buys a job; public for the benchmark that runs it as it is.
@@ -16,7 +16,6 @@ pub(crate) const FIND: &str = include_str!("jobs/find.sql");
 pub(crate) const IS_FINAL: &str = include_str!("jobs/is_final.sql");
 pub(crate) const IS_KEYED: &str = include_str!("jobs/is_keyed.sql");
 pub(crate) const LIST: &str = include_str!("jobs/list.sql");
-pub(crate) const LIST_LABELED: &str = include_str!("jobs/list_labeled.sql");
 
 /// A job as its owner sees it.
 #[derive(Debug, Serialize)]
@@ -219,6 +218,15 @@ pub struct Enqueued {
     pub replayed: bool,
 }
 
+/// Jobs of a list, and where it goes on.
+#[derive(Debug)]
+pub struct JobPage {
+    /// Newest first. There may be fewer than were asked for, even none, although the list goes on.
+    pub jobs: Vec<Job>,
+    /// The [`JobFilter::before`] of the next page; `None` after the last.
+    pub next: Option<Uuid>,
+}
+
 /// Which of an account's jobs to list.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
@@ -339,7 +347,8 @@ impl Db {
         Ok(!self.rows(IS_KEYED, &params, Again::Safe, deadline).await?.is_empty())
     }
 
-    /// At most `limit` jobs of an account, newest first.
+    /// At most `limit` jobs of an account, newest first: no more than have [`PAGE_BYTES`](super::PAGE_BYTES), and of the jobs that
+    /// no index finds by what is asked 10,000 are looked at.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer.
@@ -349,23 +358,25 @@ impl Db {
         filter: &JobFilter,
         limit: i64,
         deadline: Deadline,
-    ) -> Result<Vec<Job>, DbError> {
+    ) -> Result<JobPage, DbError> {
         let status = filter.status.map(Status::as_str);
-        let mut params = vec![
+        let params = [
             (&account_id as _, Type::UUID),
             (&status as _, Type::TEXT),
             (&filter.kind as _, Type::TEXT),
             (&filter.before as _, Type::UUID),
+            (&filter.labels as _, Type::TEXT_ARRAY),
             (&limit as _, Type::INT8),
+            (&PAGE_BYTES as _, Type::INT8),
         ];
-        let rows = match filter.labels.split_first() {
-            None => self.rows(LIST, &params, Again::Safe, deadline).await?,
-            Some((first, others)) => {
-                params.extend([(first as _, Type::TEXT), (&others as _, Type::TEXT_ARRAY)]);
-                self.rows(LIST_LABELED, &params, Again::Safe, deadline).await?
-            }
-        };
-        rows.iter().map(Job::from_row).collect()
+        let rows = self.rows(LIST, &params, Again::Safe, deadline).await?;
+        let first = rows.first().ok_or_else(|| DbError::Broken("a list answered no row".into()))?;
+        let (next, found): (Option<Uuid>, i32) = (first.get(29), first.get(30));
+        let jobs = rows.iter().filter(|row| row.get::<_, Option<Uuid>>(0).is_some()).map(Job::from_row);
+        let jobs = jobs.collect::<Result<Vec<_>, _>>()?;
+        let all = i32::try_from(jobs.len()) == Ok(found);
+        let next = if all { next } else { jobs.last().map(|job| job.id) };
+        Ok(JobPage { jobs, next })
     }
 }
 

@@ -7,7 +7,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use super::{
-    Again, Db, DbError,
+    Again, Db, DbError, PAGE_BYTES,
     jobs::{Job, json, seconds, status},
 };
 use crate::domain::{Deadline, Timestamp};
@@ -74,6 +74,18 @@ pub struct FailedJob {
     pub retried_as: Option<Uuid>,
 }
 
+/// Where among the failed jobs a page ended: when the last one failed, and which it was.
+pub type Place = (Timestamp, Uuid);
+
+/// Failed jobs of a list, and where it goes on.
+#[derive(Debug)]
+pub struct FailedPage {
+    /// There may be fewer than were asked for, even none, although the list goes on.
+    pub jobs: Vec<FailedJob>,
+    /// Where the next page begins; `None` after the last.
+    pub next: Option<Place>,
+}
+
 /// How a redrive goes on from the last one.
 #[derive(Debug, Clone, Copy)]
 pub struct RedrivePace {
@@ -84,7 +96,16 @@ pub struct RedrivePace {
     /// In how many seconds the first is due.
     pub delay: f64,
     /// When the last job before these failed, and which it was.
-    pub after: Option<(Timestamp, Uuid)>,
+    pub after: Option<Place>,
+}
+
+/// What a redrive did, and where the next one goes on.
+#[derive(Debug)]
+pub struct RedrivenPage {
+    /// Oldest first. There may be fewer than were asked for, even none, although there is more.
+    pub jobs: Vec<Redriven>,
+    /// The [`RedrivePace::after`] of the next redrive; `None` if there is nothing more.
+    pub next: Option<Place>,
 }
 
 /// What a redrive did with a failed job.
@@ -208,7 +229,7 @@ impl Db {
         Ok(Retried { job_id: row.get(0), job: Job::from_row(row)?, wake_after: seconds(row.get(29)) })
     }
 
-    /// Retries failed jobs of a kind in bulk, oldest first. `filter` must name the kind.
+    /// Retries failed jobs of a kind in bulk, oldest first; looks at 10,000 failed jobs at most. `filter` must name the kind.
     ///
     /// # Errors
     /// [`DbError::Refused`] with `invalid_redrive` (422).
@@ -217,7 +238,7 @@ impl Db {
         filter: &FailedFilter,
         pace: RedrivePace,
         deadline: Deadline,
-    ) -> Result<Vec<Redriven>, DbError> {
+    ) -> Result<RedrivenPage, DbError> {
         let (after_at, after_id) = pace.after.map(|(at, id)| (at.to_string(), id)).unzip();
         let params = [
             (&filter.kind as _, Type::TEXT),
@@ -232,16 +253,21 @@ impl Db {
             (&after_id as _, Type::UUID),
         ];
         let rows = self.rows(REDRIVE, &params, Again::Unsafe, deadline).await?;
-        let redriven = rows.iter().map(|row| Redriven {
+        let told = rows.iter().map(|row| Redriven {
             job_id: row.get(0),
             finished_at: Timestamp(row.get(1)),
             retried_as: row.get(2),
             refused: row.get(3),
         });
-        Ok(redriven.collect())
+        // Neither one nor the other: no job, but how far it looked.
+        let (jobs, looked): (Vec<_>, Vec<_>) =
+            told.partition(|job| job.retried_as.is_some() || job.refused.is_some());
+        let full = jobs.last().filter(|_| i32::try_from(jobs.len()) == Ok(pace.limit));
+        let next = looked.first().or(full).map(|job| (job.finished_at, job.job_id));
+        Ok(RedrivenPage { jobs, next })
     }
 
-    /// At most `limit` failed jobs, newest first.
+    /// At most `limit` failed jobs, newest first, behind a place; 10,000 are looked at.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer.
@@ -249,12 +275,14 @@ impl Db {
         &self,
         filter: &FailedFilter,
         limit: i64,
+        after: Option<Place>,
         deadline: Deadline,
-    ) -> Result<Vec<FailedJob>, DbError> {
-        self.dead_letters(FAILED, filter, limit, deadline).await
+    ) -> Result<FailedPage, DbError> {
+        self.dead_letters(FAILED, filter, limit, after, deadline).await
     }
 
-    /// At most `limit` of the jobs that a redrive with this filter would retry, in its order: oldest first.
+    /// At most `limit` of the jobs that a redrive with this filter would retry, in its order, oldest first, behind a place;
+    /// 10,000 are looked at.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer.
@@ -262,9 +290,10 @@ impl Db {
         &self,
         filter: &FailedFilter,
         limit: i64,
+        after: Option<Place>,
         deadline: Deadline,
-    ) -> Result<Vec<FailedJob>, DbError> {
-        self.dead_letters(REDRIVABLE, filter, limit, deadline).await
+    ) -> Result<FailedPage, DbError> {
+        self.dead_letters(REDRIVABLE, filter, limit, after, deadline).await
     }
 
     async fn dead_letters(
@@ -272,8 +301,10 @@ impl Db {
         statement: &'static str,
         filter: &FailedFilter,
         limit: i64,
+        after: Option<Place>,
         deadline: Deadline,
-    ) -> Result<Vec<FailedJob>, DbError> {
+    ) -> Result<FailedPage, DbError> {
+        let (after_at, after_id) = after.map(|(at, id)| (at.to_string(), id)).unzip();
         let params = [
             (&filter.kind as _, Type::TEXT),
             (&filter.code as _, Type::TEXT),
@@ -281,9 +312,14 @@ impl Db {
             (&filter.from as _, Type::TEXT),
             (&filter.until as _, Type::TEXT),
             (&limit as _, Type::INT8),
+            (&after_at as _, Type::TEXT),
+            (&after_id as _, Type::UUID),
         ];
         let rows = self.rows(statement, &params, Again::Safe, deadline).await?;
-        let jobs = rows.iter().map(|row| {
+        let first = rows.first().ok_or_else(|| DbError::Broken("a list answered no row".into()))?;
+        let looked = first.get::<_, Option<OffsetDateTime>>(10).map(Timestamp).zip(first.get(11));
+        let there = rows.iter().filter(|row| row.get::<_, Option<Uuid>>(0).is_some());
+        let jobs = there.map(|row| {
             Ok(FailedJob {
                 id: row.get(0),
                 account_id: row.get(1),
@@ -297,10 +333,14 @@ impl Db {
                 retried_as: row.get(9),
             })
         });
-        jobs.collect()
+        let jobs = jobs.collect::<Result<Vec<FailedJob>, DbError>>()?;
+        let full = jobs.last().filter(|_| i64::try_from(jobs.len()) == Ok(limit));
+        let next = full.map(|job| (job.finished_at, job.id)).or(looked);
+        Ok(FailedPage { jobs, next })
     }
 
-    /// Every run of a job that has ended, oldest first.
+    /// The runs of a job that have ended, oldest first, after the one of that number: no more than have
+    /// [`PAGE_BYTES`](super::PAGE_BYTES). And whether there are more.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer.
@@ -308,9 +348,15 @@ impl Db {
         &self,
         id: Uuid,
         account_id: Option<Uuid>,
+        after: i64,
         deadline: Deadline,
-    ) -> Result<Vec<Attempt>, DbError> {
-        let params = [(&id as _, Type::UUID), (&account_id as _, Type::UUID)];
+    ) -> Result<(Vec<Attempt>, bool), DbError> {
+        let params = [
+            (&id as _, Type::UUID),
+            (&account_id as _, Type::UUID),
+            (&after as _, Type::INT8),
+            (&PAGE_BYTES as _, Type::INT8),
+        ];
         let rows = self.rows(ATTEMPTS, &params, Again::Safe, deadline).await?;
         let attempts = rows.iter().map(|row| {
             Ok(Attempt {
@@ -322,7 +368,10 @@ impl Db {
                 error: row.get::<_, Option<String>>(5).map(json).transpose()?,
             })
         });
-        attempts.collect()
+        let attempts = attempts.collect::<Result<Vec<_>, DbError>>()?;
+        let there: i64 = rows.first().map_or(0, |row| row.get(6));
+        let more = i64::try_from(attempts.len()).is_ok_and(|shown| shown < there);
+        Ok((attempts, more))
     }
 
     /// At most `limit` transitions of a job, oldest first, after the one of that number.

@@ -47,6 +47,9 @@ use crate::{
 /// A parameter and the type it is sent as.
 type Param<'a> = (&'a (dyn ToSql + Sync), Type);
 
+/// How many bytes of JSON a page of a list has at most, but for its first entry. As an answer of Lambda's it is a JSON string, in
+/// which each may become two; that has 6 MiB at most.
+pub const PAGE_BYTES: i64 = 2_500_000;
 /// Opening a connection may take this long at most.
 const CONNECT_BUDGET: Duration = Duration::from_secs(5);
 /// After a refused password nobody is bothered for this long.

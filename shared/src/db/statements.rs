@@ -10,7 +10,6 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("jobs/is_final", jobs::IS_FINAL),
     ("jobs/is_keyed", jobs::IS_KEYED),
     ("jobs/list", jobs::LIST),
-    ("jobs/list_labeled", jobs::LIST_LABELED),
     ("life/cancel", life::CANCEL),
     ("life/retry", life::RETRY),
     ("life/redrive", life::REDRIVE),

@@ -357,7 +357,8 @@ impl Db {
         Ok(shown.collect())
     }
 
-    /// Messages that were given up, or whose last sending failed, newest first.
+    /// Messages that were given up, or whose last sending failed, newest first: up to `limit`, older than the one of the id `before`;
+    /// 10,000 are looked at. And the `before` of the next page; `None` after the last.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer.
@@ -365,11 +366,14 @@ impl Db {
         &self,
         account_id: Option<Uuid>,
         limit: i64,
+        before: Option<Uuid>,
         deadline: Deadline,
-    ) -> Result<Vec<Undelivered>, DbError> {
-        let params = [(&account_id as _, Type::UUID), (&limit as _, Type::INT8)];
+    ) -> Result<(Vec<Undelivered>, Option<Uuid>), DbError> {
+        let params = [(&account_id as _, Type::UUID), (&limit as _, Type::INT8), (&before as _, Type::UUID)];
         let rows = self.rows(UNDELIVERED, &params, Again::Safe, deadline).await?;
-        let undelivered = rows.iter().map(|row| Undelivered {
+        let looked = rows.first().and_then(|row| row.get(9));
+        let there = rows.iter().filter(|row| row.get::<_, Option<Uuid>>(0).is_some());
+        let undelivered = there.map(|row| Undelivered {
             id: row.get(0),
             account_id: row.get(1),
             job_id: row.get(2),
@@ -380,7 +384,10 @@ impl Db {
             created_at: Timestamp(row.get(7)),
             error: row.get(8),
         });
-        Ok(undelivered.collect())
+        let undelivered: Vec<_> = undelivered.collect();
+        let full = undelivered.last().filter(|_| i64::try_from(undelivered.len()) == Ok(limit));
+        let next = full.map(|message| message.id).or(looked);
+        Ok((undelivered, next))
     }
 
     /// Makes a message due again now, whatever became of it; `false`: there is no such message.

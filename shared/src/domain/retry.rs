@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::json::at_most;
+
 /// How the delays grow from attempt to attempt.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -68,7 +70,7 @@ pub struct RetryOverrides {
     pub backoff_max_seconds: Option<i64>,
     /// The delays of `fixed`, in seconds.
     #[cfg_attr(feature = "openapi", schema(schema_with = delays))]
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "at_most::<25, _, _>")]
     pub backoff_delays: Option<Vec<i64>>,
     /// The part of a delay that is left to chance, `0.0..=1.0`.
     #[serde(skip_serializing_if = "Option::is_none")]

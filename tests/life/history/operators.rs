@@ -123,7 +123,7 @@ impl Actor {
         let filter = FailedFilter { kind, ..FailedFilter::default() };
         let pace = RedrivePace { limit: 10, per_second: None, delay: 0.0, after: None::<(Timestamp, Uuid)> };
         let began = self.history().now();
-        let redriven = self.db.redrive(&filter, pace, soon()).await;
+        let redriven = self.db.redrive(&filter, pace, soon()).await.map(|page| page.jobs);
         let Answer::Made(redriven) = self.history().sort((self.name, None), &[], false, redriven) else {
             return;
         };

@@ -99,6 +99,15 @@ pub(crate) struct After {
     after: Option<i64>,
 }
 
+/// Which runs of a job.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct AfterRun {
+    /// Only those after the one of this number.
+    #[param(minimum = 0)]
+    after: Option<i64>,
+}
+
 /// Which page of a list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{json, value::RawValue};
+use serde_json::value::RawValue;
 use shared::{
     db::jobs::{JobFilter, JobOptions, NewJob},
-    domain::{Deadline, RetryOverrides, Status, Timestamp},
+    domain::{
+        Deadline, RetryOverrides, Status, Timestamp,
+        json::{at_most, distinct_at_most, pairs_at_most},
+    },
     http_client::Allow,
     wake::Message,
 };
@@ -41,14 +44,14 @@ const MOST_LABELS: usize = 10;
 #[derive(Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-pub(crate) struct CreateJob {
+pub(crate) struct CreateJob<'a> {
     /// What to do.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[a-z0-9_.-]{1,64}$"))]
     kind: String,
     /// With what: any JSON of up to 64 KiB; `{}` if it is left out.
-    #[serde(default, deserialize_with = "verbatim")]
+    #[serde(borrow, default, deserialize_with = "verbatim")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
-    input: Option<Box<RawValue>>,
+    input: Option<&'a RawValue>,
     /// Higher first, up to its kind's `max_priority`; 0, or that if it is less, if it is left out.
     #[cfg_attr(feature = "openapi", schema(minimum = -10, maximum = 10))]
     priority: Option<i64>,
@@ -58,9 +61,11 @@ pub(crate) struct CreateJob {
     /// Where it differs from its kind's policy.
     retry: Option<RetryOverrides>,
     /// The caller's own, to find the job by.
+    #[serde(default, deserialize_with = "pairs_at_most::<16, _>")]
     #[cfg_attr(feature = "openapi", schema(schema_with = crate::openapi::metadata))]
     metadata: Option<BTreeMap<String, String>>,
     /// The caller's own, to find the job by.
+    #[serde(default, deserialize_with = "distinct_at_most::<10, _>")]
     #[cfg_attr(feature = "openapi", schema(schema_with = crate::openapi::tags))]
     tags: Option<Vec<String>>,
     /// Who is told of it, instead of the account's webhook.
@@ -71,15 +76,15 @@ pub(crate) struct CreateJob {
 }
 
 /// A member that is there, even if it is `null`.
-fn verbatim<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<Box<RawValue>>, D::Error> {
-    Box::<RawValue>::deserialize(value).map(Some)
+fn verbatim<'de, D: serde::Deserializer<'de>>(value: D) -> Result<Option<&'de RawValue>, D::Error> {
+    <&RawValue>::deserialize(value).map(Some)
 }
 
 /// A job to buy, its fields vetted.
 #[derive(Serialize)]
-struct Wanted {
+struct Wanted<'a> {
     kind: String,
-    input: Box<RawValue>,
+    input: &'a RawValue,
     priority: i16,
     #[serde(skip_serializing_if = "Option::is_none")]
     run_at: Option<String>,
@@ -87,14 +92,14 @@ struct Wanted {
     options: JobOptions,
 }
 
-impl CreateJob {
-    fn vet(self, allow: Allow) -> Result<Wanted, ApiError> {
+impl<'a> CreateJob<'a> {
+    fn vet(self, allow: Allow) -> Result<Wanted<'a>, ApiError> {
         if !is_kind(&self.kind) {
             return Err(ApiError::invalid("unknown_kind", "No such kind is offered."));
         }
         let input = match self.input {
             Some(input) => input,
-            None => serde_json::value::to_raw_value(&json!({})).map_err(ApiError::unencodable)?,
+            None => serde_json::from_str("{}").map_err(ApiError::unencodable)?,
         };
         if input.get().len() > MAX_INPUT_BYTES {
             return Err(ApiError::too_large("An input has at most 64 KiB of JSON."));
@@ -133,7 +138,7 @@ pub(super) fn timestamp(field: &'static str, text: &str) -> Result<String, ApiEr
 /// bought, if that cannot be read at the moment), and charges nothing. With `Prefer: wait`, answers once the
 /// job is final or that time is over.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/api/jobs", tag = "jobs", params(IdempotencyKey, Preferences), request_body = CreateJob,
+    post, path = "/api/jobs", tag = "jobs", params(IdempotencyKey, Preferences), request_body = CreateJob<'_>,
     responses(
         (status = 202, description = "Queued, and its price is held.", body = Job, headers(
             ("location" = String, description = "Where the job is."),
@@ -153,12 +158,12 @@ pub(crate) async fn create_job(
 ) -> Result<Response, ApiError> {
     let caller = caller(app, request, deadline).await?;
     let key = idempotency_key(request)?;
-    let job: CreateJob = body(request)?;
+    let job: CreateJob<'_> = body(request)?;
     let account_id = caller.account(job.account_id.as_deref(), &[Scope::Enqueue])?;
     let Wanted { kind, input, priority, run_at, options } = job.vet(app.allow)?;
     let webhook: Vec<_> = options.webhook.iter().collect();
     vet_hosts(app, account_id, &webhook, key, deadline).await?;
-    let job = NewJob { kind: &kind, input: &input, priority, run_at: run_at.as_deref(), options: &options };
+    let job = NewJob { kind: &kind, input, priority, run_at: run_at.as_deref(), options: &options };
     let enqueued = app.db.enqueue(account_id, job, key, deadline).await?;
     let mut headers = vec![("location", format!("/api/jobs/{}", enqueued.job.id))];
     let wake_up = enqueued.wake_after.and_then(|after| Message::for_job(enqueued.job.id, account_id, after));
@@ -179,20 +184,26 @@ pub(crate) async fn create_job(
 #[derive(Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-pub(crate) struct CreateBatch {
+pub(crate) struct CreateBatch<'a> {
     /// The jobs, none with an `account_id` of its own.
-    #[cfg_attr(feature = "openapi", schema(value_type = Vec<CreateJob>, min_items = 1, max_items = 1000))]
-    jobs: Vec<Box<RawValue>>,
+    #[serde(borrow, deserialize_with = "jobs_at_most")]
+    #[cfg_attr(feature = "openapi", schema(value_type = Vec<CreateJob<'static>>, min_items = 1, max_items = 1000))]
+    jobs: Vec<&'a RawValue>,
     /// Who pays; a service names it, a user never does.
     #[cfg_attr(feature = "openapi", schema(format = Uuid))]
     account_id: Option<String>,
+}
+
+/// The jobs as they stand there: one more than there may be, and no further ones.
+fn jobs_at_most<'de, D: serde::Deserializer<'de>>(jobs: D) -> Result<Vec<&'de RawValue>, D::Error> {
+    at_most::<LARGEST_BATCH, _, _>(jobs).map(Option::unwrap_or_default)
 }
 
 /// Buys up to 1,000 jobs, all or none.
 ///
 /// Holds the price of each. A replay of its key answers the batch as it was bought, and charges nothing.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/api/jobs:batch", tag = "jobs", params(IdempotencyKey), request_body = CreateBatch,
+    post, path = "/api/jobs:batch", tag = "jobs", params(IdempotencyKey), request_body = CreateBatch<'_>,
     responses(
         (status = 202, description = "Queued, and the price of each is held.", body = Page<BatchedJob>),
         (status = 200, description = "The key had bought this batch before.", body = Page<BatchedJob>, headers(
@@ -206,20 +217,20 @@ pub(crate) async fn create_batch(
 ) -> Result<Response, ApiError> {
     let caller = caller(app, request, deadline).await?;
     let key = idempotency_key(request)?;
-    let batch: CreateBatch = large_body(request)?;
+    let batch: CreateBatch<'_> = large_body(request)?;
     let account_id = caller.account(batch.account_id.as_deref(), &[Scope::Enqueue])?;
     if !(1..=LARGEST_BATCH).contains(&batch.jobs.len()) {
         return Err(ApiError::invalid("invalid_batch", "A batch has 1 to 1000 jobs."));
     }
     let mut jobs = Vec::with_capacity(batch.jobs.len());
     for (number, job) in (1..).zip(batch.jobs) {
-        let job = member::<CreateJob>(&job).and_then(|job| match job.account_id {
+        let job = member::<CreateJob<'_>>(job).and_then(|job| match job.account_id {
             Some(_) => Err(ApiError::bad("unknown_field", "The account_id stands beside the jobs.")),
             None => job.vet(app.allow),
         });
         jobs.push(job.map_err(|error| error.of_job(number))?);
     }
-    let webhooks: Vec<_> = jobs.iter().filter_map(|job: &Wanted| job.options.webhook.as_ref()).collect();
+    let webhooks: Vec<_> = jobs.iter().filter_map(|job: &Wanted<'_>| job.options.webhook.as_ref()).collect();
     vet_hosts(app, account_id, &webhooks, key, deadline).await?;
     let jobs = serde_json::to_string(&jobs).map_err(ApiError::unencodable)?;
     let enqueued = app.db.enqueue_batch(account_id, &jobs, key, deadline).await?;
@@ -273,6 +284,9 @@ fn unless_known(request: &Request, mut response: Response) -> Response {
 }
 
 /// Lists the jobs of an account, newest first, in pages.
+///
+/// A page may have fewer than `limit` jobs, even none, although there are more: as long as there is a `next_cursor`, the list goes
+/// on. It ends with 2.5 MB of JSON, and once 10,000 jobs were looked at for those that are wanted.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/jobs", tag = "jobs", params(JobsWanted, Paging, OfAccount),
     responses(
@@ -308,10 +322,9 @@ pub(crate) async fn list_jobs(
     }
     let limit = page_size(request)?;
     let filter = JobFilter { status, kind, labels, before };
-    let jobs = app.db.list_jobs(account_id, &filter, limit, deadline).await?;
-    let more = jobs.last().filter(|_| jobs.len() as i64 == limit);
-    let next_cursor = more.map(|job| cursor(job.id.as_bytes(), account_id));
-    ok(&Page { data: jobs, next_cursor })
+    let page = app.db.list_jobs(account_id, &filter, limit, deadline).await?;
+    let next_cursor = page.next.map(|before| cursor(before.as_bytes(), account_id));
+    ok(&Page { data: page.jobs, next_cursor })
 }
 
 /// `tag=a,b` and `metadata.key=value`: the labels that a job must have, all of them.
@@ -319,7 +332,7 @@ fn labels(request: &Request) -> Result<Vec<String>, ApiError> {
     let mut labels = Vec::new();
     for (name, value) in &request.query {
         if name == "tag" {
-            labels.extend(value.split(',').map(str::to_owned));
+            labels.extend(value.split(',').take(MOST_LABELS + 1).map(str::to_owned));
         } else if let Some(key) = name.strip_prefix("metadata.") {
             labels.push(format!("{key}={value}"));
         }

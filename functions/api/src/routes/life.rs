@@ -88,11 +88,13 @@ pub(crate) async fn retry_job(
 }
 
 /// Lists the runs of a job that have ended, oldest first.
+///
+/// `next_cursor` is the `after` of the next page; there is one only if the runs have more than 2.5 MB of errors.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/api/jobs/{id}/attempts", tag = "jobs", params(JobId),
+    get, path = "/api/jobs/{id}/attempts", tag = "jobs", params(JobId, AfterRun),
     responses(
-        (status = 200, description = "Every run that has ended; there is no further page.", body = Page<Attempt>),
-        Problems<(Caller, Scoped, Found)>)
+        (status = 200, description = "The runs that have ended.", body = Page<Attempt>),
+        Problems<(Caller, Scoped, Found, Queried, Placed)>)
 ))]
 pub(crate) async fn list_attempts(
     app: &App,
@@ -103,12 +105,14 @@ pub(crate) async fn list_attempts(
     let caller = caller(app, request, deadline).await?;
     let owner = owner(&caller, &[Scope::Enqueue, Scope::Operate])?;
     let id = path_id(id)?;
-    let attempts = app.db.attempts(id, owner, deadline).await?;
+    let after = after(request, "Send the number of a run.")?;
+    let (attempts, more) = app.db.attempts(id, owner, after, deadline).await?;
     // None, or nobody's: a job that has not run yet is worth the second look.
-    if attempts.is_empty() && app.db.find_job(id, owner, deadline).await?.is_none() {
+    if attempts.is_empty() && app.db.is_final(id, owner, deadline).await?.is_none() {
         return Err(ApiError::not_found());
     }
-    ok(&Page { data: attempts, next_cursor: None })
+    let next_cursor = attempts.last().filter(|_| more).map(|run| run.number.to_string());
+    ok(&Page { data: attempts, next_cursor })
 }
 
 /// Lists what has happened to a job, oldest first.
@@ -129,9 +133,7 @@ pub(crate) async fn list_events(
     let caller = caller(app, request, deadline).await?;
     let owner = owner(&caller, &[Scope::Enqueue, Scope::Operate])?;
     let id = path_id(id)?;
-    known_query(request, &["after"])?;
-    let after = request.query.get("after").map_or(Some(0), |after| whole(after)?.try_into().ok());
-    let after = after.ok_or_else(|| ApiError::bad("invalid_after", "Send the number of an event."))?;
+    let after = after(request, "Send the number of an event.")?;
     let events = app.db.events(id, owner, after, LARGEST_PAGE, deadline).await?;
     // None, or none yet after that one.
     if events.is_empty() && app.db.is_final(id, owner, deadline).await?.is_none() {
@@ -140,6 +142,13 @@ pub(crate) async fn list_events(
     let more = events.last().filter(|_| events.len() as i64 == LARGEST_PAGE);
     let next_cursor = more.map(|event| event.number.to_string());
     ok(&Page { data: events, next_cursor })
+}
+
+/// The number after which a list goes on; 0 if there is none.
+fn after(request: &Request, wanted: &'static str) -> Result<i64, ApiError> {
+    known_query(request, &["after"])?;
+    let after = request.query.get("after").map_or(Some(0), |after| whole(after)?.try_into().ok());
+    after.ok_or_else(|| ApiError::bad("invalid_after", wanted))
 }
 
 /// Which failed jobs to retry, and how fast.
@@ -184,7 +193,8 @@ pub(crate) struct RedrivenJobs {
 
 /// Retries failed jobs of a kind, oldest first, at a rate.
 ///
-/// For services with the scope `operate`. Those that are refused, for want of credits say, are told, and stay as they are.
+/// For services with the scope `operate`. Those that are refused, for want of credits say, are told, and stay as they are. It looks at
+/// 10,000 failed jobs at most: as long as there is a `next_cursor`, there may be more, even if it found none.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/api/kinds/{kind}/redrive", tag = "operation", security(("service" = [])),
     params(("kind" = String, Path, description = "The kind.", pattern = "^[a-z0-9_.-]{1,64}$")),
@@ -221,12 +231,10 @@ pub(crate) async fn redrive(
     let limit = wanted.limit.unwrap_or(100);
     let after = wanted.cursor.map(|cursor| opened(&cursor).ok_or_else(bad_cursor)).transpose()?;
     let pace = RedrivePace { limit, per_second: wanted.per_second, delay: 0.0, after };
-    let redriven = app.db.redrive(&filter, pace, deadline).await?;
-    let refused = redriven.iter().filter(|job| job.refused.is_some()).count();
-    let more = redriven.last().filter(|_| i32::try_from(redriven.len()) == Ok(limit));
-    let next_cursor = more.map(|job| place(job.finished_at, job.job_id));
-    let redriven_count = redriven.len() - refused;
-    ok(&RedrivenJobs { redriven: redriven_count, refused, data: redriven, next_cursor })
+    let page = app.db.redrive(&filter, pace, deadline).await?;
+    let refused = page.jobs.iter().filter(|job| job.refused.is_some()).count();
+    let next_cursor = page.next.map(|(finished_at, id)| place(finished_at, id));
+    ok(&RedrivenJobs { redriven: page.jobs.len() - refused, refused, data: page.jobs, next_cursor })
 }
 
 /// A cursor of no account's: where among the failed jobs a page ended.

@@ -26,6 +26,7 @@ use crate::{
     auth::{Caller, Scope, uuid},
     error::ApiError,
     event::{Request, Response},
+    json::short,
 };
 
 /// Entries of a page unless asked otherwise, and at most.
@@ -135,7 +136,10 @@ pub(super) fn known_query(request: &Request, known: &[&str]) -> Result<(), ApiEr
         known.iter().any(|known| *known == name || family(known))
     };
     match request.query.keys().find(|name| !knows(name)) {
-        Some(name) => Err(ApiError::bad("unknown_parameter", format!("There is no parameter {name:?}."))),
+        Some(name) => {
+            let name = short(name);
+            Err(ApiError::bad("unknown_parameter", format!("There is no parameter {name:?}.")))
+        }
         None => Ok(()),
     }
 }

@@ -6,7 +6,7 @@ use http::Uri;
 use serde::{Deserialize, Serialize};
 use shared::{
     db::{jobs::JobWebhook, webhooks::AccountWebhook},
-    domain::{Deadline, Timestamp},
+    domain::{Deadline, Timestamp, json::distinct_at_most},
     http_client::{Allow, HttpError, vet_host, vet_url},
     signing::account_secret,
 };
@@ -49,6 +49,7 @@ pub(crate) struct WantedWebhook {
     #[cfg_attr(feature = "openapi", schema(max_length = 2000, pattern = "^https?://[!-\"$-~]+$"))]
     url: String,
     /// Of what; of every end of a job if it is left out.
+    #[serde(default, deserialize_with = "distinct_at_most::<4, _>")]
     #[cfg_attr(feature = "openapi", schema(schema_with = crate::openapi::webhook_events))]
     events: Option<Vec<String>>,
 }

@@ -97,7 +97,7 @@ fn command(settings: &Settings, server: &Server, log: File) -> std::io::Result<C
         .env("AWS_LAMBDA_RUNTIME_API", server.address.to_string())
         .env("AWS_LAMBDA_FUNCTION_NAME", &settings.name)
         .env("AWS_LAMBDA_FUNCTION_VERSION", "$LATEST")
-        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128")
+        .env("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", settings.memory.unwrap_or(128).to_string())
         .env("AWS_LAMBDA_LOG_GROUP_NAME", format!("/aws/lambda/{}", settings.name))
         .env("AWS_LAMBDA_LOG_STREAM_NAME", format!("[$LATEST]{}", fresh_id().simple()))
         .env("AWS_REGION", REGION)
@@ -107,6 +107,9 @@ fn command(settings: &Settings, server: &Server, log: File) -> std::io::Result<C
         .stderr(log)
         .kill_on_drop(true);
     die_with_parent(&mut command);
+    if let Some(megabytes) = settings.memory {
+        bound_memory(&mut command, megabytes << 20);
+    }
     Ok(command)
 }
 
@@ -123,3 +126,20 @@ fn die_with_parent(command: &mut Command) {
 
 #[cfg(not(target_os = "linux"))]
 fn die_with_parent(_command: &mut Command) {}
+
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)] // setrlimit is async-signal-safe and touches only the child
+fn bound_memory(command: &mut Command, bytes: u64) {
+    unsafe {
+        command.pre_exec(move || {
+            let limit = libc::rlimit { rlim_cur: bytes, rlim_max: bytes };
+            match libc::setrlimit(libc::RLIMIT_DATA, &raw const limit) {
+                0 => Ok(()),
+                _ => Err(std::io::Error::last_os_error()),
+            }
+        });
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn bound_memory(_command: &mut Command, _bytes: u64) {}

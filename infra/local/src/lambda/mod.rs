@@ -22,6 +22,9 @@ use environment::Environment;
 use runtime_api::Answer;
 
 const REGION: &str = "eu-central-1";
+/// The largest event that Lambda takes, and the largest response.
+const MAX_EVENT_BYTES: usize = 6 * 1024 * 1024;
+const MAX_RESPONSE_BYTES: usize = MAX_EVENT_BYTES + 100;
 
 /// Why an invocation gave no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -34,6 +37,9 @@ pub enum InvokeError {
         /// Lambda's `errorMessage`.
         message: String,
     },
+    /// The event is larger than Lambda takes; nothing was invoked.
+    #[error("the event has {0} bytes, at most {MAX_EVENT_BYTES} are taken")]
+    TooLarge(usize),
     /// The time-out passed and the process was killed; also when it never asked for an event.
     #[error("the function timed out and was killed")]
     TimedOut,
@@ -52,6 +58,7 @@ struct Settings {
     env: Vec<(String, String)>,
     timeout: Duration,
     kill_at_timeout: bool,
+    memory: Option<u64>,
     log: PathBuf,
 }
 
@@ -93,7 +100,7 @@ impl Function {
         let name = binary.file_stem().map_or_else(|| "function".into(), |name| name.to_string_lossy().into());
         let log = std::env::temp_dir().join(format!("punchcard-{name}-{}.log", fresh_id()));
         let timeout = Duration::from_secs(30);
-        let settings = Settings { name, binary, env, timeout, kill_at_timeout: true, log };
+        let settings = Settings { name, binary, env, timeout, kill_at_timeout: true, memory: None, log };
         Function { settings: Arc::new(settings), pool: Pool::new(16) }
     }
 
@@ -106,6 +113,12 @@ impl Function {
     /// How many processes there may be at once; further invocations wait.
     pub fn max_concurrency(mut self, processes: usize) -> Function {
         self.pool = Pool::new(processes);
+        self
+    }
+
+    /// How many MB of memory each process may allocate: whoever asks for more gets none, and ends. Only on Linux.
+    pub fn memory(mut self, megabytes: u64) -> Function {
+        Arc::make_mut(&mut self.settings).memory = Some(megabytes);
         self
     }
 
@@ -225,6 +238,9 @@ async fn run(
     event: Bytes,
     state: &watch::Sender<Process>,
 ) -> Result<Value, InvokeError> {
+    if event.len() > MAX_EVENT_BYTES {
+        return Err(InvokeError::TooLarge(event.len()));
+    }
     let _permit = pool.permits.acquire().await.map_err(|_| InvokeError::Exited)?;
     let mut environment = match take_idle(pool) {
         Some(environment) => environment,

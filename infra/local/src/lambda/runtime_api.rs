@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::json;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{REGION, Settings, fresh_id, since_epoch};
+use super::{MAX_RESPONSE_BYTES, REGION, Settings, fresh_id, since_epoch};
 use crate::scripted::{Request, Response, lock};
 
 const API: &str = "/2018-06-01/runtime";
@@ -76,8 +76,21 @@ impl RuntimeApi {
         response
     }
 
-    fn settle(&self, id: &str, answer: Answer) -> Response {
+    /// A response that is too large fails the invocation; the process hears of it, and goes on.
+    fn settle(&self, id: &str, mut answer: Answer) -> Response {
+        let said = format!(
+            "Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes)."
+        );
+        let too_large = matches!(&answer, Answer::Response(body) if body.len() > MAX_RESPONSE_BYTES);
+        if too_large {
+            let error = json!({ "errorType": "Function.ResponseSizeTooLarge", "errorMessage": said });
+            answer = Answer::Error(error.to_string().into());
+        }
         match lock(&self.current).take_if(|(current, _)| current == id) {
+            Some((_, reply)) if too_large => {
+                let _ = reply.send(answer);
+                Response::json(413, json!({ "errorType": "RequestEntityTooLarge", "errorMessage": said }))
+            }
             Some((_, reply)) => {
                 let _ = reply.send(answer);
                 Response::json(202, json!({ "status": "OK" }))
@@ -101,4 +114,43 @@ impl RuntimeApi {
 fn trace_id() -> String {
     let id = fresh_id().simple().to_string();
     format!("Root=1-{:08x}-{};Parent={};Sampled=0", since_epoch().as_secs(), &id[..24], &id[16..])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{path::PathBuf, time::Duration};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_response_that_is_too_large_fails_the_invocation_and_the_process_hears_of_it() {
+        let settings = Arc::new(Settings {
+            name: "test".into(),
+            binary: PathBuf::new(),
+            env: Vec::new(),
+            timeout: Duration::from_secs(1),
+            kill_at_timeout: true,
+            memory: None,
+            log: PathBuf::new(),
+        });
+        for (bytes, status) in [(MAX_RESPONSE_BYTES, 202), (MAX_RESPONSE_BYTES + 1, 413)] {
+            let (events, queue) = mpsc::unbounded_channel();
+            let api = Arc::new(RuntimeApi::new(&settings, queue));
+            let (started, _start) = oneshot::channel();
+            let (reply, answer) = oneshot::channel();
+            events.send(Event { id: "1".into(), body: Bytes::new(), started, reply }).expect("a queue");
+            let ask = |method, path: &str, body: Vec<u8>| Request {
+                method,
+                path: format!("{API}/invocation/{path}"),
+                headers: http::HeaderMap::new(),
+                body: body.into(),
+            };
+            Arc::clone(&api).answer(ask(Method::GET, "next", Vec::new())).await;
+            let heard = api.answer(ask(Method::POST, "1/response", vec![b' '; bytes])).await;
+            assert_eq!(heard.status, status, "{bytes}");
+            let failed = matches!(answer.await.expect("an answer"), Answer::Error(body)
+                if String::from_utf8_lossy(&body).contains("Function.ResponseSizeTooLarge"));
+            assert_eq!(failed, status == 413, "{bytes}");
+        }
+    }
 }

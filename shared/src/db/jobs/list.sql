@@ -1,13 +1,20 @@
--- list: an account's jobs, newest first, older than the cursor ($4), perhaps of one status ($2) or kind ($3).
-SELECT n.id, n.account_id, n.kind, n.status, n.price, n.attempt, n.max_attempts, n.input::text, n.output::text, n.error::text,
-       n.run_at, n.created_at, n.started_at, n.finished_at, n.expires_at, n.priority, n.captured, n.crashes,
-       n.cancel_requested_at, n.progress_percent, n.progress_message, n.progress_at, n.retry_of,
-       (SELECT r.id FROM punchcard.jobs r WHERE r.retry_of = n.id), n.metadata::text, n.tags,
-       (SELECT l.amount FROM punchcard.ledger l WHERE l.job_id = n.id AND l.kind = 'adjust'), n.waiting_until, n.webhook::text
-FROM punchcard.jobs_now n
-WHERE n.account_id = $1
-  AND ($2::text IS NULL OR n.status = $2)
-  AND ($3::text IS NULL OR n.kind = $3)
-  AND ($4::uuid IS NULL OR n.id < $4)
-ORDER BY n.id DESC
-LIMIT $5
+-- list: an account's jobs, newest first, older than the cursor ($4), perhaps of one status ($2) or kind ($3) and with all of the
+-- labels $5: up to $6 of them, and no more than have $7 bytes in all. The last two columns are where the next page begins, if
+-- there is one, and how many jobs were found: more than are answered if they have too many bytes. Without a job there is one row,
+-- of these two alone.
+SELECT p.id, p.account_id, p.kind, p.status, p.price, p.attempt, p.max_attempts, p.input::text, p.output::text, p.error::text,
+       p.run_at, p.created_at, p.started_at, p.finished_at, p.expires_at, p.priority, p.captured, p.crashes,
+       p.cancel_requested_at, p.progress_percent, p.progress_message, p.progress_at, p.retry_of,
+       (SELECT r.id FROM punchcard.jobs r WHERE r.retry_of = p.id), p.metadata::text, p.tags,
+       (SELECT l.amount FROM punchcard.ledger l WHERE l.job_id = p.id AND l.kind = 'adjust'), p.waiting_until, p.webhook::text,
+       f.next_before, cardinality(f.ids)
+FROM punchcard.find_jobs($1, $2, $3, $5, $4, $6) f
+LEFT JOIN LATERAL (
+    SELECT n.*, w.place,
+           sum(2000 + octet_length(n.input::text) + coalesce(octet_length(n.output::text), 0)
+               + coalesce(octet_length(n.error::text), 0) + coalesce(octet_length(n.metadata::text), 0)
+               + coalesce(octet_length(n.webhook::text), 0)) OVER (ORDER BY w.place) AS bytes
+    FROM unnest(f.ids) WITH ORDINALITY AS w (id, place)
+    JOIN punchcard.jobs_now n ON n.account_id = $1 AND n.id = w.id
+) p ON p.bytes <= $7 OR p.place = 1
+ORDER BY p.place
