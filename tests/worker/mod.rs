@@ -2,6 +2,7 @@
 
 mod failover;
 mod http_target;
+mod lapsed;
 mod lease;
 mod sqs;
 mod switch;

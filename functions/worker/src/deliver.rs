@@ -58,21 +58,24 @@ pub struct Delivered {
     pub given_up: usize,
 }
 
-/// Drains the queue, and meanwhile sends what is due to be sent (`due`: something is) and what the drain adds to it. Messages
-/// that cannot be recorded are sent again; only the drain's failure is one.
+/// Drains the queue, and does `beside` meanwhile, which may say that there are messages to send; sends those, what is due to be
+/// sent (`due`: something is), and what the drain adds to it. Messages that cannot be recorded are sent again; only the drain's
+/// failure is one.
 pub(crate) async fn while_draining(
     worker: &Worker,
     trigger: Trigger<'_>,
     due: bool,
     deadline: Deadline,
     summary: &mut Summary,
+    beside: impl AsyncFnOnce(&watch::Sender<()>),
 ) -> Result<(), DbError> {
     let (told, news) = watch::channel(());
     if due {
         told.send_replace(());
     }
     let drained = async {
-        let drained = drain::run(worker, trigger, &told, deadline, summary).await;
+        let (drained, ()) =
+            tokio::join!(drain::run(worker, trigger, &told, deadline, summary), beside(&told));
         drop(told);
         drained
     };

@@ -56,8 +56,14 @@ pub(crate) async fn run(worker: &Worker, event: Value, deadline: Deadline) -> Re
     }
     if drains > 0 || !jobs.is_empty() {
         let mut summary = Summary::default();
-        let drained =
-            deliver::while_draining(worker, Trigger::Wake(&jobs), drains > 0, deadline, &mut summary);
+        let drained = deliver::while_draining(
+            worker,
+            Trigger::Wake(&jobs),
+            drains > 0,
+            deadline,
+            &mut summary,
+            async |_| {},
+        );
         match drained.await {
             Ok(()) => tracing::info!(jobs = jobs.len(), drains, ?summary, "wake-ups done"),
             // The alarm WakeUpsFailed counts this line.

@@ -1,9 +1,12 @@
-//! One scheduled run: takes back what has lapsed, then drains.
+//! One scheduled run: takes back what has lapsed, then drains. Where more has lapsed than one statement takes back, the rest is
+//! beside the drain: an account's jobs that lapse all at once hold up nobody else's.
 
 use shared::{
     db::{DbError, queue::Chores},
     domain::{Deadline, Status},
 };
+use tokio::sync::watch;
+use uuid::Uuid;
 
 use crate::{Summary, Worker, deliver, drain::Trigger};
 
@@ -11,9 +14,17 @@ use crate::{Summary, Worker, deliver, drain::Trigger};
 const RESCUE_LIMIT: usize = 1_000;
 
 pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, DbError> {
-    let mut summary = Summary::default();
-    let chores = rescue(worker, deadline, &mut summary).await?;
-    deliver::while_draining(worker, Trigger::Tick, chores.deliveries, deadline, &mut summary).await?;
+    let (mut summary, mut rest) = (Summary::default(), Summary::default());
+    let mut busy = Vec::new();
+    let (more, chores) = rescue(worker, &mut busy, deadline, &mut summary).await?;
+    let beside = async |told: &watch::Sender<()>| {
+        if more {
+            rescue_rest(worker, busy, told, deadline, &mut rest).await;
+        }
+    };
+    deliver::while_draining(worker, Trigger::Tick, chores.deliveries, deadline, &mut summary, beside).await?;
+    summary.rescued += rest.rescued;
+    summary.lapsed += rest.lapsed;
     if chores.returns {
         // The next tick tries again: what waits is the account's all the while.
         match worker.db.return_credits(deadline).await {
@@ -24,40 +35,63 @@ pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, 
     Ok(summary)
 }
 
-/// Answers what else there is to do. A job that cannot be taken back now keeps nothing else waiting: neither those that have
-/// lapsed after it, nor the drain.
-async fn rescue(worker: &Worker, deadline: Deadline, summary: &mut Summary) -> Result<Chores, DbError> {
-    let mut busy = Vec::new();
-    loop {
-        let (jobs, chores) = match worker.db.rescue(RESCUE_LIMIT as i64, &busy, deadline).await {
-            Ok(rescued) => rescued,
-            Err(error @ (DbError::Busy(_) | DbError::Broken(_) | DbError::Refused { .. })) => {
-                tracing::error!(error = %error, "lapsed jobs wait for the next tick");
-                return Ok(Chores { deliveries: true, returns: false });
+/// Takes back what has lapsed, as far as one statement does; answers whether there may be more, and what else there is to do.
+/// A job that cannot be taken back now keeps nothing else waiting, neither those that have lapsed after it nor the drain: the
+/// account of one that somebody holds is added to `busy`.
+async fn rescue(
+    worker: &Worker,
+    busy: &mut Vec<Uuid>,
+    deadline: Deadline,
+    summary: &mut Summary,
+) -> Result<(bool, Chores), DbError> {
+    let (jobs, chores) = match worker.db.rescue(RESCUE_LIMIT as i64, busy, deadline).await {
+        Ok(rescued) => rescued,
+        Err(error @ (DbError::Busy(_) | DbError::Broken(_) | DbError::Refused { .. })) => {
+            tracing::error!(error = %error, "lapsed jobs wait for the next tick");
+            return Ok((false, Chores { deliveries: true, returns: false }));
+        }
+        Err(error) => return Err(error),
+    };
+    let known = busy.len();
+    for job in &jobs {
+        match job.status {
+            Some(Status::Queued) => summary.rescued += 1,
+            Some(Status::Failed) => summary.lapsed += 1,
+            Some(Status::Running | Status::Succeeded | Status::Canceled) => {}
+            None => {
+                tracing::warn!(job.id = %job.job_id, "lapsed job cannot be taken back now");
+                if !busy.contains(&job.account_id) {
+                    busy.push(job.account_id);
+                }
+                continue;
             }
-            Err(error) => return Err(error),
-        };
-        let before = busy.len();
-        for job in &jobs {
-            match job.status {
-                Some(Status::Queued) => summary.rescued += 1,
-                Some(Status::Failed) => summary.lapsed += 1,
-                Some(Status::Running | Status::Succeeded | Status::Canceled) => {}
-                None => {
-                    tracing::warn!(job.id = %job.job_id, "lapsed job cannot be taken back now");
-                    if !busy.contains(&job.account_id) {
-                        busy.push(job.account_id);
-                    }
-                    continue;
+        }
+        tracing::warn!(job.id = %job.job_id, status = ?job.status, "lapsed job taken back");
+    }
+    // Those of busy accounts may have been all that one statement takes.
+    let progress = known < busy.len() || jobs.iter().any(|job| job.status.is_some());
+    Ok((progress && jobs.len() == RESCUE_LIMIT, chores))
+}
+
+/// All the others. What is not taken back is by the next tick.
+async fn rescue_rest(
+    worker: &Worker,
+    mut busy: Vec<Uuid>,
+    told: &watch::Sender<()>,
+    deadline: Deadline,
+    summary: &mut Summary,
+) {
+    loop {
+        match rescue(worker, &mut busy, deadline, summary).await {
+            Ok((more, chores)) => {
+                if chores.deliveries {
+                    told.send_replace(());
+                }
+                if !more {
+                    return;
                 }
             }
-            tracing::warn!(job.id = %job.job_id, status = ?job.status, "lapsed job taken back");
-        }
-        // Those of busy accounts may have been all that fits.
-        let more = jobs.len() >= RESCUE_LIMIT
-            && (before < busy.len() || jobs.iter().any(|job| job.status.is_some()));
-        if !more {
-            return Ok(chores);
+            Err(error) => return tracing::error!(error = %error, "lapsed jobs are left to the next tick"),
         }
     }
 }
