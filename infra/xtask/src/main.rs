@@ -9,15 +9,13 @@ mod dev;
 mod fuzz;
 mod simulate;
 mod stack;
+mod test;
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use clap::{Parser, Subcommand};
 use local::Result;
-use local::pgbouncer::{PgBouncer, PoolMode};
-use local::postgres::{Options, Postgres};
-use local::programs::{NEWEST, PROGRAMS};
-use local::sqs::Emulator;
 use local::tools;
 
 #[derive(Parser)]
@@ -29,13 +27,13 @@ enum Xtask {
 
 #[derive(Subcommand)]
 enum Task {
-    /// All tests: units, then integration directly and through PgBouncer (transaction mode); then what is about the
-    /// database and its connections also in session mode and on the newest PostgreSQL.
+    /// All tests: units, then integration through PgBouncer (transaction mode); then what is about the database and its
+    /// connections also directly, in session mode and on the newest PostgreSQL.
     Test {
-        /// Only the first pass of the integration tests.
+        /// Units, and then all integration tests directly, with no PgBouncer: the quickest way to run a few.
         #[arg(long)]
         direct_only: bool,
-        /// How many random sequences the property test runs in each pass; 2,000 if not given. All of them alone:
+        /// How many random sequences the property test runs; 2,000 if not given. All of them alone:
         /// `--direct-only --sequences 100000 -- life::property`.
         #[arg(long)]
         sequences: Option<u64>,
@@ -90,7 +88,7 @@ async fn main() -> ExitCode {
     tokio::spawn(tokio::signal::ctrl_c());
     let work = async {
         match task {
-            Task::Test { direct_only, sequences, filter } => test(direct_only, sequences, &filter).await,
+            Task::Test { direct_only, sequences, filter } => test::test(direct_only, sequences, &filter).await,
             Task::Check => check(),
             Task::Openapi => openapi(),
             Task::FuzzApi { examples, seed } => fuzz::fuzz(examples, seed).await,
@@ -116,91 +114,48 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn test(direct_only: bool, sequences: Option<u64>, filter: &[String]) -> Result<()> {
-    build_with_sqs(&["build", "-p", "api", "-p", "worker", "--bins"], "debug")?;
-    run(cargo(&["build", "-p", "api", "-p", "worker", "-p", "cli", "--bins"]))?;
-    let emulator = step("SQS", Emulator::start)?;
-    let postgres = step("PostgreSQL", || Postgres::start(Options::default()))?;
-    let url = postgres.url("postgres");
-    stub_roles(&url).await?;
-    run(cargo(&["test", "--workspace", "--exclude", "tests"]))?;
-    let pass = |name: &str, url: &str, filter: &[String]| {
-        println!("\n== {name} ==");
-        let mut pass = integration(url, &emulator, filter);
-        pass.envs(sequences.map(|sequences| ("PUNCHCARD_SEQUENCES", sequences.to_string())));
-        pass
+/// How programs are built.
+#[derive(Clone, Copy)]
+enum Build {
+    Debug,
+    /// As what is deployed.
+    Release,
+}
+
+/// Builds the functions, with the features of the deployed ones (and so of those that `cargo lambda watch` builds) and no more;
+/// and beside them, in `with-sqs`, with the feature `sqs`. Answers their folder.
+fn functions(build: Build) -> Result<PathBuf> {
+    let (flags, folder): (&[&str], _) = match build {
+        Build::Debug => (&[], "debug"),
+        Build::Release => (&["--release"], "release"),
     };
-    run(pass("direct", &url, filter))?;
-    if direct_only {
-        return Ok(());
-    }
-    let pooler = step("PgBouncer", || PgBouncer::start(&postgres, PoolMode::Transaction))?;
-    run(through(&pooler, pass("through PgBouncer (transaction mode)", &url, filter)))?;
-    drop(pooler);
-    let Some(filter) = about_connections(filter) else { return Ok(()) };
-    let pooler = step("PgBouncer", || PgBouncer::start(&postgres, PoolMode::Session))?;
-    run(through(&pooler, pass("through PgBouncer (session mode): db and connect", &url, &filter)))?;
-    drop(pooler);
-    match postgres.major() {
-        0 => println!(
-            "\nPostgreSQL {NEWEST} is left out: PUNCHCARD_TEST_DATABASE_URL names the server to test."
-        ),
-        NEWEST.. => println!("\nAll of it ran on PostgreSQL {}, the newest here.", postgres.major()),
-        _ => {
-            drop(postgres);
-            let newest = step("PostgreSQL", || Postgres::start_newest(Options::default()))?;
-            let url = newest.url("postgres");
-            stub_roles(&url).await?;
-            let name = format!("on PostgreSQL {}: db and connect", newest.major());
-            let mut pass = pass(&name, &url, &filter);
-            pass.env(PROGRAMS, newest.bin_dir());
-            run(pass)?;
+    let folder = tools::target_dir().join(folder);
+    for features in [Some(stack::WITH_SQS), None] {
+        let mut build = cargo(&["build", "-p", "api", "-p", "worker", "--bins"]);
+        build.args(flags).args(features.map(|features| format!("--features={features}")));
+        run(build)?;
+        if features.is_some() {
+            keep_with_sqs(&folder)?;
         }
     }
-    Ok(())
+    Ok(folder)
 }
 
-/// The pass, with the functions behind the pooler.
-fn through(pooler: &PgBouncer, mut pass: Command) -> Command {
-    pass.env("PUNCHCARD_TEST_POOLER_URL", pooler.url("postgres"));
-    pass.env("PUNCHCARD_TEST_POOL_MODE", pooler.mode.word());
-    pass
-}
-
-/// Of the tests asked for, those of the modules `db` and `connect`; none if all are others.
-fn about_connections(filter: &[String]) -> Option<Vec<String>> {
-    let modules = ["db::", "connect::"];
-    let (options, names): (Vec<String>, Vec<String>) =
-        filter.iter().cloned().partition(|word| word.starts_with('-'));
-    let names = match names.is_empty() {
-        true => modules.map(str::to_owned).to_vec(),
-        false => names.into_iter().filter(|name| modules.iter().any(|it| name.starts_with(it))).collect(),
-    };
-    (!names.is_empty()).then(|| [options, names].concat())
-}
-
-/// A build of the functions with the feature `sqs`, kept beside the one without it.
-fn build_with_sqs(build: &[&str], profile: &str) -> Result<()> {
-    let mut with_sqs = cargo(build);
-    with_sqs.args(["--features", stack::WITH_SQS]);
-    run(with_sqs)?;
-    let from = tools::target_dir().join(profile);
-    let to = from.join("with-sqs");
-    std::fs::create_dir_all(&to)?;
+fn keep_with_sqs(folder: &Path) -> Result<()> {
+    let kept = folder.join("with-sqs");
+    std::fs::create_dir_all(&kept)?;
     for function in ["api", "poller", "sqs-worker"] {
         // Not over a copy that may be running.
-        let _ = std::fs::remove_file(to.join(function));
-        std::fs::copy(from.join(function), to.join(function))?;
+        let _ = std::fs::remove_file(kept.join(function));
+        std::fs::copy(folder.join(function), kept.join(function))?;
     }
     Ok(())
 }
 
-fn integration(url: &str, emulator: &Emulator, filter: &[String]) -> Command {
-    let mut command = cargo(&["test", "-p", "tests", "--"]);
-    command.args(filter).env("PUNCHCARD_TEST_DATABASE_URL", url).env_remove("PUNCHCARD_TEST_POOLER_URL");
-    command.env("PUNCHCARD_BIN_DIR", tools::target_dir().join("debug"));
-    command.env("PUNCHCARD_TEST_SQS_ENDPOINT", emulator.endpoint());
-    command
+/// Builds every program but the functions, all at once: with the features that the tests ask of what they are built of, so that
+/// it is built once for both.
+fn programs() -> Result<()> {
+    run(cargo(&["build", "--workspace", "--exclude", "api", "--exclude", "worker", "--bins"]))
 }
 
 /// The roles that Supabase has and grants refer to.
@@ -269,15 +224,19 @@ fn build(sqs: bool) -> Result<()> {
     Ok(())
 }
 
-/// The functions as they are deployed are built first: cold, that takes some minutes.
+/// The functions as they are deployed are built first: cold, that takes some minutes. `--quick` takes debug builds: it shows that
+/// the benchmark runs.
 fn bench(options: &[String]) -> Result<()> {
-    let functions = ["build", "--release", "-p", "api", "-p", "worker", "--bins"];
-    build_with_sqs(&functions, "release")?;
-    let mut build = cargo(&functions);
-    build.args(["-p", "bench-functions"]);
-    run(build)?;
-    let mut bench = cargo(&["run", "--quiet", "-p", "bench", "--"]);
-    bench.arg("--functions").arg(tools::target_dir().join("release")).args(options);
+    let build = if options.iter().any(|it| it == "--quick") { Build::Debug } else { Build::Release };
+    programs()?;
+    let folder = functions(build)?;
+    let mut measured = cargo(&["build", "-p", "api", "-p", "worker", "-p", "bench-functions", "--bins"]);
+    if let Build::Release = build {
+        measured.arg("--release");
+    }
+    run(measured)?;
+    let mut bench = Command::new(tools::target_dir().join("debug/bench"));
+    bench.arg("--functions").arg(folder).args(options);
     run(bench)
 }
 
