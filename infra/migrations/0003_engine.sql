@@ -704,7 +704,7 @@ END $$;
 -- while that is less than `deadlock_timeout`, no deadlock comes of it. Answers the jobs that are still out of reach.
 CREATE FUNCTION punchcard.lock_for_settling(
     p_job_ids uuid[], p_lease_tokens bigint[], p_verdicts text[], p_rescue boolean, p_patience integer) RETURNS uuid[]
-    LANGUAGE plpgsql AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     until timestamptz := clock_timestamp() + p_patience * interval '1 millisecond';
     mine uuid[] := p_job_ids;

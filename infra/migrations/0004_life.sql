@@ -6,7 +6,7 @@
 -- who holds that job and wants the account. A worker has them in the other order, for a moment: it is waited for without the
 -- account.
 CREATE FUNCTION punchcard.lock_job(p_job_id uuid, p_account_id uuid) RETURNS punchcard.queue
-    LANGUAGE plpgsql AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     job punchcard.queue;
     payer uuid;

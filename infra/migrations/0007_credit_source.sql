@@ -209,7 +209,7 @@ BEGIN
     SELECT array_agg(a.name ORDER BY a.n) INTO names
     FROM unnest(mover.proargnames, mover.proargmodes) WITH ORDINALITY AS a (name, mode, n)
     WHERE coalesce(a.mode, 'i') IN ('i', 'b', 'v');
-    SELECT k INTO unknown FROM jsonb_object_keys(p_constants) k WHERE k <> ALL (coalesce(names, '{}'));
+    SELECT k INTO unknown FROM jsonb_object_keys(p_constants) k WHERE k <> ALL (coalesce(names, '{}')) LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'invalid_credit_source' USING ERRCODE = 'PT422', DETAIL = format(
             'The function %s has no argument %s.', p_function, unknown);

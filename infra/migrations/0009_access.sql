@@ -137,10 +137,6 @@ DECLARE
 BEGIN
     PERFORM punchcard.set_policies();
     PERFORM punchcard.revoke_defaults();
-    IF to_regnamespace('punchcard_api') IS NOT NULL THEN
-        REVOKE ALL ON SCHEMA punchcard_api FROM PUBLIC, anon, authenticated, service_role;
-        REVOKE ALL ON ALL TABLES IN SCHEMA punchcard_api FROM PUBLIC, anon, authenticated, service_role;
-    END IF;
     FOR meant IN SELECT * FROM punchcard.access() LOOP
         EXECUTE format('GRANT %s%s ON %s %s TO %I', meant.privilege, ' (' || meant.columns || ')',
                        meant.type, meant.object, meant.role);

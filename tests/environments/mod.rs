@@ -11,13 +11,18 @@ use std::{io::Write, process::Output};
 use local::lambda::Function;
 use uuid::Uuid;
 
-use crate::support::{APP, Bench, OWNER, PASSWORD, as_role, binary, connect, environment};
+use crate::support::{APP, Bench, OWNER, PASSWORD, SIGNING_SECRET, as_role, binary, connect, environment};
 
 /// The operator's command, as a role of this database.
 fn punchcard_as(database: &Bench, role: &str, args: &[&str]) -> Output {
     let mut command = std::process::Command::new(binary("punchcard"));
     let url = as_role(&database.direct_url, role);
-    command.args(args).env("DATABASE_URL", url).env("SIGNING_SECRET", "master").output().expect("it runs")
+    command
+        .args(args)
+        .env("DATABASE_URL", url)
+        .env("SIGNING_SECRET", SIGNING_SECRET)
+        .output()
+        .expect("it runs")
 }
 
 /// The same as the owner; what it says, if it goes well.

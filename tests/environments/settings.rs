@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use shared::{db::STATEMENTS, domain::Timestamp};
 use uuid::Uuid;
 
-use super::{assert_sound, doctor, empty, migrate, punchcard, remove, set};
+use super::{assert_sound, doctor, empty, migrate, punchcard, punchcard_as, refused, remove, set};
 use crate::support::{APP, Bench, OWNER, as_role, bearer, connect, event};
 
 /// A zone whose summer begins in ten days: the 30 days from now have an hour less than others.
@@ -48,7 +48,6 @@ fn settings() -> Vec<(&'static str, Vec<String>)> {
             of(&[
                 "plan_cache_mode = force_generic_plan",
                 "jit = on",
-                "jit_above_cost = 0",
                 "enable_nestloop = off",
                 "enable_indexscan = off",
                 "constraint_exclusion = on",
@@ -223,6 +222,9 @@ async fn live(database: &Bench, what: &str) {
         "p_why=it's \\ ours",
         "--force",
     ];
+    let two_unknown = [&source[..], &["--set", "x=1", "--set", "y=2"]].concat();
+    let line = refused(&punchcard_as(database, OWNER, &two_unknown));
+    assert!(line.contains("has no argument"), "{what}: {line}");
     punchcard(database, &source);
     // The same again: nothing of it has changed, so nothing is asked.
     punchcard(database, &source[..source.len() - 1]);

@@ -46,9 +46,10 @@ async fn tables_of_ours_that_hide_their_rows_are_named_too() {
     let role = format!("restored_{}", Uuid::new_v4().simple());
     bench
         .sql(&format!(
-            "CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}';
+            "CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'; GRANT TEMPORARY ON DATABASE {} TO {role};
              GRANT USAGE ON SCHEMA punchcard TO {role}; GRANT ALL ON ALL TABLES IN SCHEMA punchcard TO {role};
-             GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA punchcard TO {role}; GRANT ALL ON public.jobs TO {role}"
+             GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA punchcard TO {role}; GRANT ALL ON public.jobs TO {role}",
+            bench.database
         ))
         .await;
     let url = as_role(&bench.direct_url, &role);

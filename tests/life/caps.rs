@@ -125,7 +125,7 @@ async fn an_account_of_its_own_caps_is_not_bound_by_those_for_all() {
     assert_eq!(run(&["show"]), "");
     run(&["set", "--unfinished-jobs", "1"]);
     run(&["set", &strict.to_string(), "--unfinished-jobs", "0"]);
-    run(&["set", &open.to_string()]);
+    run(&["set", &open.to_string(), "--unfinished-jobs", "none"]);
     let shown = run(&["show"]);
     let line = |who: &str, jobs: &str| {
         format!(

@@ -88,7 +88,9 @@ async fn main() -> ExitCode {
     tokio::spawn(tokio::signal::ctrl_c());
     let work = async {
         match task {
-            Task::Test { direct_only, sequences, filter } => test::test(direct_only, sequences, &filter).await,
+            Task::Test { direct_only, sequences, filter } => {
+                test::test(direct_only, sequences, &filter).await
+            }
             Task::Check => check(),
             Task::Openapi => openapi(),
             Task::FuzzApi { examples, seed } => fuzz::fuzz(examples, seed).await,

@@ -332,6 +332,12 @@ const RULES: &[Rule] = &[
     seen(&[Schema], &["row security hides"], Permanent, "hidden_rows",
         "the policies are for another owner, or this role is none that they name: to it nothing is there, and nothing wrong",
         "run `punchcard migrate` as the owner, which makes them anew (after a restore, or REASSIGN OWNED)"),
+    seen(&[Grants], &["no answer"], Transient, "silence",
+        "the database did not say in time who may what: it is busy, or has very many objects",
+        "try again"),
+    seen(&[Credits], &["no answer"], Transient, "silence",
+        "the database did not say in time what functions and tables it has: it is busy, or has very many",
+        "try again"),
     seen(&[Grants], &["temporary objects"], Permanent, "temporary_objects",
         "a function whose search_path is not pinned takes them for what it means",
         "as the database's owner: REVOKE TEMPORARY ON DATABASE … FROM PUBLIC, then grant it to those who need it; \

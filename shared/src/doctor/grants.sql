@@ -72,7 +72,8 @@ WHERE NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE replace(c, '"', '') = 
 UNION ALL
 -- The team's own that call ours, or run as our owner. Where pg_temp is not named, types and relations are looked for
 -- there first: whoever may create temporary objects has one in their place.
-SELECT format('%s: SECURITY DEFINER, calls Punchcard, and its search_path does not end in pg_temp', p.oid::regprocedure)
+SELECT format('%s: SECURITY DEFINER, calls Punchcard or runs as its owner, and its search_path does not end in pg_temp',
+              p.oid::regprocedure)
 FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_language l ON l.oid = p.prolang AND l.lanname NOT IN ('c', 'internal')
 LEFT JOIN LATERAL (SELECT substr(c, 13) AS path FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=%') pin ON true

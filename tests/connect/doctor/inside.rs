@@ -66,6 +66,12 @@ const OPENED: &[(&str, &str, &str)] = &[
         "DROP FUNCTION public.top_up",
     ),
     (
+        "CREATE FUNCTION public.tidy_up() RETURNS void LANGUAGE sql SECURITY DEFINER AS 'SELECT';
+         ALTER FUNCTION public.tidy_up OWNER TO punchcard_migrator",
+        "open_search_path",
+        "DROP FUNCTION public.tidy_up",
+    ),
+    (
         "ALTER FUNCTION punchcard.refuse_change SET search_path = pg_catalog",
         "open_search_path",
         "ALTER FUNCTION punchcard.refuse_change SET search_path = pg_catalog, pg_temp",

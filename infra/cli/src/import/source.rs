@@ -59,7 +59,7 @@ impl Source {
             return Err(format!(
                 "row security may hide rows from the role {role} (of {}), and what it hides is not imported: \
                  connect as the owner of Punchcard's tables, whom the old table's policies let pass too, or \
-                 as a role with BYPASSRLS",
+                 as a role with BYPASSRLS; after a restore their owner runs `punchcard migrate` first",
                 hidden.join(", ")
             )
             .into());
