@@ -234,7 +234,7 @@ async fn live(database: &Bench, what: &str) {
         .count(&format!("SELECT credits::bigint FROM public.user_credits WHERE user_id = '{team}'"))
         .await;
     assert_eq!(left, 0, "{what}: drawn");
-    punchcard(database, &["credits", "source", "drop"]);
+    punchcard(database, &["credits", "source", "drop", "--force"]);
     database.sql(&format!("INSERT INTO public.old_jobs (id, user_id, status, type, payload)
                            VALUES (1, '{team}', 'queued', 'qr.svg', '{{\"text\":\"o\"}}'), (2, '{team}', 'done', 'old', '{{}}')")).await;
     let imported =

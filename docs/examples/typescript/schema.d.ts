@@ -105,7 +105,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Lists the jobs of an account, newest first, in pages. */
+        /**
+         * Lists the jobs of an account, newest first, in pages.
+         * @description A page may have fewer than `limit` jobs, even none, although there are more: as long as there is a `next_cursor`, the list goes
+         *     on. It ends with 2.5 MB of JSON, and once 10,000 jobs were looked at for those that are wanted.
+         */
         get: operations["list_jobs"];
         put?: never;
         /**
@@ -149,7 +153,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Lists the runs of a job that have ended, oldest first. */
+        /**
+         * Lists the runs of a job that have ended, oldest first.
+         * @description `next_cursor` is the `after` of the next page; there is one only if the runs have more than 2.5 MB of errors.
+         */
         get: operations["list_attempts"];
         put?: never;
         post?: never;
@@ -270,7 +277,8 @@ export interface paths {
         put?: never;
         /**
          * Retries failed jobs of a kind, oldest first, at a rate.
-         * @description For services with the scope `operate`. Those that are refused, for want of credits say, are told, and stay as they are.
+         * @description For services with the scope `operate`. Those that are refused, for want of credits say, are told, and stay as they are. It looks at
+         *     10,000 failed jobs at most: as long as there is a `next_cursor`, there may be more, even if it found none.
          */
         post: operations["redrive"];
         delete?: never;
@@ -1973,7 +1981,10 @@ export interface operations {
     };
     list_attempts: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Only those after the one of this number. */
+                after?: number;
+            };
             header?: never;
             path: {
                 /** @description The job. */
@@ -1983,13 +1994,27 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Every run that has ended; there is no further page. */
+            /** @description The runs that have ended. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Page_Attempt"];
+                };
+            };
+            /** @description `unknown_parameter`, `invalid_after` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unknown_parameter" | "invalid_after";
+                        /** @enum {integer} */
+                        status?: 400;
+                    };
                 };
             };
             /** @description `unauthorized` */
