@@ -1,5 +1,5 @@
-//! Everything that needs PostgreSQL. Run by `cargo xtask test`, directly and through PgBouncer; `db` and `connect` also in
-//! session mode and on the newest PostgreSQL.
+//! Everything that needs PostgreSQL. Run by `cargo xtask test`, through PgBouncer in transaction mode; `db` and `connect` also
+//! directly, in session mode and on the newest PostgreSQL.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 

@@ -26,7 +26,7 @@ async fn the_first_request_after_a_thaw_succeeds_fifty_times_of_fifty() {
         assert!(process_signal(pid, libc::SIGCONT));
         let woken = Instant::now();
         assert_eq!(api.invoke(&health).await.unwrap()["statusCode"], json!(200), "{time}, thawed");
-        assert!(woken.elapsed() < Duration::from_millis(1_500), "{time}: {:?}", woken.elapsed());
+        assert!(woken.elapsed() < Duration::from_secs(10), "{time}: {:?}", woken.elapsed());
         assert_eq!(api.pids(), [pid], "the same environment");
     }
 }

@@ -8,10 +8,9 @@ mod settings;
 
 use std::{io::Write, process::Output};
 
-use local::lambda::Function;
 use uuid::Uuid;
 
-use crate::support::{APP, Bench, OWNER, PASSWORD, SIGNING_SECRET, as_role, binary, connect, environment};
+use crate::support::{APP, Bench, OWNER, PASSWORD, SIGNING_SECRET, as_role, binary};
 
 /// The operator's command, as a role of this database.
 fn punchcard_as(database: &Bench, role: &str, args: &[&str]) -> Output {
@@ -46,9 +45,7 @@ async fn empty(server: &Bench, owner: &str, options: &str) -> Bench {
     server.sql(&format!("CREATE DATABASE {name} OWNER {owner} {options}")).await;
     let beside = |url: &str| format!("{}/{name}", url.rsplit_once('/').unwrap().0);
     let (url, direct_url) = (beside(&server.url), beside(&server.direct_url));
-    let admin = connect(&direct_url).await;
-    let api = Function::new(binary("api"), environment(&url)).max_concurrency(12);
-    Bench { url, database: name, direct_url, admin, api }
+    Bench::of(url, name, direct_url).await
 }
 
 /// Sets something for all sessions of a database that begin from now on.

@@ -1,10 +1,9 @@
 //! Status words, names and keys are compared byte for byte, whatever language a column or a database speaks.
 
-use local::lambda::Function;
 use uuid::Uuid;
 
 use super::{lines_with, old_table, refused, said, with};
-use crate::support::{Bench, OWNER, as_role, binary, connect, environment};
+use crate::support::{Bench, OWNER, as_role};
 
 /// Whether the server has the International Components for Unicode: Debian's does, an embedded one may not.
 async fn has_turkish(bench: &Bench) -> bool {
@@ -23,10 +22,9 @@ async fn turkish(bench: &Bench) -> Bench {
         .await;
     let direct_url = format!("{}/{database}", bench.direct_url.rsplit_once('/').unwrap().0);
     shared::db::migrate::apply(&as_role(&direct_url, OWNER)).await.expect("migrations");
-    let admin = connect(&direct_url).await;
-    admin.batch_execute("INSERT INTO punchcard.kinds (name, price) VALUES ('qr.svg', 1)").await.unwrap();
-    let api = Function::new(binary("api"), environment(&direct_url));
-    Bench { url: direct_url.clone(), database, direct_url, admin, api }
+    let bench = Bench::of(direct_url.clone(), database, direct_url).await;
+    bench.sql("INSERT INTO punchcard.kinds (name, price) VALUES ('qr.svg', 1)").await;
+    bench
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -121,15 +121,16 @@ async fn a_service_needs_the_scope_operate() {
     let account = bench.account(10).await;
     bench.scripted_kind("").await;
     let id = bench.script(account, json!([{ "do": "done" }])).await;
-    let mut answers = Vec::new();
+    let mut bearers = Vec::new();
     for scope in ["enqueue", "grant", "operate"] {
-        let bearer = format!("Bearer {}", bench.service_token(scope, &[scope]).await);
-        // A new token may be read a moment later.
-        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        bearers.push((scope, format!("Bearer {}", bench.service_token(scope, &[scope]).await)));
+    }
+    let mut answers = Vec::new();
+    for (scope, bearer) in &bearers {
         let headers = [("authorization", bearer.as_str())];
         let request = |id: &str| event("POST", &format!("/api/jobs/{id}/cancel"), &headers, None);
         answers.push(bench.request(request(&id)).await);
-        if scope == "operate" {
+        if *scope == "operate" {
             assert_refused(&bench.request(request(&Uuid::new_v4().to_string())).await, 404, "not_found");
         }
     }
@@ -337,10 +338,10 @@ async fn a_run_that_errs_while_it_is_being_canceled_is_canceled() {
     let account = bench.account(10).await;
     bench.scripted_kind("on_cancel = 'capture'").await;
     let worker = bench.scripted_worker();
-    let (id, tick) = running(&bench, &worker, account, json!({ "do": "err", "seconds": 3 })).await;
+    let (id, tick) = running(&bench, &worker, account, json!({ "do": "err", "seconds": 4 })).await;
     bench.sql("BEGIN").await;
     bench.sql(&format!("SELECT punchcard.cancel('{id}', '{account}')")).await;
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    bench.until_waiting_for_locks(1).await;
     bench.sql("COMMIT").await;
     let summary = tick.wait().await.unwrap();
     assert_eq!((&summary["canceled"], &summary["lost"]), (&json!(1), &json!(0)));

@@ -64,8 +64,8 @@ pub async fn make_kinds(bench: &Bench, backoff: i64, life: i64) {
         bench
             .sql(&format!(
                 "INSERT INTO punchcard.kinds (name, price, metered, on_cancel, on_input_error, max_attempts, max_crashes,
-                     cancel_url, backoff, backoff_delays, jitter, life_seconds, timeout_seconds)
-                 VALUES ('{}', {}, {}, '{}', '{}', {}, {}, {}, 'fixed', '{{{backoff}}}', 0, {life}, 30)",
+                     cancel_url, backoff, backoff_delays, jitter, life_seconds, timeout_seconds, max_priority)
+                 VALUES ('{}', {}, {}, '{}', '{}', {}, {}, {}, 'fixed', '{{{backoff}}}', 0, {life}, 30, 10)",
                 kind.name,
                 kind.price,
                 kind.metered,

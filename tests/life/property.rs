@@ -135,6 +135,9 @@ const BUGS: &[(&str, &str, &str)] = &[
     ("settle_deliveries", "d.attempt = v.attempt AND", ""),
 ];
 
+/// Sequences that notice what few others do: they go first, and most bugs need no others.
+const TELLING: [u64; 12] = [18, 32, 35, 36, 37, 51, 79, 93, 157, 178, 215, 300];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn planted_bugs_are_found() {
     let next = AtomicUsize::new(0);
@@ -156,7 +159,7 @@ async fn find(lane: &Lane, (function, right, wrong): &(&str, &str, &str)) {
     let sound: String = lane.bench.rows(&sql).await[0].get(0);
     assert!(sound.contains(right), "{function}: {right} is not there to be spoiled");
     lane.bench.sql(&sound.replace(right, wrong)).await;
-    for seed in 0..1_500 {
+    for seed in TELLING.into_iter().chain(0..1_500) {
         if divergence(lane, seed).await.is_some() {
             println!("{function}: {right} -> {wrong} is found by sequence {seed}");
             lane.bench.sql(&sound).await;

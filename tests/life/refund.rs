@@ -143,8 +143,11 @@ async fn of_two_operators_at_once_one_refunds() {
     let outputs = std::thread::scope(|scope| {
         let (bench, id) = (&bench, &id);
         let operators = [(); 2].map(|()| scope.spawn(move || refund(bench, id)));
-        std::thread::sleep(std::time::Duration::from_secs(1));
-        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(bench.sql("COMMIT")));
+        let go_on = async {
+            bench.until_waiting_for_locks(2).await;
+            bench.sql("COMMIT").await;
+        };
+        tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(go_on));
         operators.map(|operator| operator.join().unwrap())
     });
     let (done, not): (Vec<_>, Vec<_>) = outputs.iter().partition(|output| output.status.success());

@@ -76,6 +76,25 @@ pub struct Bench {
     pub direct_url: String,
     pub admin: Client,
     pub api: Function,
+    _dropped: Dropped,
+}
+
+/// Drops the database once its test is over, unless it failed.
+struct Dropped(String);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            return;
+        }
+        let sql = format!("DROP DATABASE {} WITH (FORCE)", self.0);
+        // Nobody waits for it, and nothing depends on it: it keeps the disk from filling up.
+        std::thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(async { drop(connect(&server_url()).await.batch_execute(&sql).await) });
+        });
+    }
 }
 
 pub struct Answer {
@@ -105,9 +124,15 @@ impl Bench {
             Err(_) => direct_url.clone(),
         };
         let url = as_role(&url, APP);
+        Self::of(url, database, direct_url).await
+    }
+
+    /// A database that is there already, by the functions' URL and the superuser's; dropped as one of its own.
+    pub async fn of(url: String, database: String, direct_url: String) -> Self {
         let admin = connect(&direct_url).await;
         let api = Function::new(binary("api"), environment(&url)).max_concurrency(12);
-        Self { url, database, direct_url, admin, api }
+        let _dropped = Dropped(database.clone());
+        Self { url, database, direct_url, admin, api, _dropped }
     }
 
     /// The statements, as the functions send them.
@@ -174,6 +199,21 @@ impl Bench {
     /// Lets a role create temporary objects, as every role may in a database that nobody has looked after.
     pub async fn allow_temporary(&self, role: &str) {
         self.sql(&format!("GRANT TEMPORARY ON DATABASE {} TO {role}", self.database)).await;
+    }
+
+    /// Waits until so many statements of this database wait for locks.
+    pub async fn until_waiting_for_locks(&self, statements: i64) {
+        let waiting = "SELECT count(*) FROM pg_stat_activity
+            WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        // A transaction sees who was waiting when it first looked: this test's may be open.
+        let looker = connect(&self.direct_url).await;
+        for _ in 0..6_000 {
+            if looker.query_typed(waiting, &[]).await.expect(waiting)[0].get::<_, i64>(0) >= statements {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("{statements} statements do not wait for locks after a minute");
     }
 
     /// Starts a new account with credits.
@@ -275,7 +315,7 @@ impl Bench {
             if self.count("SELECT count(*) FROM punchcard.queue").await == 0 {
                 return;
             }
-            tokio::time::sleep(Duration::from_millis(400)).await;
+            self.wait(1).await;
         }
         panic!("jobs are left after twenty ticks");
     }

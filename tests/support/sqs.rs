@@ -56,13 +56,13 @@ impl Sqs {
 
     /// Waits until there is no message any more, waiting or in work, and answers how many are dead letters.
     pub async fn emptied(&self) -> u64 {
-        for _ in 0..300 {
+        for _ in 0..1_200 {
             let (messages, dead) = self.queue.depths().await.expect("depths");
             if messages == 0 {
                 return dead;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("messages are left after 30 s");
+        panic!("messages are left after two minutes");
     }
 }

@@ -53,7 +53,7 @@ impl Bench {
         let server = Server::start(raw).await?;
         let pgbench = server.pgbench()?;
         let (raw, functions) = (raw.to_owned(), std::path::absolute(functions)?);
-        let rounds = if quick { 2 } else { 3 };
+        let rounds = if quick { 1 } else { 3 };
         Ok(Self { server, pgbench, raw, functions, peers, quick, rounds, rows: RefCell::default(), progress })
     }
 

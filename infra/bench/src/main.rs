@@ -23,7 +23,7 @@ use compare::Bench;
 /// Measures Punchcard against the raw statements that do the same work, and against rivals.
 #[derive(Parser)]
 struct Args {
-    /// Small tables, two rounds, within five minutes.
+    /// Shows that it runs, in a minute or two: debug builds, small tables, one round. Its figures say nothing.
     #[arg(long)]
     quick: bool,
     /// Only this workload; repeatable.
@@ -44,7 +44,7 @@ struct Args {
     /// The raw statements.
     #[arg(long, value_name = "DIR", default_value = "infra/bench/raw")]
     raw: PathBuf,
-    /// Where the release builds of the functions are.
+    /// Where the builds of the functions are that are measured.
     #[arg(long, value_name = "DIR", default_value = "target/release")]
     functions: PathBuf,
 }

@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use crate::stack::{self, Database, Functions};
-use crate::{run, step};
+use crate::{programs, run, step};
 
 const TICK_EVERY: Duration = Duration::from_secs(60);
 const CREDITS: &str = "100";
@@ -27,6 +27,7 @@ const MAX_RECEIVE_COUNT: u32 = 5;
 const WORKERS: usize = 5;
 
 pub(crate) async fn dev(sqs: bool) -> Result<()> {
+    programs()?;
     let cargo_lambda = stack::build(sqs.then_some(stack::WITH_SQS))?;
     let emulator = sqs.then(|| step("SQS", Emulator::start)).transpose()?;
     let database = Database::create("dev").await?;

@@ -68,9 +68,10 @@ async fn connect(url: &str) -> Result<Client> {
 /// What functions are built with that send wake-ups.
 pub(crate) const WITH_SQS: &str = "api/sqs,worker/sqs";
 
-/// Builds the functions and finds, or installs, cargo-lambda: what may take minutes, before anything is started.
+/// Builds the functions, as `cargo lambda watch` will, which then finds them, and finds, or installs, cargo-lambda: what may take
+/// minutes, before anything is started.
 pub(crate) fn build(features: Option<&str>) -> Result<PathBuf> {
-    let mut build = cargo(&["build", "-p", "api", "-p", "worker", "-p", "cli", "--bins"]);
+    let mut build = cargo(&["build", "-p", "api", "-p", "worker", "--bins"]);
     build.args(features.map(|features| format!("--features={features}")));
     run(build)?;
     step("cargo-lambda", tools::cargo_lambda)

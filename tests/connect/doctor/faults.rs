@@ -215,7 +215,7 @@ async fn a_black_hole_ends_within_its_budget_and_is_told_until_it_is_gone() {
     wire.set(Mode::BlackHole);
     let begin = std::time::Instant::now();
     assert_eq!(ask(&wire.url, &[]).await.code, "silence");
-    assert!(begin.elapsed() < Duration::from_secs(15), "{:?}", begin.elapsed());
+    assert!(begin.elapsed() < Duration::from_secs(40), "{:?}", begin.elapsed());
     wire.set(Mode::Through);
     let said = ask(&wire.url, &[]).await;
     assert_eq!(said.exit, 0, "{}", said.all);

@@ -17,7 +17,7 @@ use crate::server::{ACCOUNTS, Database, read};
 const RAW_BATCH: u32 = 100;
 
 pub(crate) async fn run(bench: &Bench) -> Result<()> {
-    let jobs = bench.size(100_000, 20_000);
+    let jobs = bench.size(100_000, 2_000);
     for pollers in [1, 2] {
         let ours: Run<'_> = Box::new(move || Box::pin(ours(bench, jobs, pollers)));
         let raw: Run<'_> = Box::new(move || Box::pin(raw(bench, jobs, pollers)));

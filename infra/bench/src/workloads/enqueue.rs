@@ -24,7 +24,7 @@ pub(super) fn ours() -> String {
 }
 
 pub(crate) async fn run(bench: &Bench) -> Result<()> {
-    let seconds = bench.size(5, 2);
+    let seconds = bench.size(5, 1);
     for clients in [1, 16] {
         let load = (clients, ACCOUNTS, seconds);
         let mut contenders = vec![
@@ -59,7 +59,7 @@ pub(crate) async fn run(bench: &Bench) -> Result<()> {
 }
 
 pub(crate) async fn batch(bench: &Bench) -> Result<()> {
-    let load = (1, ACCOUNTS, bench.size(8, 3));
+    let load = (1, ACCOUNTS, bench.size(8, 1));
     let ours = "SELECT id, kind, status, price, replayed FROM punchcard.enqueue_batch(:account, (SELECT jobs FROM sent));";
     let mut contenders = vec![
         ("ours".into(), contender(bench, "ours", ours.into(), load, Setting::Batch)),

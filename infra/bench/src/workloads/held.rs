@@ -7,7 +7,7 @@ use crate::meter::Measure;
 use crate::server::{ACCOUNTS, connect};
 
 pub(crate) async fn run(bench: &Bench) -> Result<()> {
-    let jobs = bench.size(200_000, 50_000);
+    let jobs = bench.size(200_000, 5_000);
     let held: Run<'_> = Box::new(move || Box::pin(drain(bench, jobs, true)));
     let free: Run<'_> = Box::new(move || Box::pin(drain(bench, jobs, false)));
     let contenders = vec![("ours, held".into(), held), ("ours, free".into(), free)];

@@ -13,11 +13,10 @@ const CLAIM: &str =
     "SELECT job_id, lease_token, account_id, kind, attempt, max_attempts, input, url, secret_version,
     retired, timeout_seconds, backoff_seconds, backoff_max_seconds, lasts_seconds, priority, run_at_micros
     FROM punchcard.claim(100, '{bench.noop}', true, 60, 60);";
-const CLAIMS: u32 = 50;
 
 pub(crate) async fn backlog(bench: &Bench) -> Result<()> {
-    let many = bench.size(1_000_000, 50_000);
-    let (delayed, few) = (bench.size(200_000, 20_000), 10_000);
+    let many = bench.size(1_000_000, 10_000);
+    let (delayed, few) = (bench.size(200_000, 5_000), bench.size(10_000, 2_000));
     let contenders: Vec<(String, Run<'_>)> = vec![
         (format!("ours, {few} queued"), Box::new(move || Box::pin(claims(bench, few, 0, "0")))),
         (format!("ours, {many} queued"), Box::new(move || Box::pin(claims(bench, many, 0, "0")))),
@@ -36,9 +35,10 @@ async fn claims(bench: &Bench, queued: u32, delayed: u32, priority: &str) -> Res
     let once = Load { transactions: 5, ..Load::ONE };
     pgbench::run(&bench.pgbench, &database.url, CLAIM, once).await?;
     let meter = Meter::start(&bench.server, &database.name).await?;
-    let load = Load { transactions: CLAIMS, ..Load::ONE };
+    let claims = bench.size(50, 10);
+    let load = Load { transactions: claims, ..Load::ONE };
     let answer = pgbench::run(&bench.pgbench, &database.url, CLAIM, load).await?;
-    let mut measure = meter.stop_after(f64::from(CLAIMS * 100), answer.transactions / answer.rate).await?;
+    let mut measure = meter.stop_after(f64::from(claims * 100), answer.transactions / answer.rate).await?;
     measure.more.insert("p50_ms".into(), answer.p50_ms);
     bench.server.drop_audited(database).await?;
     Ok(measure)
@@ -52,7 +52,7 @@ async fn delay(database: &Database, jobs: u32) -> Result<()> {
 }
 
 pub(crate) async fn history(bench: &Bench) -> Result<()> {
-    let (finished, jobs) = (bench.size(1_000_000, 10_000), 20_000);
+    let (finished, jobs) = (bench.size(1_000_000, 5_000), bench.size(20_000, 2_000));
     let contenders: Vec<(String, Run<'_>)> = vec![
         (
             format!("ours, {finished} finished"),
@@ -80,7 +80,7 @@ async fn beside_history(bench: &Bench, jobs: u32, finished: u32) -> Result<Measu
 }
 
 pub(crate) async fn delayed(bench: &Bench) -> Result<()> {
-    let (delayed, jobs) = (bench.size(200_000, 30_000), 20_000);
+    let (delayed, jobs) = (bench.size(200_000, 5_000), bench.size(20_000, 2_000));
     let contenders: Vec<(String, Run<'_>)> = vec![
         (
             format!("ours, {delayed} delayed"),

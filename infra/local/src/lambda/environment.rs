@@ -14,8 +14,9 @@ use super::runtime_api::{Answer, Event, RuntimeApi};
 use super::{InvokeError, Live, REGION, Settings, fresh_id};
 use crate::scripted::{Server, lock};
 
-/// How long a process may take until it asks for its first event, as in Lambda.
-const INIT_LIMIT: Duration = Duration::from_secs(10);
+/// How long a process may take until it asks for its first event: more than Lambda's ten seconds, since what runs here is a
+/// debug build on a machine that may be busy.
+const INIT_LIMIT: Duration = Duration::from_secs(60);
 
 /// One process and the Runtime API that it alone talks to.
 #[derive(Debug)]
