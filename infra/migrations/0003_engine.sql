@@ -73,7 +73,7 @@ BEGIN
     SELECT coalesce(sum(a.available), 0) INTO total FROM punchcard.accounts a WHERE a.id = p_account_id;
     -- One's own first: what is given back to the source meanwhile counts twice rather than not at all.
     IF total < p_amount AND EXISTS (SELECT FROM punchcard.credit_source) THEN
-        total := total + greatest(floor(coalesce(punchcard.source_balance(p_account_id, false), 0)), 0);
+        total := total + coalesce(punchcard.drawable(punchcard.source_balance(p_account_id, false)), 0);
     END IF;
     IF total < p_amount THEN
         RAISE EXCEPTION 'insufficient_credits' USING ERRCODE = 'PT402',

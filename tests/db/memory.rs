@@ -96,9 +96,9 @@ async fn whatever_sql_sends_needs_less_than_200_mb_of_its_backend() {
         ("tags", batch(r#"'{"kind":"free","tags":[' || repeat('1,', 2500000) || '1]}'"#)),
         (
             "retries",
-            batch(&format!(
-                r#"repeat('{{"kind":"free","retry":[' || repeat('0,', 32000) || '0]}},', 79) || '{{"kind":"free"}}'"#
-            )),
+            batch(
+                r#"repeat('{"kind":"free","retry":[' || repeat('0,', 32000) || '0]},', 79) || '{"kind":"free"}'"#,
+            ),
         ),
         ("numbers for jobs", batch("repeat('1,', 2500000) || '1'")),
         ("more than there may be", batch(r#"'{"kind":"free","input":"' || repeat('x', 12000000) || '"}'"#)),
