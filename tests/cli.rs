@@ -20,7 +20,7 @@ use local::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Bench, OWNER, SIGNING_SECRET, as_role, binary};
+use crate::support::{Bench, OWNER, SIGNING_SECRET, as_role, binary, connect};
 
 pub(crate) fn punchcard(bench: &Bench, args: &[&str]) -> Output {
     at(&as_role(&bench.url, OWNER), args)
@@ -142,6 +142,13 @@ async fn the_two_roles_are_made_log_in_and_are_all_that_migrating_and_running_ne
     let urls = |text: &str| -> Vec<String> {
         text.split_whitespace().filter(|word| word.starts_with("postgres://")).map(str::to_owned).collect()
     };
+    // As a careful administrator has it.
+    let careful = "REVOKE CONNECT ON DATABASE postgres FROM PUBLIC; CREATE ROLE stranger LOGIN PASSWORD 'p'";
+    connect(&admin).await.batch_execute(careful).await.unwrap();
+    let stranger = format!("postgres://stranger:p@127.0.0.1:{}/postgres", postgres.port());
+    let output = run(&stranger, &["doctor"]);
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.code() == Some(14) && text.contains("(may_not_connect;"), "{text}");
     let made = urls(&said(&run(&admin, &["roles"])));
     let [migrator, app] = made.as_slice() else { panic!("{made:?}") };
     assert!(said(&run(migrator, &["migrate"])).contains("9 migrations applied"), "no Supabase, no superuser");

@@ -166,9 +166,10 @@ async fn the_functions_role_writes_through_functions_alone() {
     }
     let settings =
         "SELECT current_setting('statement_timeout') || ' ' || current_setting('lock_timeout') || ' ' ||
-        current_setting('idle_in_transaction_session_timeout') || ' ' || current_setting('search_path')";
+        current_setting('idle_in_transaction_session_timeout') || ' ' || current_setting('search_path') || ' ' ||
+        current_setting('default_transaction_isolation') || ' ' || current_setting('jit')";
     let row = app.query_typed(settings, &[]).await.unwrap().remove(0);
-    assert_eq!(row.get::<_, String>(0), "15s 10s 10s pg_catalog, pg_temp");
+    assert_eq!(row.get::<_, String>(0), "15s 10s 10s pg_catalog, pg_temp read committed off");
 }
 
 /// A migration file of Supabase's: applied by its own tool, and known to ours.

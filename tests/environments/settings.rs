@@ -48,6 +48,7 @@ fn settings() -> Vec<(&'static str, Vec<String>)> {
             of(&[
                 "plan_cache_mode = force_generic_plan",
                 "jit = on",
+                "jit_above_cost = 0",
                 "enable_nestloop = off",
                 "enable_indexscan = off",
                 "constraint_exclusion = on",
@@ -62,6 +63,7 @@ fn settings() -> Vec<(&'static str, Vec<String>)> {
                 "check_function_bodies = off",
                 "client_encoding = LATIN1",
                 "password_encryption = md5",
+                "default_table_access_method = odd",
             ]),
         ),
         (
@@ -88,6 +90,7 @@ const BEFORE: &str = "CREATE SCHEMA odd;
     CREATE FUNCTION public.watch() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN
         PERFORM pg_catalog.count(*) FROM pg_catalog.pg_event_trigger_ddl_commands(); END $$;
     CREATE EVENT TRIGGER watch ON ddl_command_end EXECUTE FUNCTION public.watch();
+    CREATE ACCESS METHOD odd TYPE TABLE HANDLER heap_tableam_handler;
     CREATE TABLE public.user_credits (user_id uuid PRIMARY KEY, credits integer NOT NULL CHECK (credits >= 0));
     CREATE FUNCTION public.increment_user_credits(p_user_id uuid, p_amount integer, p_why pg_catalog.text) RETURNS void
         LANGUAGE sql AS $$ UPDATE public.user_credits SET credits = credits + p_amount WHERE user_id = p_user_id $$;
@@ -256,6 +259,10 @@ async fn whatever_is_set_the_life_of_a_job_is_the_same() {
             set(&database, setting).await;
         }
         migrate(&database).await;
+        // Another may keep no unique index, or take no update.
+        let elsewhere = "SELECT count(*) FROM pg_class c JOIN pg_am a ON a.oid = c.relam
+            WHERE c.relnamespace = 'punchcard'::regnamespace AND c.relkind = 'r' AND a.amname <> 'heap'";
+        assert_eq!(database.count(elsewhere).await, 0, "{what}");
         // What statements there are is read under it, too.
         let url = as_role(&database.direct_url, OWNER);
         let owner = connect(&url).await;

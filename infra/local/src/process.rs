@@ -150,10 +150,15 @@ impl Server {
         log.lines().last().unwrap_or("its log is empty").to_owned()
     }
 
-    #[allow(unsafe_code)] // kill(2) has no safe wrapper in std; the group is that of our own unreaped child.
     fn signal(&self, signal: libc::c_int) {
-        unsafe { libc::kill(-(self.child.id() as libc::pid_t), signal) };
+        signal_group(self.child.id(), signal);
     }
+}
+
+#[allow(unsafe_code)] // kill(2) has no safe wrapper in std; the group is that of our own unreaped child.
+pub(crate) fn signal_group(leader: u32, signal: libc::c_int) -> bool {
+    libc::pid_t::try_from(leader)
+        .is_ok_and(|leader| leader > 0 && unsafe { libc::kill(-leader, signal) } == 0)
 }
 
 impl Drop for Server {
@@ -170,10 +175,12 @@ impl Drop for Server {
 
 /// SIGINT to the child when we die, however we die, so that nothing is left running.
 #[allow(unsafe_code)] // pre_exec is unsafe by nature; prctl is async-signal-safe and touches no memory.
-fn die_with_parent(command: &mut Command) {
+pub(crate) fn die_with_parent(command: &mut Command) {
     #[cfg(target_os = "linux")]
     unsafe {
         command.pre_exec(|| {
+            // A shell's background jobs ignore it, and what they start would.
+            libc::signal(libc::SIGINT, libc::SIG_DFL);
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGINT);
             Ok(())
         });

@@ -14,7 +14,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
 use crate::stack::{self, Database, Functions};
-use crate::{programs, run, step};
+use crate::{interruption, programs, run, step};
 
 const TICK_EVERY: Duration = Duration::from_secs(60);
 const CREDITS: &str = "100";
@@ -33,7 +33,7 @@ pub(crate) async fn dev(sqs: bool) -> Result<()> {
     let database = Database::create("dev").await?;
     let result = tokio::select! {
         result = serve(&cargo_lambda, &database, emulator.as_ref()) => result,
-        _ = tokio::signal::ctrl_c() => Ok(()),
+        () = interruption() => Ok(()),
     };
     database.remove().await?;
     result

@@ -6,6 +6,7 @@ mod output;
 
 mod demo;
 mod dev;
+mod foreground;
 mod fuzz;
 mod simulate;
 mod stack;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 
 use clap::{Parser, Subcommand};
+use foreground::{cargo, interruption, pass_interruptions_on, run};
 use local::Result;
 use local::tools;
 
@@ -84,8 +86,7 @@ enum Task {
 #[tokio::main]
 async fn main() -> ExitCode {
     let Xtask::Do(task) = Xtask::parse();
-    // Ctrl-C ends the child in the foreground; we live on to stop the servers.
-    tokio::spawn(tokio::signal::ctrl_c());
+    pass_interruptions_on();
     let work = async {
         match task {
             Task::Test { direct_only, sequences, filter } => {
@@ -176,11 +177,15 @@ async fn stub_roles(url: &str) -> Result<()> {
 fn check() -> Result<()> {
     run(cargo(&["fmt", "--all", "--check"]))?;
     run(cargo(&["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"]))?;
-    for features in [stack::WITH_SQS, "api/concurrency-tokio,worker/concurrency-tokio"] {
-        let mut clippy = cargo(&["clippy", "-p", "shared", "-p", "api", "-p", "worker", "--all-targets"]);
-        clippy.args(["--features", features, "--", "-D", "warnings"]);
-        run(clippy)?;
-    }
+    let mut clippy = cargo(&["clippy", "-p", "shared", "-p", "api", "-p", "worker", "--all-targets"]);
+    clippy.args([
+        "--features",
+        stack::WITH_SQS,
+        "--features",
+        "api/concurrency-tokio,worker/concurrency-tokio",
+    ]);
+    clippy.args(["--", "-D", "warnings"]);
+    run(clippy)?;
     let mut sam = Command::new(step("sam", tools::sam)?);
     sam.args(["validate", "--lint", "-t", "template.yaml"]);
     run(offline(sam))?;
@@ -246,25 +251,8 @@ async fn db() -> Result<()> {
     let database = stack::Database::create("punchcard").await?;
     let url = database.url();
     println!("DATABASE_URL={url}\npsql '{url}'\nCtrl-C stops it and removes its data.");
-    tokio::signal::ctrl_c().await?;
+    interruption().await;
     database.remove().await
-}
-
-fn cargo(args: &[&str]) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.args(args);
-    tools::forget_cargo_run(&mut command);
-    command
-}
-
-/// Runs in the workspace's root; anything but success is an error.
-fn run(mut command: Command) -> Result<()> {
-    let status = command.current_dir(tools::workspace()).status();
-    let status = status.map_err(|error| format!("cannot start {:?}: {error}", command.get_program()))?;
-    match status.success() {
-        true => Ok(()),
-        false => Err(format!("failed ({status}): {command:?}").into()),
-    }
 }
 
 /// Shows what is being waited for: a spinner on a terminal, a plain line elsewhere.

@@ -61,7 +61,8 @@ const SCHEMA: &str = "CREATE SCHEMA IF NOT EXISTS punchcard";
 /// What the migrations are applied under until the end of their transaction, whatever the database or the role says.
 #[cfg(feature = "migrate")]
 const SETTINGS: &str = "SELECT set_config('search_path', 'pg_catalog, pg_temp', true),
-       set_config('row_security', 'on', true), set_config('standard_conforming_strings', 'on', true)";
+       set_config('row_security', 'on', true), set_config('standard_conforming_strings', 'on', true),
+       set_config('default_table_access_method', 'heap', true)";
 
 /// As [`unfit`], for whoever applies them by another tool.
 #[cfg(feature = "migrate")]

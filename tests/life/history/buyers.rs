@@ -9,7 +9,6 @@ use shared::{
     domain::Deadline,
 };
 use tokio::sync::Notify;
-use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::{
@@ -59,7 +58,7 @@ impl Purchase {
 }
 
 impl Actor {
-    pub async fn buys(mut self) {
+    pub async fn buys(&mut self) {
         for nth in 0_u64.. {
             if !self.history().goes_on() {
                 return;
@@ -80,7 +79,7 @@ impl Actor {
                 Some(purchase) => purchase,
                 None => {
                     let keyed = !self.one_in(3);
-                    self.purchase(nth, keyed)
+                    self.purchase(keyed)
                 }
             };
             // Who does not wait asks again, by the same key; that may be bought after all, later than a refusal.
@@ -93,8 +92,8 @@ impl Actor {
         }
     }
 
-    fn purchase(&mut self, nth: u64, keyed: bool) -> Purchase {
-        let mark = format!("{} {nth}", self.name);
+    fn purchase(&mut self, keyed: bool) -> Purchase {
+        let mark = format!("{} {}", self.name, self.history().number());
         let key = keyed.then(|| format!("key of {mark}"));
         let many = if self.one_in(3) { 2 + self.dice.below(20) } else { 1 };
         let mut kinds = Vec::new();
@@ -103,7 +102,7 @@ impl Actor {
             kinds.push(if scripted { SCRIPTED } else { self.dice.below(4) });
         }
         let account = self.dice.pick(&[PLENTY, TIGHT, SPREAD, SPREAD, SOURCE]).expect("one");
-        let (webhook, priority) = (self.one_in(4), self.dice.pick(&[0, 0, 5]).expect("one"));
+        let (webhook, priority) = (self.one_in(4), self.dice.pick(&[0, 0, -5]).expect("one"));
         let purchase = Purchase { account, kinds, key, mark, webhook, priority, script: self.dice.below(7) };
         if purchase.key.is_some() {
             keep(&mut self.history().board().keyed, purchase.clone(), 8);
@@ -152,7 +151,7 @@ impl Actor {
         self.history().note(self.name, began, Done::Buy { account, kinds, mark, jobs });
     }
 
-    pub async fn cancels(mut self) {
+    pub async fn cancels(&mut self) {
         while self.history().goes_on() {
             let newest: Vec<Uuid> = self.history().board().bought.iter().copied().collect();
             if let Some(job) = self.dice.pick(&newest) {
@@ -168,12 +167,8 @@ impl Actor {
 
     /// Does one thing within a transaction that stays open for some milliseconds, as a team's backend does: a run says how far
     /// it is, mostly, so that others meet a row that is locked and then another.
-    pub async fn holds(mut self) {
-        let client = self.stage.client().await;
-        for nth in 0_u64.. {
-            if !self.history().goes_on() {
-                return;
-            }
+    pub async fn holds(&mut self) {
+        while self.history().goes_on() {
             let (runs, jobs) = {
                 let board = self.history().board();
                 (board.settling.clone(), board.bought.iter().copied().collect::<Vec<Uuid>>())
@@ -181,30 +176,30 @@ impl Actor {
             match self.dice.below(12) {
                 0 => {
                     let kinds = vec![self.dice.below(4)];
-                    let purchase = Purchase { kinds, ..self.purchase(nth, false) };
-                    self.in_transaction(&client, &[purchase], &[]).await;
+                    let purchase = Purchase { kinds, ..self.purchase(false) };
+                    self.in_transaction(&[purchase], &[]).await;
                 }
                 1 => {
                     let jobs: Vec<Uuid> = self.dice.pick(&jobs).into_iter().collect();
-                    self.in_transaction(&client, &[], &jobs).await;
+                    self.in_transaction(&[], &jobs).await;
                 }
                 2 if OWN_TRANSACTIONS => {
                     let mut purchases = Vec::new();
-                    for part in 0..3 {
+                    for _ in 0..3 {
                         let kinds = vec![self.dice.below(4)];
-                        let purchase = self.purchase(1_000_000 + nth * 10 + part, false);
+                        let purchase = self.purchase(false);
                         purchases.push(Purchase { kinds, account: SPREAD, ..purchase });
                     }
-                    self.in_transaction(&client, &purchases, &[]).await;
+                    self.in_transaction(&purchases, &[]).await;
                 }
                 3 if OWN_TRANSACTIONS => {
                     let some: Vec<Uuid> = (0..10).filter_map(|_| self.dice.pick(&jobs)).collect();
-                    self.in_transaction(&client, &[], &some).await;
+                    self.in_transaction(&[], &some).await;
                 }
                 _ => {
                     if let Some(run) = self.dice.pick(&runs) {
                         let hold = self.moment(15);
-                        self.hold(&client, run, hold, &Notify::new()).await;
+                        self.hold(run, hold, &Notify::new()).await;
                     }
                 }
             }
@@ -213,7 +208,7 @@ impl Actor {
     }
 
     /// Buys and cancels, all or nothing.
-    async fn in_transaction(&mut self, client: &Client, purchases: &[Purchase], jobs: &[Uuid]) {
+    async fn in_transaction(&mut self, purchases: &[Purchase], jobs: &[Uuid]) {
         let began = self.history().now();
         let mut statements = Vec::new();
         for purchase in purchases {
@@ -226,7 +221,7 @@ impl Actor {
             .extend(jobs.iter().map(|job| format!("SELECT '{job}'::uuid FROM punchcard.cancel('{job}')")));
         let rules = ["insufficient_credits", "not_cancelable"];
         let hold = self.moment(15);
-        let done = self.transaction(client, &statements, &rules, hold, &Notify::new()).await;
+        let done = self.transaction(&statements, &rules, hold, &Notify::new()).await;
         match (done, jobs) {
             (Answer::Made(rows), _) => {
                 let (bought, canceled) = rows.split_at(purchases.len());
@@ -246,27 +241,26 @@ impl Actor {
     }
 
     /// Says how far a run is in a transaction that then stays open for so long; `held` hears when it is.
-    pub async fn hold(&self, client: &Client, run: Run, hold: Duration, held: &Notify) {
+    pub async fn hold(&self, run: Run, hold: Duration, held: &Notify) {
         let began = self.history().now();
         let Run { job, token } = run;
         let statement = format!(
             "SELECT '{job}'::uuid FROM punchcard.call_back('{job}', {token}, 'progress', p_percent => 9::smallint)"
         );
         let rules = ["callback_used", "callback_expired"];
-        let done = self.transaction(client, &[statement], &rules, hold, held).await;
+        let done = self.transaction(&[statement], &rules, hold, held).await;
         self.note_progress(began, run, done);
     }
 
     /// Answers the jobs that the statements name.
     async fn transaction(
         &self,
-        client: &Client,
         statements: &[String],
         rules: &[&str],
         hold: Duration,
         held: &Notify,
     ) -> Answer<Vec<Uuid>> {
-        let mut jobs = Vec::new();
+        let (client, mut jobs) = (self.client(), Vec::new());
         client.batch_execute("BEGIN").await.expect("a transaction");
         for statement in statements {
             match client.query_typed(statement, &[]).await {

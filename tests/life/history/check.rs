@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::{
     buyers::scripts,
-    check_money::{self, price_of},
+    check_money::{self, price_between_runs, price_of},
     check_runs,
     lives::{self, End, Life, Lives, Span},
     record::{Answer, Done, Entry, Finding, Seen},
@@ -64,7 +64,7 @@ fn check_job(stage: &Stage, life: &Life, is: &Final) -> Result<(), String> {
     if !life.is_known() {
         return check_scripted(life, is);
     }
-    let unheard = life.ends.iter().any(|end| end.stand.is_none());
+    let unheard = life.is_unheard();
     if !unheard && !life.may_have_lapsed() {
         // What crashed, was put off or handed back gave its attempt back.
         let given_back = |end: &&End| {
@@ -78,10 +78,10 @@ fn check_job(stage: &Stage, life: &Life, is: &Final) -> Result<(), String> {
     }
     if let Some((end, stand)) = life.finals().next() {
         let output = (stand == Status::Succeeded).then(|| end.said.output.clone()).flatten();
-        let captured = price_of(life, end, stand);
-        if (is.status.as_str(), &is.output, is.captured) != (stand.as_str(), &output, captured) {
+        let price = price_of(life, end, stand);
+        if (is.status.as_str(), &is.output) != (stand.as_str(), &output) || !price.contains(&is.captured) {
             let word = end.said.word;
-            return Err(format!("{word} made it {stand}, {output:?}, for {captured}; there is {is:?}"));
+            return Err(format!("{word} made it {stand}, {output:?}, for {price:?}; there is {is:?}"));
         }
         return Ok(());
     }
@@ -98,15 +98,17 @@ fn check_job(stage: &Stage, life: &Life, is: &Final) -> Result<(), String> {
     if !canceled && !unheard && !given_up {
         return Err(format!("nobody ended it: {is:?}"));
     }
-    // Between two runs, as a canceled one may cost or not: sequences.rs knows which; one that never ran costs nothing.
-    let free = (is.status != "succeeded" && life.claims.is_empty()) || (given_up && !unheard);
-    if free && is.captured != 0 {
-        return Err(format!("it is not to cost anything: {is:?}"));
-    }
-    if canceled && !unheard && ![0, if terms.cancel_costs { terms.price } else { 0 }].contains(&is.captured) {
-        return Err(format!("a cancel does not cost that: {is:?}"));
-    }
-    Ok(())
+    let last = life.claims.keys().last();
+    let waited = last.is_some_and(|last| life.ends_of(*last).any(|end| end.said.word == "wait"));
+    let price = match is.status.as_str() {
+        _ if unheard => 0..=is.price,
+        "canceled" if life.may_have_lapsed() => 0..=terms.price,
+        "canceled" if waited && terms.cancel_costs => terms.price..=terms.price,
+        "canceled" if waited => 0..=0,
+        "canceled" => price_between_runs(life, None),
+        _ => 0..=0,
+    };
+    if price.contains(&is.captured) { Ok(()) } else { Err(format!("it is to cost {price:?}: {is:?}")) }
 }
 
 /// A job of the worker's process: each step of its script is a run, and the last one ends it.
@@ -177,8 +179,8 @@ fn check_afterwards(entries: &[Entry], lives: &Lives) -> Result<(), Finding> {
         }
         let Some((end, stand)) = life.finals().next() else { continue };
         let captured = price_of(life, end, stand);
-        if life.refunds.iter().any(|(_, amount)| *amount != captured) {
-            return Err(Finding::of(*job, format!("{:?} is refunded of {captured}", life.refunds)));
+        if life.refunds.iter().any(|(_, amount)| !captured.contains(amount)) {
+            return Err(Finding::of(*job, format!("{:?} is refunded of {captured:?}", life.refunds)));
         }
         if stand == Status::Succeeded && !life.retries.is_empty() {
             return Err(Finding::of(*job, "it succeeded, and was retried"));
@@ -200,8 +202,9 @@ fn check_afterwards(entries: &[Entry], lives: &Lives) -> Result<(), Finding> {
             }
             Done::Refund { job, amount: Answer::Refused(word) } => {
                 let life = &lives[job];
-                let paid =
-                    |(end, stand): (&_, _)| price_of(life, end, stand) > 0 && end.at.ended < entry.began;
+                let paid = |(end, stand): (&_, _)| {
+                    *price_of(life, end, stand).start() > 0 && end.at.ended < entry.began
+                };
                 let fair = match word.as_str() {
                     "already_refunded" => life.refunds.iter().any(|(at, _)| at.began < entry.ended),
                     _ => !life.finals().any(paid),

@@ -1,7 +1,10 @@
 //! Of credits: each job is held once and paid as its terms say, every movement is somebody's, nothing is lost or made, and
 //! nobody is told that there is too little while there is enough.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    ops::RangeInclusive,
+};
 
 use shared::domain::Status;
 use uuid::Uuid;
@@ -12,18 +15,39 @@ use super::{
     stage::{CREDITS, Final, SOURCE, Stage, terms},
 };
 
-/// What an end makes a job cost.
-pub fn price_of(life: &Life, end: &End, stand: Status) -> i64 {
+/// What an end makes a job cost, at least and at most.
+pub fn price_of(life: &Life, end: &End, stand: Status) -> RangeInclusive<i64> {
     let terms = life.terms();
-    match stand {
+    let price = match stand {
         Status::Succeeded if terms.metered => {
             end.said.used.map_or(terms.price, |used| used.clamp(0, terms.price))
         }
         Status::Succeeded => terms.price,
         Status::Failed if end.said.word == "reject" && terms.input_error_costs => terms.price,
-        // Handed back before it was started: nothing was done for it.
-        Status::Canceled if end.said.word != "return" && terms.cancel_costs => terms.price,
+        // Handed back before it was started: what was done was done before.
+        Status::Canceled if end.said.word == "return" => {
+            return price_between_runs(life, Some(end.said.run.token));
+        }
+        Status::Canceled if terms.cancel_costs => terms.price,
         _ => 0,
+    };
+    price..=price
+}
+
+/// What a job costs that is canceled while no run of it is on: nothing unless a run did something, before that one.
+pub fn price_between_runs(life: &Life, token: Option<i64>) -> RangeInclusive<i64> {
+    let price = if life.terms().cancel_costs { life.terms().price } else { 0 };
+    let did = |end: &End| {
+        token.is_none_or(|token| end.said.run.token < token)
+            && end.stand == Some(Status::Queued)
+            && end.said.word != "return"
+    };
+    if life.ends.iter().any(did) {
+        price..=price
+    } else if life.may_have_lapsed() || life.is_unheard() {
+        0..=price
+    } else {
+        0..=0
     }
 }
 
@@ -78,7 +102,7 @@ pub fn check_refusals(entries: &[Entry], lives: &Lives) -> Result<(), Finding> {
         come.extend(life.refunds.iter().map(|(at, amount)| (life.account, at.ended, *amount)));
         come.extend(
             life.finals()
-                .map(|(end, stand)| (life.account, end.at.ended, price - price_of(life, end, stand))),
+                .map(|(end, stand)| (life.account, end.at.ended, price - price_of(life, end, stand).end())),
         );
     }
     for (account, at, price, job) in refused {

@@ -76,6 +76,11 @@ impl Life {
         self.ends.iter().filter_map(|end| Some((end, end.stand.filter(|stand| stand.is_final())?)))
     }
 
+    /// Whether something was said of a run of it, and nobody heard whether it counts.
+    pub fn is_unheard(&self) -> bool {
+        self.ends.iter().any(|end| end.stand.is_none())
+    }
+
     /// Whether a lease, or a wait, of it may have run out: then a tick may have taken it back, and nobody heard.
     pub fn may_have_lapsed(&self) -> bool {
         let long = super::record::micros(LONG) / 2;

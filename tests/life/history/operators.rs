@@ -16,40 +16,37 @@ use super::{
     record::{Answer, Done, Finding, Seen, keep},
     stage::{Actor, NOWHERE, PLENTY, SPREAD, TIGHT},
 };
-use crate::{
-    life::{lane::KINDS, races::soon},
-    support::connect,
-};
+use crate::life::{lane::KINDS, races::soon};
 
 impl Actor {
-    pub async fn operates(mut self) {
-        let client = connect(&self.stage.bench.direct_url).await;
-        for nth in 0_u64.. {
-            if !self.history().goes_on() {
-                return;
-            }
-            let (ended, bought): (Vec<Uuid>, Vec<Uuid>) = {
+    pub async fn operates(&mut self) {
+        while self.history().goes_on() {
+            // What has just ended, and what is ending now.
+            let (ended, ending): (Vec<Uuid>, Vec<Uuid>) = {
                 let board = self.history().board();
-                (board.ended.iter().rev().take(8).copied().collect(), board.bought.iter().copied().collect())
+                let ended = board.ended.iter().rev().take(8).copied().collect();
+                (ended, board.settling.iter().map(|run| run.job).collect())
             };
             match self.dice.below(14) {
                 0..=1 => {
                     // The other one grants the same at times: it is the key that counts.
-                    let who = if self.one_in(3) { "both" } else { self.name };
                     let account = self.dice.pick(&[PLENTY, TIGHT, TIGHT, SPREAD]).expect("one");
-                    self.grant(account, &format!("grant {} of {who} to {account}", nth / 4)).await;
+                    let number = self.history().number() / 100;
+                    self.grant(account, &format!("grant {number} to {account}")).await;
                 }
                 2 => {
                     let (account, amount) = (self.dice.below(3), self.dice.pick(&[-30, 20]).expect("one"));
-                    self.adjust(&client, account, amount, &format!("adjust {nth} of {}", self.name)).await;
+                    let key = format!("adjustment {}", self.history().number());
+                    self.adjust(account, amount, &key).await;
                 }
                 3..=5 => {
-                    if let Some(job) = self.dice.pick(&ended) {
+                    let job = if self.one_in(3) { self.dice.pick(&ending) } else { self.dice.pick(&ended) };
+                    if let Some(job) = job {
                         self.refund(job).await;
                     }
                 }
                 6..=8 => {
-                    let job = if self.one_in(3) { self.dice.pick(&bought) } else { self.dice.pick(&ended) };
+                    let job = if self.one_in(2) { self.dice.pick(&ending) } else { self.dice.pick(&ended) };
                     if let Some(job) = job {
                         self.retry(job).await;
                     }
@@ -79,12 +76,13 @@ impl Actor {
         self.history().note(self.name, began, Done::Move { account, amount, key: key.to_owned(), done });
     }
 
-    async fn adjust(&self, client: &tokio_postgres::Client, account: usize, amount: i64, key: &str) {
+    async fn adjust(&self, account: usize, amount: i64, key: &str) {
+        // The team's backend does this in SQL.
         let adjust = "SELECT punchcard.increment_user_credits($1, $2, $3)";
         let id = self.stage.accounts[account];
         let params = [(&id as _, Type::UUID), (&amount as _, Type::INT8), (&key as _, Type::TEXT)];
         let began = self.history().now();
-        let done = match client.execute_typed(adjust, &params).await {
+        let done = match self.stage.bench.admin.execute_typed(adjust, &params).await {
             Ok(_) => Answer::Made(()),
             Err(error) => match error.as_db_error() {
                 Some(refused) if refused.message() == "insufficient_credits" => {
@@ -147,7 +145,7 @@ impl Actor {
     }
 
     /// What is said of jobs: where to, and that it was.
-    pub async fn tells(mut self) {
+    pub async fn tells(&mut self) {
         while self.history().goes_on() {
             if self.one_in(6) {
                 let account = self.dice.below(3);
@@ -192,7 +190,7 @@ impl Actor {
         }
     }
 
-    pub async fn looks(mut self) {
+    pub async fn looks(&mut self) {
         while self.history().goes_on() {
             let (ended, bought): (Vec<Uuid>, Vec<Uuid>) = {
                 let board = self.history().board();

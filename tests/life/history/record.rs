@@ -6,7 +6,7 @@ use std::{
     fmt::Debug,
     sync::{
         Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, Ordering},
+        atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -244,17 +244,18 @@ pub fn keep<T>(newest: &mut VecDeque<T>, item: T, most: usize) {
 pub struct History {
     pub began: Instant,
     left: AtomicI64,
+    numbers: AtomicU64,
     entries: Mutex<Vec<Entry>>,
     finding: Mutex<Option<Finding>>,
     board: Mutex<Board>,
 }
 
 impl History {
-    /// One of so many operations.
-    pub fn new(operations: i64) -> Self {
+    pub fn new() -> Self {
         Self {
             began: Instant::now(),
-            left: AtomicI64::new(operations),
+            left: AtomicI64::default(),
+            numbers: AtomicU64::default(),
             entries: Mutex::default(),
             finding: Mutex::default(),
             board: Mutex::default(),
@@ -263,6 +264,16 @@ impl History {
 
     pub fn now(&self) -> Moment {
         micros(self.began.elapsed())
+    }
+
+    /// Goes on for so many operations.
+    pub fn go_on(&self, operations: i64) {
+        self.left.store(operations, Ordering::Relaxed);
+    }
+
+    /// A number that nobody else has.
+    pub fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Whether there are operations left, and nothing was found yet that must never be.

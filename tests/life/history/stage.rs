@@ -50,6 +50,8 @@ pub struct Actor {
     pub stage: Arc<Stage>,
     pub db: Db,
     pub dice: Dice,
+    /// For transactions of their own, past the pooler.
+    pub client: Option<Client>,
 }
 
 /// A job as it is at the end, in what was asked of it and what came of it.
@@ -73,7 +75,7 @@ pub fn terms(kind: usize) -> Terms {
 }
 
 impl Stage {
-    pub async fn new(operations: i64, process: bool) -> Arc<Self> {
+    pub async fn new(process: bool) -> Arc<Self> {
         let bench = Bench::new().await;
         make_kinds(&bench, 0, LIFE).await;
         bench.scripted_kind("backoff = 'fixed', backoff_delays = '{0}'").await;
@@ -95,12 +97,12 @@ impl Stage {
             bench.sql(&format!("SELECT punchcard.grant_credits('{id}', {credits}, 'start')")).await;
         }
         bench.sql(&format!("SELECT punchcard.spread_account('{}', 3)", accounts[SPREAD])).await;
-        Arc::new(Self { bench, accounts, process, history: History::new(operations) })
+        Arc::new(Self { bench, accounts, process, history: History::new() })
     }
 
     /// An actor with the functions' connection.
     pub fn actor(self: &Arc<Self>, name: &'static str, seed: u64) -> Actor {
-        Actor { name, stage: Arc::clone(self), db: self.bench.db(), dice: dice(name, seed) }
+        Actor { name, stage: Arc::clone(self), db: self.bench.db(), dice: dice(name, seed), client: None }
     }
 
     /// One with the operator's.
@@ -108,12 +110,7 @@ impl Stage {
         let source =
             SecretSource { database_url: Some(self.bench.direct_url.clone()), ..SecretSource::default() };
         let db = Db::new(Arc::new(SecretStore::new(source)));
-        Actor { name, stage: Arc::clone(self), db, dice: dice(name, seed) }
-    }
-
-    /// A connection of the team's own, as whoever may call what the functions may, past the pooler.
-    pub async fn client(&self) -> Client {
-        connect(&as_role(&self.bench.direct_url, APP)).await
+        Actor { name, stage: Arc::clone(self), db, dice: dice(name, seed), client: None }
     }
 
     pub async fn jobs(&self) -> BTreeMap<Uuid, Final> {
@@ -150,6 +147,33 @@ fn dice(name: &str, seed: u64) -> Dice {
 impl Actor {
     pub fn history(&self) -> &History {
         &self.stage.history
+    }
+
+    /// One with a connection more: the team's own, as whoever may call what the functions may.
+    pub async fn with_client(mut self) -> Self {
+        self.client = Some(connect(&as_role(&self.stage.bench.direct_url, APP)).await);
+        self
+    }
+
+    pub fn client(&self) -> &Client {
+        self.client.as_ref().expect("an actor with one")
+    }
+
+    /// What they do, until the operations are used up.
+    pub async fn act(mut self) -> Self {
+        match self.name.trim_end_matches(char::is_numeric) {
+            "buyer " => self.buys().await,
+            "canceler" => self.cancels().await,
+            "holder" => self.holds().await,
+            "worker " => self.works().await,
+            "outside " => self.calls_back().await,
+            "operator " => self.operates().await,
+            "messenger" => self.tells().await,
+            "observer" => self.looks().await,
+            "process" => self.ticks().await,
+            other => panic!("{other} has no part"),
+        }
+        self
     }
 
     /// Up to so many milliseconds.

@@ -12,7 +12,6 @@ use shared::{
     domain::{Deadline, ErrorCode, JobError, Lease, Outcome, Status, Verdict},
 };
 use tokio::sync::Notify;
-use tokio_postgres::Client;
 use uuid::Uuid;
 
 use super::{
@@ -84,8 +83,7 @@ fn said(lease: &Lease, verdict: &Verdict) -> Said {
 }
 
 impl Actor {
-    pub async fn works(mut self) {
-        let client = self.stage.client().await;
+    pub async fn works(&mut self) {
         let mut later = Vec::new();
         let mut told = Vec::new();
         while self.history().goes_on() {
@@ -124,7 +122,7 @@ impl Actor {
                 board.settling = batch.iter().map(run).collect();
             }
             self.pause(5).await;
-            self.settle(&client, batch, &told).await;
+            self.settle(batch, &told).await;
         }
         self.complete(later).await;
     }
@@ -216,7 +214,7 @@ impl Actor {
         lease.settle(outcome, 1.0)
     }
 
-    async fn settle(&mut self, client: &Client, leases: Vec<Lease>, told: &[Uuid]) {
+    async fn settle(&mut self, leases: Vec<Lease>, told: &[Uuid]) {
         let mut verdicts: Vec<(Lease, Verdict)> = Vec::new();
         for lease in newest(leases) {
             let verdict = self.verdict(&lease, told);
@@ -230,15 +228,15 @@ impl Actor {
             let moment = Duration::from_micros(1_000 + self.dice.below(8_000) as u64);
             self.record(&verdicts, None, Deadline::after(moment), true).await;
         }
-        if self.one_in(2) {
+        if !self.one_in(4) {
             // One of the runs says how far it is in a transaction that is open when the statement comes to its job.
             let touched = run(&verdicts[self.dice.below(verdicts.len() as u64)].0);
-            let (hold, held) = (Duration::from_millis(4) + self.moment(12), Notify::new());
+            let (hold, held) = (Duration::from_millis(8) + self.moment(12), Notify::new());
             let settling = async {
                 held.notified().await;
                 self.record_all(verdicts).await;
             };
-            tokio::join!(self.hold(client, touched, hold, &held), settling);
+            tokio::join!(self.hold(touched, hold, &held), settling);
         } else {
             self.record_all(verdicts).await;
         }
@@ -299,7 +297,7 @@ impl Actor {
         stand
     }
 
-    pub async fn calls_back(mut self) {
+    pub async fn calls_back(&mut self) {
         while self.history().goes_on() {
             let (runs, waiting, scripted) = {
                 let board = self.history().board();
@@ -367,7 +365,7 @@ impl Actor {
     }
 
     /// The worker's process, tick after tick.
-    pub async fn ticks(mut self) {
+    pub async fn ticks(&mut self) {
         let worker = self.stage.bench.scripted_worker();
         while self.history().goes_on() {
             self.tick(&worker).await;

@@ -8,6 +8,8 @@ BEGIN
             EXECUTE format('CREATE ROLE %I', role);
         END IF;
     END LOOP;
+    -- To connect is everybody's right until somebody has taken it away.
+    EXECUTE format('GRANT CONNECT ON DATABASE %I TO punchcard_migrator, punchcard_app', current_database());
     EXECUTE format('GRANT CREATE ON DATABASE %I TO punchcard_migrator', current_database());
     IF to_regnamespace('auth') IS NOT NULL THEN
         BEGIN
@@ -25,6 +27,8 @@ ALTER ROLE punchcard_app SET search_path = pg_catalog, pg_temp;
 -- Whatever the database says: who waited for a row must see what became of it, and row security lets both pass.
 ALTER ROLE punchcard_app SET default_transaction_isolation = 'read committed';
 ALTER ROLE punchcard_app SET row_security = on;
+-- Its statements are short: none is worth waiting for a compiler.
+ALTER ROLE punchcard_app SET jit = off;
 ALTER ROLE punchcard_migrator SET default_transaction_isolation = 'read committed';
 ALTER ROLE punchcard_migrator SET row_security = on;
 -- The operator's commands run as the owner: no name of another schema goes before PostgreSQL's own. Triggers of an imported

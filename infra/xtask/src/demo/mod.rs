@@ -18,6 +18,7 @@ use tokio::time::sleep;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
+use crate::interruption;
 use crate::stack::{self, Database, Functions, unexpected};
 
 const MOST_TICKS: usize = 20;
@@ -34,7 +35,7 @@ pub(crate) async fn demo() -> Result<()> {
     let database = Database::create("demo").await?;
     let shown = tokio::select! {
         shown = show(&cargo_lambda, &database) => shown,
-        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        () = interruption() => Err("interrupted".into()),
     };
     database.remove().await?;
     let last_line = shown?;

@@ -23,7 +23,7 @@ use tokio_postgres::types::Type;
 use uuid::Uuid;
 
 use crate::stack::{Database, Keys};
-use crate::{cargo, progress, run, step};
+use crate::{cargo, interruption, progress, run, step};
 use report::Report;
 use world::World;
 
@@ -55,7 +55,7 @@ pub(crate) async fn fuzz(examples: u32, seed: Option<u32>) -> Result<()> {
     let database = Database::create("fuzz").await?;
     let report = tokio::select! {
         report = try_all(&schemathesis, &database, examples, seed) => report,
-        _ = tokio::signal::ctrl_c() => Err("interrupted".into()),
+        () = interruption() => Err("interrupted".into()),
     };
     database.remove().await?;
     report
