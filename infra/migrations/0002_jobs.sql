@@ -192,7 +192,7 @@ DECLARE
     unfinished boolean := p_status IN ('queued', 'running');
     walked text;
     there bigint;
-    found bigint;
+    found_here bigint;
 BEGIN
     IF unfinished THEN
         -- The account counts them: the walk ends with the last of so many.
@@ -240,12 +240,12 @@ BEGIN
             ORDER BY w.id DESC LIMIT p_limit);
         IF cardinality(ids) < p_limit THEN
             -- If all of them are among the newest 10,000 jobs, there is none further on.
-            SELECT count(*) INTO found FROM (
+            SELECT count(*) INTO found_here FROM (
                 SELECT FROM (SELECT j.id FROM punchcard.jobs j WHERE j.account_id = p_account_id
                              ORDER BY j.id DESC LIMIT 10000) j,
                             LATERAL (SELECT FROM punchcard.queue q WHERE q.job_id = j.id LIMIT 1) q
                 LIMIT there) f;
-            IF found = there THEN
+            IF found_here = there THEN
                 RETURN;
             END IF;
         END IF;

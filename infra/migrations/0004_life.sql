@@ -10,15 +10,16 @@ CREATE FUNCTION punchcard.lock_job(p_job_id uuid, p_account_id uuid) RETURNS pun
 DECLARE
     job punchcard.queue;
     payer uuid;
+    payers_share smallint;
 BEGIN
     LOOP
-        SELECT q.account_id INTO payer FROM punchcard.queue q
+        SELECT q.account_id, q.share INTO payer, payers_share FROM punchcard.queue q
         WHERE q.job_id = p_job_id AND q.account_id = coalesce(p_account_id, q.account_id);
         IF NOT FOUND THEN
             RETURN NULL;
         END IF;
         BEGIN
-            PERFORM FROM punchcard.accounts a WHERE a.id = payer ORDER BY a.share FOR NO KEY UPDATE;
+            PERFORM FROM punchcard.accounts a WHERE a.id = payer AND a.share = payers_share FOR NO KEY UPDATE;
             SELECT * INTO STRICT job FROM punchcard.queue q WHERE q.job_id = p_job_id FOR NO KEY UPDATE SKIP LOCKED;
             RETURN job;
         EXCEPTION WHEN no_data_found THEN
@@ -210,7 +211,8 @@ BEGIN
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
     END IF;
     -- The account before the job that ended, as in `lock_job`.
-    PERFORM FROM punchcard.accounts a WHERE a.id = retry.account_id ORDER BY a.share FOR NO KEY UPDATE;
+    PERFORM FROM punchcard.accounts a WHERE a.id = retry.account_id AND a.share = 0 AND a.spread = 1
+    FOR NO KEY UPDATE;
     SELECT * INTO STRICT old FROM punchcard.jobs j WHERE j.account_id = retry.account_id AND j.id = p_job_id;
     SELECT * INTO bought FROM punchcard.enqueue(account_id, old.kind, old.input, NULL, old.priority, p_run_at,
         jsonb_strip_nulls(jsonb_build_object(

@@ -31,6 +31,8 @@ async fn a_statement_that_waits_holds_up_its_own_connection_alone() {
     let bench = Bench::new().await;
     let account = bench.account(100).await;
     let input = serde_json::value::to_raw_value(&serde_json::json!({"text": "t"})).unwrap();
+    // A lock is waited for as long as the test takes.
+    bench.sql(&format!("ALTER ROLE {APP} IN DATABASE {} SET lock_timeout = '60s'", bench.database)).await;
     for (connections, held_up, within) in [(1, true, 3), (4, false, 30)] {
         let source =
             SecretSource { database_url: Some(as_role(&bench.direct_url, APP)), ..SecretSource::default() };
@@ -57,7 +59,7 @@ async fn a_statement_that_waits_holds_up_its_own_connection_alone() {
             tokio::time::timeout(Duration::from_secs(within), many).await
         };
         let others = match select(Box::pin(buyer), Box::pin(others)).await {
-            Either::Left(_) => panic!("bought under a lock"),
+            Either::Left((bought, _)) => panic!("not held up by the lock: {bought:?}"),
             Either::Right((others, buyer)) => {
                 let of_app = "SELECT count(*) FROM pg_stat_activity
                               WHERE datname = current_database() AND usename = 'punchcard_app'";
