@@ -64,7 +64,8 @@ END $$;
 
 -- Refuses, as `hold_credits` would, whoever is over their caps or plainly lacks the credits, by a look that locks nothing:
 -- before what is dear to take in is read, hashed or written. Whoever passes it may still be refused there.
-CREATE FUNCTION punchcard.look_first(p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint) RETURNS void
+CREATE FUNCTION punchcard.look_first(
+    p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, p_key text) RETURNS void
     LANGUAGE plpgsql AS $$
 DECLARE
     total numeric;
@@ -78,6 +79,13 @@ BEGIN
     IF total < p_amount THEN
         RAISE EXCEPTION 'insufficient_credits' USING ERRCODE = 'PT402',
             DETAIL = json_build_object('required', p_amount, 'available', total)::text;
+    END IF;
+EXCEPTION WHEN SQLSTATE 'PT402' OR SQLSTATE 'PT422' OR SQLSTATE 'PT429' THEN
+    -- A twin may have been bought with this key since it was looked for: then this is its replay.
+    IF p_key IS NULL OR NOT EXISTS (
+        SELECT FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.idempotency_key = p_key)
+    THEN
+        RAISE;
     END IF;
 END $$;
 
@@ -373,7 +381,7 @@ BEGIN
         price := offer.price;
         -- What is short costs less than the look.
         IF bytes + coalesce(pg_column_size(p_options), 0) > 4096 THEN
-            PERFORM punchcard.look_first(p_account_id, price, 1, bytes);
+            PERFORM punchcard.look_first(p_account_id, price, 1, bytes, p_key);
         END IF;
         IF p_options IS NOT NULL THEN
             SELECT * INTO attempts, retry, metadata, tags, webhook, retry_of
@@ -529,7 +537,8 @@ BEGIN
     ELSIF wanted.invalid_input IS NOT NULL THEN
         PERFORM punchcard.check_input(w) FROM unnest(wanted.inputs) w;
     END IF;
-    PERFORM punchcard.look_first(p_account_id, wanted.total, cardinality(wanted.kinds), wanted.total_bytes);
+    PERFORM punchcard.look_first(p_account_id, wanted.total, cardinality(wanted.kinds), wanted.total_bytes,
+                                 p_key);
     IF p_key IS NOT NULL THEN
         hash := punchcard.request_hash(p_key, 'batch', punchcard.fingerprints(p_jobs));
     END IF;
