@@ -175,12 +175,13 @@ DECLARE
     ended punchcard.outcomes;
     retried uuid;
 BEGIN
+    -- The way that a job goes: one that ends meanwhile is in the second place.
+    IF EXISTS (SELECT FROM punchcard.queue q WHERE q.job_id = p_job_id AND q.account_id = p_account_id) THEN
+        RAISE EXCEPTION 'not_retryable' USING ERRCODE = 'PT409', DETAIL = 'The job is not final yet.';
+    END IF;
     SELECT * INTO ended FROM punchcard.outcomes o
     WHERE o.job_id = p_job_id AND o.account_id = p_account_id FOR UPDATE;
     IF NOT FOUND THEN
-        IF EXISTS (SELECT FROM punchcard.queue q WHERE q.job_id = p_job_id AND q.account_id = p_account_id) THEN
-            RAISE EXCEPTION 'not_retryable' USING ERRCODE = 'PT409', DETAIL = 'The job is not final yet.';
-        END IF;
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
     END IF;
     IF ended.status = 'succeeded' THEN
@@ -314,8 +315,12 @@ CREATE FUNCTION punchcard.refund(p_job_id uuid, p_reason text DEFAULT NULL, OUT 
 DECLARE
     key text := 'refund:' || p_job_id;
 BEGIN
-    SELECT o.account_id, o.captured INTO account_id, amount FROM punchcard.outcomes o WHERE o.job_id = p_job_id;
-    IF NOT FOUND AND NOT EXISTS (SELECT FROM punchcard.queue q WHERE q.job_id = p_job_id) THEN
+    -- The way that a job goes, as in `check_retry_of`.
+    PERFORM FROM punchcard.queue q WHERE q.job_id = p_job_id;
+    IF NOT FOUND THEN
+        SELECT o.account_id, o.captured INTO account_id, amount FROM punchcard.outcomes o WHERE o.job_id = p_job_id;
+    END IF;
+    IF NOT FOUND THEN
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is no such job.';
     END IF;
     IF coalesce(amount, 0) = 0 THEN

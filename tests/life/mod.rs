@@ -14,6 +14,7 @@ mod held;
 mod help;
 mod history;
 mod input_error;
+mod just_ended;
 mod labels;
 mod lane;
 mod metered;
