@@ -55,6 +55,8 @@ async fn a_statement_that_waits_holds_up_its_own_connection_alone() {
         let buyer = db.enqueue(account, job, None, soon());
         let others = async {
             bench.until_waiting_for_locks(1).await;
+            // A connection counts as held up once it has answered nothing for 50 ms.
+            tokio::time::sleep(Duration::from_millis(200)).await;
             let many = join_all((0..40).map(|_| db.oldest_due(soon())));
             tokio::time::timeout(Duration::from_secs(within), many).await
         };
