@@ -143,6 +143,7 @@ impl Actor {
             let mut board = self.history().board();
             for (job, kind) in jobs.iter().zip(&kinds) {
                 keep(&mut board.bought, *job, NEWEST);
+                board.accounts.insert(*job, account);
                 if *kind == SCRIPTED {
                     keep(&mut board.scripted, *job, 10);
                 }
@@ -193,7 +194,16 @@ impl Actor {
                     self.in_transaction(&purchases, &[]).await;
                 }
                 3 if OWN_TRANSACTIONS => {
-                    let some: Vec<Uuid> = (0..10).filter_map(|_| self.dice.pick(&jobs)).collect();
+                    // Of one account, and not of several shares: those may meet others in the wrong order.
+                    let account = self.dice.pick(&[PLENTY, TIGHT, SOURCE]);
+                    let theirs = |job: &Uuid| self.history().board().accounts.get(job).copied() == account;
+                    let theirs: Vec<Uuid> = jobs.iter().filter(|job| theirs(job)).copied().collect();
+                    let mut some: Vec<Uuid> = Vec::new();
+                    for job in (0..6).filter_map(|_| self.dice.pick(&theirs)) {
+                        if !some.contains(&job) {
+                            some.push(job);
+                        }
+                    }
                     self.in_transaction(&[], &some).await;
                 }
                 _ => {

@@ -235,6 +235,8 @@ async fn a_dropped_verdict_is_noticed_by_nine_of_ten_seeds() {
 
 /// Faults as they are written: a guard forgotten, a lock, an entry.
 const FAULTS: &[(&str, &str, &str)] = &[
+    // A worker whose lease was given to another settles the other's run.
+    ("settle", "q.lease_token = v.lease_token", "q.lease_token >= v.lease_token"),
     // Two workers take one job.
     ("claim", "FOR NO KEY UPDATE SKIP LOCKED", ""),
     // A cancel is forgotten.

@@ -41,8 +41,9 @@ impl Actor {
                 }
                 3..=5 => {
                     let job = if self.one_in(3) { self.dice.pick(&ending) } else { self.dice.pick(&ended) };
+                    // Who is not sure whether it was done does it again.
                     if let Some(job) = job {
-                        self.refund(job).await;
+                        while self.refund(job).await && self.one_in(2) {}
                     }
                 }
                 6..=8 => {
@@ -97,12 +98,15 @@ impl Actor {
         self.history().note(self.name, began, Done::Move { account, amount, key: key.to_owned(), done });
     }
 
-    async fn refund(&self, job: Uuid) {
+    /// Answers whether it was made.
+    async fn refund(&self, job: Uuid) -> bool {
         let began = self.history().now();
         let refunded = self.db.refund(job, None, soon()).await.map(|(_, amount)| amount);
         let rules = ["nothing_captured", "already_refunded"];
         let amount = self.history().sort((self.name, Some(job)), &rules, false, refunded);
+        let made = matches!(amount, Answer::Made(_));
         self.history().note(self.name, began, Done::Refund { job, amount });
+        made
     }
 
     async fn retry(&self, job: Uuid) {

@@ -218,6 +218,7 @@ impl Finding {
 #[derive(Default)]
 pub struct Board {
     pub bought: VecDeque<Uuid>,
+    pub accounts: HashMap<Uuid, usize>,
     pub runs: VecDeque<Run>,
     /// Runs that a worker is about to settle.
     pub settling: Vec<Run>,

@@ -26,6 +26,9 @@ pub const LONG: Duration = Duration::from_secs(600);
 /// One that is lost as often as not.
 const SHORT: Duration = Duration::from_millis(150);
 
+/// How many copies of leases there are before the first of them is reported.
+const LATE: usize = 30;
+
 /// What is said from outside.
 #[derive(Debug, Clone, Copy)]
 pub enum Call {
@@ -105,7 +108,7 @@ impl Actor {
                 if lease.lasts <= SHORT && self.one_in(4) {
                     continue; // it dies, and is never heard of again
                 }
-                if self.one_in(8) {
+                if self.one_in(4) {
                     keep(&mut self.history().board().copies, lease.clone(), NEWEST);
                 }
                 if self.one_in(8) { later.push(lease) } else { batch.push(lease) }
@@ -113,8 +116,12 @@ impl Actor {
             if self.one_in(3) {
                 batch.append(&mut later);
             }
-            if self.one_in(4) {
-                batch.extend(self.history().board().copies.pop_front());
+            // Late: of as many jobs as not another run has begun by then.
+            for _ in 0..3 {
+                let mut board = self.history().board();
+                if board.copies.len() > LATE {
+                    batch.extend(board.copies.pop_front());
+                }
             }
             {
                 // Whoever touches these meets the statement that settles them.
