@@ -64,7 +64,7 @@ BEGIN
             FROM (VALUES ('owner_does_all', 'ALL', t.relowner, 'WITH CHECK (true)'),
                          ('app_reads', 'SELECT', 'punchcard_app'::regrole::oid, '')) w (name, command, role, more)
             LEFT JOIN pg_catalog.pg_policy p ON p.polrelid = t.oid AND p.polname = w.name
-            WHERE p.polroles IS DISTINCT FROM ARRAY[w.role]
+            WHERE p.polroles IS DISTINCT FROM ARRAY[w.role] OR pg_get_expr(p.polqual, p.polrelid) <> 'true'
         LOOP
             IF wanted.there THEN
                 EXECUTE format('DROP POLICY %I ON punchcard.%I', wanted.name, t.relname);

@@ -130,7 +130,7 @@ async fn set_traps(client: &Client, relations: &[String], as_owner: &str) {
                                                  FUNCTION = pg_temp.by_operator);
              ALTER FUNCTION pg_temp.by_operator RENAME TO by_operator_{}", operator.as_bytes()[0]
         );
-        let _ = client.batch_execute(&operator).await;
+        client.batch_execute(&operator).await.expect(&operator);
     }
     let cast = "CREATE TYPE pg_temp.sly AS (v pg_catalog.text);
          CREATE FUNCTION pg_temp.from_sly(pg_temp.sly) RETURNS pg_catalog.uuid LANGUAGE plpgsql

@@ -57,9 +57,15 @@ async fn a_role_of_the_functions_that_no_policy_names_is_found_and_mended() {
     let bench = Bench::new().await;
     let account = bench.account(10).await;
     bench.enqueue(account, "qr.svg", 1).await;
-    bench.sql("DROP POLICY app_reads ON punchcard.queue; DROP POLICY app_reads ON punchcard.kinds").await;
+    bench
+        .sql("DROP POLICY app_reads ON punchcard.queue; ALTER POLICY app_reads ON punchcard.kinds USING (price > 1)")
+        .await;
     let (said, exit) = doctor(&bench, APP);
     assert!(exit == 18 && said.contains(&format!("the rows of 2 tables from {APP}")), "{said}");
+    bench.sql("CREATE POLICY more ON punchcard.jobs AS RESTRICTIVE USING (price > 1)").await;
+    let line = refused(&punchcard_as(&bench, OWNER, &["migrate"]));
+    assert!(line.contains("policies that are not Punchcard's") && line.contains("drop those"), "{line}");
+    bench.sql("DROP POLICY more ON punchcard.jobs").await;
     assert!(punchcard(&bench, &["migrate"]).contains("made anew"));
     assert_sound(&bench, "mended");
     offer(&bench);

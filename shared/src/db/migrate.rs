@@ -177,6 +177,10 @@ pub async fn apply_as(secrets: &Secrets) -> Result<Migrated, MigrateError> {
     let renewed = place.get(6) && row(&transaction, ACCESS_LOST).await?.get(0);
     if renewed {
         transaction.batch_execute("SELECT punchcard.grant_access()").await.map_err(broken)?;
+        if row(&transaction, ACCESS_LOST).await?.get(0) {
+            let why = "policies that are not Punchcard's hide rows from their owner, or from punchcard_app: drop those";
+            return Err(MigrateError::Unfit(format!("{why} (SELECT * FROM punchcard.hidden)")));
+        }
     }
     let rows = transaction.query_typed("SELECT name FROM punchcard.migrations", &[]).await.map_err(broken)?;
     let known: Vec<String> = rows.iter().map(|row| row.get(0)).collect();

@@ -2,7 +2,7 @@
 -- finding is a reason to look, not a proof.
 WITH candidate AS (
     SELECT p.oid, format('%I.%I', n.nspname, p.proname) AS name, p.prosecdef, s.text AS prosrc,
-           array_to_string(p.proconfig, ',') AS config, p.proacl, p.proowner
+           (SELECT substr(c, 13) FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=%') AS path, p.proacl, p.proowner
     FROM pg_catalog.pg_proc p
     JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
     -- By ASCII: in a Turkish database INSERT is no capital form of insert.
@@ -20,7 +20,7 @@ SELECT c.name || ': ' || shape.finding
 FROM candidate c, LATERAL (VALUES
     (c.prosecdef AND c.oid IN (SELECT o.oid FROM open o),
      'mints: SECURITY DEFINER, and any user may call it'),
-    (c.prosecdef AND coalesce(c.config, '') !~ 'search_path=[^=]*pg_temp',
+    (c.prosecdef AND (c.path ~ '(^|, |")pg_temp"?$' AND c.path !~ 'pg_temp.*pg_temp') IS NOT TRUE,
      'has no search_path that ends in pg_temp: a temporary table or type shadows what it means'),
     (c.prosrc ~* E'when\\s+others',
      'swallows errors (WHEN OTHERS): callers that do not look believe it'),
