@@ -877,7 +877,11 @@ BEGIN
                        THEN CASE WHEN q.metered THEN greatest(least(v.used, q.price), 0) ELSE q.price END
                        ELSE 0 END AS captured,
                   CASE v.verdict WHEN 'complete' THEN v.output::json END AS output,
-                  CASE WHEN v.verdict <> 'complete' THEN coalesce(v.error::json, q.error) END AS error
+                  -- Of an earlier run it is only what a failure has to say.
+                  CASE WHEN v.verdict = 'complete' THEN NULL
+                       WHEN v.verdict IN ('fail', 'reject', 'overdue') OR q.cancel_requested_at IS NULL
+                       THEN coalesce(v.error::json, q.error)
+                       ELSE v.error::json END AS error
     ), history AS (
         INSERT INTO punchcard.attempts (job_id, number, attempt, ended, started_at, ended_at, error)
         SELECT a.job_id, a.lease_token, a.attempt, a.verdict, a.run_started_at, clock_timestamp(), a.error::json
@@ -956,12 +960,14 @@ $$;
 -- Takes back up to p_limit jobs that have lapsed. Past its life a job fails, and so does one that nobody called back for in
 -- time; a job whose lease expired has crashed, and is queued again at once (the lease was delay enough); one that was to be
 -- canceled is. None keeps the others waiting: one whose account somebody holds, or that the database refuses, stays as it is,
--- and is answered with a NULL as its status; p_busy are accounts that such jobs are not to be asked for of again.
+-- and is answered with a NULL as its status; p_busy are accounts that such jobs are not to be asked for of again. Where each
+-- has to be tried alone, it ends after some seconds, and leaves the others to the next call.
 CREATE FUNCTION punchcard.rescue(p_limit bigint, p_busy uuid[] DEFAULT '{}')
     RETURNS TABLE (job_id uuid, status text, told boolean, account_id uuid)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
+    began timestamptz := clock_timestamp();
     ids uuid[];
     accounts uuid[];
     tokens bigint[];
@@ -986,6 +992,8 @@ BEGIN
         RAISE LOG 'punchcard: % lapsed jobs are taken back one by one: % %', cardinality(ids), SQLSTATE, SQLERRM;
     END;
     FOR n IN 1 .. cardinality(ids) LOOP
+        -- Well before a time-out would undo them all; what is not answered is for the next call.
+        EXIT WHEN clock_timestamp() > began + interval '3 seconds';
         BEGIN
             RETURN QUERY
             SELECT s.job_id, s.status, s.told, accounts[n]

@@ -45,6 +45,15 @@ WHEN OTHERS THEN
     PERFORM punchcard.source_failed(p_account_id, SQLSTATE, SQLERRM);
 END $$;
 
+-- Whether the source knows an account, and can say what it has. One that it cannot say keeps no other from being asked for.
+CREATE FUNCTION punchcard.source_knows(p_account_id uuid) RETURNS boolean
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN punchcard.source_balance(p_account_id, false) IS NOT NULL;
+EXCEPTION WHEN SQLSTATE 'PT503' THEN
+    RETURN false;
+END $$;
+
 -- Moves credits at the source, and looks whether they moved: an existing function may clamp, report an error as a row,
 -- or do nothing. Then nothing has happened: this raises PT503.
 CREATE FUNCTION punchcard.move_at_source(p_account_id uuid, p_amount bigint) RETURNS void
@@ -115,7 +124,7 @@ BEGIN
         -- Any of them, so that accounts that stay behind keep no other waiting; in order, so that none deadlock.
         SELECT r.id FROM (
             SELECT w.id FROM (SELECT DISTINCT a.id FROM punchcard.accounts a WHERE a.available > 0) w
-            WHERE punchcard.source_balance(w.id, false) IS NOT NULL
+            WHERE punchcard.source_knows(w.id)
             ORDER BY random() LIMIT 50) r
         ORDER BY r.id
     LOOP
@@ -286,7 +295,7 @@ BEGIN
             'Punchcard''s own accounts have %s credits, which would go to %s as they come free: adjust them away first, or force it.',
             before, p_table);
     END IF;
-    IF p_search_path ~ 'pg_temp' THEN
+    IF p_search_path ~* 'pg_temp' THEN
         RAISE EXCEPTION 'invalid_credit_source' USING ERRCODE = 'PT422',
             DETAIL = 'The search_path must not name pg_temp: it is added, last, so that a temporary table shadows nothing.';
     END IF;
@@ -299,8 +308,9 @@ BEGIN
     source.read_balance := format('SELECT %I::numeric FROM %s WHERE %I = $1::%s', p_balance_column, source.balances,
                                   p_account_column, account_type);
     source.move_balance := CASE WHEN p_function IS NULL THEN
-        format('UPDATE %s SET %I = %I + $2 WHERE %I = $1::%s', source.balances, p_balance_column, p_balance_column,
-               p_account_column, account_type)
+        -- Triggers of the team's run under its path; what is written here means PostgreSQL's own operators all the same.
+        format('UPDATE %s SET %I = %I OPERATOR(pg_catalog.+) $2 WHERE %I OPERATOR(pg_catalog.=) $1::%s', source.balances,
+               p_balance_column, p_balance_column, p_account_column, account_type)
         ELSE punchcard.call_of_mover(p_function, p_constants) END;
     source.set_at := now();
     DELETE FROM punchcard.credit_source WHERE only_one;

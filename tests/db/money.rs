@@ -312,6 +312,49 @@ async fn a_balance_at_the_source_may_be_any_number() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_balance_at_the_source_that_is_no_number_keeps_no_other_account_waiting() {
+    let bench = Bench::new().await;
+    let account = source(&bench, "numeric", "10").await;
+    for broken in ["NaN", "Infinity"] {
+        let odd = Uuid::new_v4();
+        bench.sql(&format!("INSERT INTO public.user_credits VALUES ('{odd}', 10)")).await;
+        for payer in [odd, account] {
+            assert_eq!(bench.post(payer, json!({ "kind": "qr.svg" }), None).await.status, 202);
+        }
+        bench
+            .sql(&format!("UPDATE public.user_credits SET credits = '{broken}' WHERE user_id = '{odd}'"))
+            .await;
+        let cancel =
+            "SELECT punchcard.cancel(id) FROM punchcard.jobs_now WHERE status = 'queued' AND account_id =";
+        bench.sql(&format!("{cancel} '{odd}'")).await;
+        bench.sql(&format!("{cancel} '{account}'")).await;
+        assert_eq!(bench.poller().invoke(&json!({})).await.unwrap()["credits_returned"], 1, "{broken}");
+        assert_eq!(at_the_source(&bench, account).await, "10");
+        let kept: i64 = bench
+            .rows(&format!("SELECT available FROM punchcard.balances WHERE account_id = '{odd}'"))
+            .await[0]
+            .get(0);
+        assert!(kept > 0, "what was released waits");
+    }
+    bench.assert_audit_is_clean().await;
+}
+
+/// Exact operators are found before PostgreSQL's own, in whatever schema of the path they are.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operator_of_a_low_role_moves_nothing_at_the_source() {
+    let bench = Bench::new().await;
+    let account = source(&bench, "numeric", "10").await;
+    bench
+        .sql(
+            "CREATE FUNCTION public.evil(numeric, bigint) RETURNS numeric LANGUAGE sql AS 'SELECT 1000000::numeric';
+             CREATE OPERATOR public.+ (LEFTARG = numeric, RIGHTARG = bigint, FUNCTION = public.evil)",
+        )
+        .await;
+    assert_eq!(bench.post(account, json!({ "kind": "qr.svg" }), None).await.status, 202);
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn more_than_one_movement_may_carry_is_returned_tick_by_tick() {
     let bench = Bench::new().await;
     let account = source(&bench, "numeric", "0").await;

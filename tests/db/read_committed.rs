@@ -103,7 +103,7 @@ fn complete() -> Verdict {
 async fn no_verdict_is_dropped_whichever_job_was_touched() {
     let held = Held::new().await;
     let delay = Duration::ZERO;
-    let verdicts: [(fn() -> Verdict, Status); 7] = [
+    let verdicts: [(fn() -> Verdict, Status); 9] = [
         (complete, Status::Succeeded),
         (|| Verdict::Fail(error()), Status::Failed),
         (|| Verdict::Reject(error()), Status::Failed),
@@ -111,13 +111,26 @@ async fn no_verdict_is_dropped_whichever_job_was_touched() {
         (|| Verdict::Snooze { delay: Duration::from_secs(3_600), error: None }, Status::Queued),
         (|| Verdict::Crash { delay: Duration::from_secs(3_600), error: error() }, Status::Queued),
         (|| Verdict::Wait { within: Duration::from_secs(3_600) }, Status::Running),
+        (|| Verdict::Yield, Status::Queued),
+        (|| Verdict::Return, Status::Queued),
     ];
     for touched in [0, JOBS / 2, JOBS - 1] {
         for (verdict, expected) in &verdicts {
             let all: Vec<_> = held.leases().await.into_iter().map(|lease| (lease, verdict())).collect();
             let expected: Vec<_> = all.iter().map(|(lease, _)| (lease.job_id, *expected)).collect();
             assert_eq!(held.settle_beside(touched, all).await, expected, "the {touched}th was touched");
+            // What is due again at once would be claimed along with the next.
+            held.bench
+                .sql("SELECT punchcard.cancel(id) FROM punchcard.jobs_now WHERE status = 'queued'")
+                .await;
         }
+        // Those that were to be canceled, and are.
+        let all: Vec<_> = held.leases().await.into_iter().map(|lease| (lease, Verdict::Cancel)).collect();
+        for (lease, _) in &all {
+            held.bench.sql(&format!("SELECT punchcard.cancel('{}')", lease.job_id)).await;
+        }
+        let expected: Vec<_> = all.iter().map(|(lease, _)| (lease.job_id, Status::Canceled)).collect();
+        assert_eq!(held.settle_beside(touched, all).await, expected, "the {touched}th was touched");
         // Of every sort at once, with a success that is touched.
         let leases = held.leases().await;
         let mixed = leases.into_iter().enumerate().map(|(nth, lease)| {

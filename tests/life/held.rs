@@ -155,3 +155,78 @@ async fn a_refused_result_takes_no_other_with_it() {
     assert_eq!(bench.balance(account).await, (1_000 - 290, 0), "it was released");
     bench.assert_audit_is_clean().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_result_that_cannot_be_recorded_now_takes_no_other_with_it_whatever_the_error() {
+    let bench = Bench::new().await;
+    bench.scripted_kind("").await;
+    let mut states = Vec::new();
+    // A class of errors each, but those that no retry mends (see `shared::db::sqlstate`).
+    for state in ["42501", "53100", "55000", "55P03", "57014", "XX000"] {
+        let account = bench.account(1_000).await;
+        let mut jobs = Vec::new();
+        for _ in 0..30 {
+            jobs.push(bench.script(account, json!([{ "do": "done" }])).await);
+        }
+        states.push((state, account, jobs));
+    }
+    bench.sql("CREATE TABLE public.poison (job_id uuid, state text)").await;
+    bench
+        .sql(
+            "CREATE FUNCTION public.refuse_some() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+             DECLARE poison public.poison;
+             BEGIN
+                 SELECT * INTO poison FROM public.poison p WHERE p.job_id = NEW.job_id;
+                 IF FOUND THEN RAISE EXCEPTION 'not now' USING ERRCODE = poison.state; END IF;
+                 RETURN NEW;
+             END $$;
+             CREATE TRIGGER refuse_some BEFORE INSERT ON punchcard.outcomes
+             FOR EACH ROW EXECUTE FUNCTION public.refuse_some()",
+        )
+        .await;
+    for (nth, (state, _, jobs)) in states.iter().enumerate() {
+        bench.sql(&format!("INSERT INTO public.poison VALUES ('{}', '{state}')", jobs[5 * nth])).await;
+    }
+    let worker = bench.scripted_worker();
+    let tick = tokio::spawn(async move { worker.invoke(&json!({})).await.expect("a tick") });
+    for (_, account, _) in &states {
+        until_succeeded(&bench, *account, 29).await;
+    }
+    // What was in the way is mended, and so is what it kept.
+    bench.sql("DELETE FROM public.poison").await;
+    let summary = tick.await.unwrap();
+    assert_eq!((&summary["succeeded"], &summary["lost"]), (&json!(180), &json!(0)), "{summary}");
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_of_the_teams_that_a_trigger_waits_for_keeps_one_result_alone() {
+    let bench = Bench::new().await;
+    bench.scripted_kind("").await;
+    let account = bench.account(1_000).await;
+    let mut jobs = Vec::new();
+    for _ in 0..30 {
+        jobs.push(bench.script(account, json!([{ "do": "done" }])).await);
+    }
+    bench
+        .sql(&format!("CREATE TABLE public.orders AS SELECT '{}'::uuid AS job_id, false AS done", jobs[11]))
+        .await;
+    bench
+        .sql(
+            "CREATE FUNCTION public.note_order() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
+             BEGIN UPDATE public.orders o SET done = true WHERE o.job_id = NEW.job_id; RETURN NULL; END $$;
+             CREATE TRIGGER note_order AFTER INSERT ON punchcard.outcomes
+             FOR EACH ROW EXECUTE FUNCTION public.note_order()",
+        )
+        .await;
+    bench.admin.batch_execute("BEGIN; UPDATE public.orders SET done = false").await.unwrap();
+    let worker = bench.scripted_worker();
+    let tick = tokio::spawn(async move { worker.invoke(&json!({})).await.expect("a tick") });
+    // Through the connection that holds the row, which sees what others commit.
+    until_succeeded(&bench, account, 29).await;
+    bench.admin.batch_execute("ROLLBACK").await.unwrap();
+    let summary = tick.await.unwrap();
+    assert_eq!((&summary["succeeded"], &summary["lost"]), (&json!(30), &json!(0)), "{summary}");
+    assert_eq!(bench.count("SELECT count(*) FROM public.orders WHERE done").await, 1);
+    bench.assert_audit_is_clean().await;
+}

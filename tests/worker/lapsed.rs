@@ -23,3 +23,27 @@ async fn thousands_of_one_accounts_jobs_that_lapse_at_once_hold_up_nobody_else()
     assert_eq!(bench.balance(other).await, (0, 0));
     bench.assert_audit_is_clean().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lapsed_jobs_that_are_refused_slowly_hold_up_nobody_elses() {
+    let bench = Bench::new().await;
+    let (slow, other) = (bench.account(0).await, bench.account(0).await);
+    // More than a statement has the time for.
+    bench.enqueue(slow, "free", 150).await;
+    bench.enqueue(other, "free", 1).await;
+    bench.sql("UPDATE punchcard.queue SET expires_at = now()").await;
+    bench
+        .sql(&format!(
+            "CREATE FUNCTION public.refuse_slowly() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN PERFORM pg_sleep(0.15); RAISE EXCEPTION 'not this one'; END $$;
+             CREATE TRIGGER refuse_slowly BEFORE INSERT ON punchcard.outcomes FOR EACH ROW
+             WHEN (NEW.account_id = '{slow}') EXECUTE FUNCTION public.refuse_slowly()"
+        ))
+        .await;
+    let summary = bench.poller().invoke(&json!({})).await.unwrap();
+    assert_eq!(summary["lapsed"], 1, "{summary}");
+    let failed =
+        format!("SELECT count(*) FROM punchcard.jobs_now WHERE account_id = '{other}' AND status = 'failed'");
+    assert_eq!(bench.count(&failed).await, 1);
+    bench.assert_audit_is_clean().await;
+}

@@ -131,7 +131,7 @@ impl From<DbError> for ApiError {
                 tracing::warn!(error = why, "the database is busy with others");
                 Self::new(503, "unavailable", "Somebody else is at work on this. Try again soon.")
             }
-            DbError::Unavailable(why) | DbError::Denied(why) => {
+            DbError::Unavailable(why) | DbError::Unfit(why) | DbError::Denied(why) => {
                 tracing::error!(error = why, "database unavailable");
                 Self::new(503, "unavailable", "Try again later.")
             }

@@ -26,6 +26,8 @@ const SETTLE_LIMIT: usize = 500;
 const SETTLE_BYTES: usize = 4 * 1024 * 1024;
 /// A statement that is not answered for this long is sent again on another connection: the server's own time-out, 15 s, is over.
 const SEND_BUDGET: Duration = Duration::from_secs(16);
+/// How often verdicts are sent again that are not answered: then it may be one of them that costs the connection, or the time.
+const TRIES_UNANSWERED: u32 = 3;
 /// The longest pause before a statement is sent again to a server that is away.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long what others hold is waited for, the first time and at most: all statements of this worker wait as long.
@@ -59,6 +61,14 @@ pub struct Tally {
 }
 
 type Ended = (Lease, Verdict);
+
+/// What one statement is to record.
+struct Batch {
+    verdicts: Vec<Ended>,
+    patience: Patience,
+    /// An earlier statement with these was not answered.
+    perhaps_done: bool,
+}
 
 /// How long a statement that settles waits for what others hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -179,64 +189,69 @@ impl<'a> Settler<'a> {
         self.held.extend(batch);
     }
 
-    async fn record(&mut self, batch: Vec<Ended>, patience: Patience, until: Deadline) {
-        let mut batches = vec![(batch, patience)];
-        while let Some((mut batch, patience)) = batches.pop() {
-            match self.settle(&batch, patience, until).await {
-                Ok(settled) => self.note(batch, settled),
-                Err(DbError::Busy(_)) if patience == Patience::AllOrNothing => {
-                    batches.push((batch, Patience::WithoutThem(PATIENCE.0)));
+    /// Records these. What cannot be recorded together is tried by halves; what cannot be alone takes no other with it.
+    async fn record(&mut self, verdicts: Vec<Ended>, patience: Patience, until: Deadline) {
+        let mut batches = vec![Batch { verdicts, patience, perhaps_done: false }];
+        let (mut pause, mut failures) = (SETTLE_AFTER, 0);
+        while let Some(mut batch) = batches.pop() {
+            let error = match self.settle(&batch, until).await {
+                Ok(settled) => {
+                    (pause, failures) = (SETTLE_AFTER, 0);
+                    self.note(batch.verdicts, settled);
+                    continue;
                 }
-                Err(DbError::Busy(why)) => {
-                    tracing::warn!(
-                        error = why,
-                        jobs = batch.len(),
-                        "settling collides with others, tried again later"
-                    );
-                    self.hold(batch);
-                }
-                // One outcome that the database refuses must not take the others with it.
-                Err(DbError::Broken(why)) if batch.len() > 1 => {
-                    tracing::error!(error = why, jobs = batch.len(), "settling refused, trying by halves");
-                    let others = batch.split_off(batch.len() / 2);
-                    batches.extend([(others, patience), (batch, patience)]);
-                }
-                Err(DbError::Refused { .. }) if batch.len() > 1 => {
-                    let others = batch.split_off(batch.len() / 2);
-                    batches.extend([(others, patience), (batch, patience)]);
-                }
-                Err(DbError::Broken(why)) => {
-                    let failures = self.give_up(batch, &why);
-                    if !failures.is_empty() {
-                        batches.push((failures, patience));
+                Err(error) => error,
+            };
+            batch.perhaps_done |= matches!(error, DbError::Unknown(_));
+            failures += 1;
+            let colliding = matches!(error, DbError::Busy(_));
+            if colliding && batch.patience == Patience::AllOrNothing {
+                batch.patience = Patience::WithoutThem(PATIENCE.0);
+                batches.push(batch);
+                continue;
+            }
+            tracing::error!(error = %error, jobs = batch.verdicts.len(), "settling failed");
+            // What may be about the moment, or the connection, is sent again first, and never given up but for want of time.
+            let passing = match error {
+                DbError::Unavailable(_) => true,
+                DbError::Unknown(_) => failures <= TRIES_UNANSWERED,
+                DbError::Unfit(_) => failures == 1,
+                DbError::Busy(_) | DbError::Denied(_) | DbError::Broken(_) | DbError::Refused { .. } => false,
+            };
+            if !colliding && until.left() <= pause {
+                self.lose(&batch.verdicts, &error.to_string());
+            } else if passing {
+                batches.push(batch);
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            } else if batch.verdicts.len() > 1 && !matches!(error, DbError::Denied(_)) {
+                let others = batch.verdicts.split_off(batch.verdicts.len() / 2);
+                batches.extend([Batch { verdicts: others, ..batch }, batch]);
+            } else {
+                match error {
+                    DbError::Broken(why) => batch.verdicts = self.give_up(batch.verdicts, &why),
+                    DbError::Refused { .. } => {
+                        self.lose(&std::mem::take(&mut batch.verdicts), &error.to_string());
                     }
+                    _ => self.hold(std::mem::take(&mut batch.verdicts)),
                 }
-                Err(error) => self.lose(&batch, &error.to_string()),
+                if !batch.verdicts.is_empty() {
+                    batches.push(batch);
+                }
             }
         }
     }
 
-    /// Sends the verdicts until there is an answer, or no time is left.
-    async fn settle(&self, batch: &[Ended], patience: Patience, until: Deadline) -> Result<Settled, DbError> {
-        let (mut pause, mut perhaps_done) = (SETTLE_AFTER, false);
-        loop {
-            let budget = until.within(SEND_BUDGET);
-            let settled = match patience {
-                Patience::AllOrNothing => self.db.settle(batch, budget).await,
-                Patience::WithoutThem(wait) => self.db.settle_within_reach(batch, wait, budget).await,
-            };
-            match settled {
-                Err(error @ (DbError::Unavailable(_) | DbError::Unknown(_))) if until.left() > pause => {
-                    tracing::error!(error = %error, "settling failed, trying again");
-                    perhaps_done |= matches!(error, DbError::Unknown(_));
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-                Ok(settled) if perhaps_done => {
-                    return Ok(self.with_what_was_done(batch, settled, until).await);
-                }
-                answer => return answer,
-            }
+    /// Sends the verdicts once.
+    async fn settle(&self, batch: &Batch, until: Deadline) -> Result<Settled, DbError> {
+        let budget = until.within(SEND_BUDGET);
+        let settled = match batch.patience {
+            Patience::AllOrNothing => self.db.settle(&batch.verdicts, budget).await?,
+            Patience::WithoutThem(wait) => self.db.settle_within_reach(&batch.verdicts, wait, budget).await?,
+        };
+        match batch.perhaps_done {
+            true => Ok(self.with_what_was_done(&batch.verdicts, settled, until).await),
+            false => Ok(settled),
         }
     }
 

@@ -46,7 +46,9 @@ async fn rescue(
 ) -> Result<(bool, Chores), DbError> {
     let (jobs, chores) = match worker.db.rescue(RESCUE_LIMIT as i64, busy, deadline).await {
         Ok(rescued) => rescued,
-        Err(error @ (DbError::Busy(_) | DbError::Broken(_) | DbError::Refused { .. })) => {
+        Err(
+            error @ (DbError::Busy(_) | DbError::Unfit(_) | DbError::Broken(_) | DbError::Refused { .. }),
+        ) => {
             tracing::error!(error = %error, "lapsed jobs wait for the next tick");
             return Ok((false, Chores { deliveries: true, returns: false }));
         }
@@ -68,9 +70,10 @@ async fn rescue(
         }
         tracing::warn!(job.id = %job.job_id, status = ?job.status, "lapsed job taken back");
     }
-    // Those of busy accounts may have been all that one statement takes.
+    // Those of busy accounts may have been all that one statement takes, or all that it had the time for.
     let progress = known < busy.len() || jobs.iter().any(|job| job.status.is_some());
-    Ok((progress && jobs.len() == RESCUE_LIMIT, chores))
+    let more = jobs.len() == RESCUE_LIMIT || jobs.iter().any(|job| job.status.is_none());
+    Ok((progress && more, chores))
 }
 
 /// All the others. What is not taken back is by the next tick.

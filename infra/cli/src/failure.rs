@@ -11,7 +11,7 @@ pub(crate) type Failure = Box<dyn std::error::Error + Send + Sync>;
 pub(crate) fn one_line(failure: &Failure) -> String {
     let text = match failure.downcast_ref::<DbError>() {
         Some(DbError::Refused { code, detail, .. }) => format!("{code}: {}", plain(detail)),
-        Some(error @ (DbError::Unavailable(_) | DbError::Denied(_))) => {
+        Some(error @ (DbError::Unavailable(_) | DbError::Unfit(_) | DbError::Denied(_))) => {
             format!("{error}; `punchcard doctor` says where the way ends")
         }
         Some(_) | None => failure.to_string(),

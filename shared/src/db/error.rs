@@ -27,6 +27,10 @@ pub enum DbError {
     /// Nothing was executed: try again later.
     #[error("the database cannot be reached: {0}")]
     Unavailable(String),
+    /// The server, as it is now, cannot do it: it is short of something, or its schema or grants are not ours. Nothing was
+    /// executed. Of many rows it may be one that it cannot do, by a trigger of somebody's.
+    #[error("the database is not fit for the statement: {0}")]
+    Unfit(String),
     /// The server refuses user or password, and would again: trying on can lock every client of this address out.
     #[error("the database refuses to let us in, not tried again for a minute: {0}")]
     Denied(String),
@@ -86,7 +90,7 @@ impl Failed {
             Fault::Statement => (DbError::Busy(why), true),
             Fault::Connection { perhaps_done: true } => (DbError::Unknown(why), false),
             Fault::Connection { perhaps_done: false } => (DbError::Unavailable(why), false),
-            Fault::Server => (DbError::Unavailable(why), true),
+            Fault::Server => (DbError::Unfit(why), true),
             Fault::Never => (DbError::Broken(why), true),
         };
         Self { error, sound: sound && !fatal, at_once: !fatal && sqlstate::passes_at_once(code) }

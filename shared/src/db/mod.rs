@@ -167,7 +167,7 @@ impl Db {
             let pause = COLLISION_PAUSE * 2_u32.pow(collisions);
             let collided = failed.at_once && collisions < COLLISIONS && deadline.left() > pause * 2;
             let replace = match failed.error {
-                DbError::Unavailable(_) => !failed.sound && !replaced,
+                DbError::Unavailable(_) | DbError::Unfit(_) => !failed.sound && !replaced,
                 DbError::Unknown(_) => again == Again::Safe && !replaced,
                 _ => false,
             };
