@@ -1,9 +1,11 @@
-//! Several things done in one transaction of the team's own, beside others who do the same, and beside workers: no deadlock.
+//! Several things done in one transaction of the team's own, beside others who do the same, and beside workers: no deadlock but those
+//! that the documents name.
 
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use serde_json::json;
+use shared::domain::Deadline;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -136,5 +138,62 @@ async fn the_api_survives_a_deadlock_with_a_transaction_of_the_teams() {
         }
     }
     println!("the team's transaction was rolled back {broken} times of 4");
+    bench.assert_audit_is_clean().await;
+}
+
+/// The exception of LIFE_OF_A_JOB.md that is about spread accounts: whoever is ended runs again, and both are done.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadlock_over_the_shares_of_an_account_is_run_again_and_ours_runs_again_by_itself() {
+    let bench = Bench::new().await;
+    let account = bench.account(100).await;
+    bench.sql(&format!("SELECT punchcard.spread_account('{account}', 3)")).await;
+    let (team, db) = (team(&bench).await, bench.operators_db());
+    for (shares, amount) in [(3, None), (3, Some(-60)), (2, None), (3, Some(60))] {
+        // A job on share 1, and one on share 2: whose it is depends on the connection.
+        let mut jobs = [None, None];
+        while jobs.contains(&None) {
+            let buyer = self::team(&bench).await;
+            let share: i32 = buyer.query_typed("SELECT pg_backend_pid() % 3", &[]).await.unwrap()[0].get(0);
+            if let Some(job @ None) = usize::try_from(share - 1).ok().and_then(|nth| jobs.get_mut(nth)) {
+                let buy = format!("SELECT job_id FROM punchcard.enqueue('{account}', 'free')");
+                *job = Some(buyer.query_typed(&buy, &[]).await.expect(&buy)[0].get::<_, Uuid>(0));
+            }
+        }
+        bench.sql(&format!("SELECT punchcard.spread_account('{account}', {shares})")).await;
+        let cancel = |nth: usize| canceled(&jobs[nth].unwrap().to_string(), account);
+        team.batch_execute(&format!("BEGIN; {}", cancel(1))).await.unwrap();
+        let other = async {
+            let Some(amount) = amount else {
+                let soon = Deadline::after(Duration::from_secs(60));
+                return db.spread_account(account, shares, soon).await.expect("sent again by itself");
+            };
+            let adjust =
+                format!("SELECT punchcard.increment_user_credits('{account}', {amount}, '{amount}')");
+            while let Err(refused) =
+                transaction(&self::team(&bench).await, std::slice::from_ref(&adjust)).await
+            {
+                assert!(refused.starts_with("40P01"), "{refused}");
+            }
+        };
+        let beside = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            let ended = match team.batch_execute(&cancel(0)).await {
+                Ok(()) => return team.batch_execute("COMMIT").await.unwrap(),
+                Err(error) => error.as_db_error().expect("the database's word").code().clone(),
+            };
+            assert_eq!(ended.code(), "40P01");
+            team.batch_execute("ROLLBACK").await.unwrap();
+            let both = [cancel(1), cancel(0)];
+            while let Err(refused) = transaction(&team, &both).await {
+                assert!(refused.starts_with("40P01"), "{refused}");
+            }
+        };
+        tokio::join!(other, beside);
+        let unfinished = "SELECT count(*) FROM punchcard.jobs_now WHERE finished_at IS NULL";
+        assert_eq!(bench.count(unfinished).await, 0, "both are canceled");
+    }
+    let met = "SELECT deadlocks FROM pg_stat_database WHERE datname = current_database()";
+    assert!(bench.count(met).await > 0, "they did meet");
+    assert_eq!(bench.balance(account).await, (100, 0));
     bench.assert_audit_is_clean().await;
 }

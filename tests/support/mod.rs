@@ -141,6 +141,12 @@ impl Bench {
         Db::new(Arc::new(SecretStore::new(source)))
     }
 
+    /// The same as the operator sends them.
+    pub fn operators_db(&self) -> Db {
+        let source = SecretSource { database_url: Some(self.direct_url.clone()), ..SecretSource::default() };
+        Db::new(Arc::new(SecretStore::new(source)))
+    }
+
     pub fn poller(&self) -> Function {
         self.poller_with(&[])
     }

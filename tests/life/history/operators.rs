@@ -83,21 +83,17 @@ impl Actor {
         let id = self.stage.accounts[account];
         let params = [(&id as _, Type::UUID), (&amount as _, Type::INT8), (&key as _, Type::TEXT)];
         let began = self.history().now();
-        let done = loop {
-            match self.stage.bench.admin.execute_typed(adjust, &params).await {
-                Ok(_) => break Answer::Made(()),
-                Err(error) => match error.as_db_error() {
-                    Some(refused) if refused.message() == "insufficient_credits" => {
-                        break Answer::Refused(refused.message().to_owned());
-                    }
-                    // It deals what a spread account has: sent again, as the documents say.
-                    Some(refused) if refused.code().code() == "40P01" && account == SPREAD => {}
-                    _ => {
-                        self.history().found(Finding::new(format!("{} was answered: {error:?}", self.name)));
-                        break Answer::Unknown;
-                    }
-                },
-            }
+        let done = match self.stage.bench.admin.execute_typed(adjust, &params).await {
+            Ok(_) => Answer::Made(()),
+            Err(error) => match error.as_db_error() {
+                Some(refused) if refused.message() == "insufficient_credits" => {
+                    Answer::Refused(refused.message().to_owned())
+                }
+                _ => {
+                    self.history().found(Finding::new(format!("{} was answered: {error:?}", self.name)));
+                    Answer::Unknown
+                }
+            },
         };
         self.history().note(self.name, began, Done::Move { account, amount, key: key.to_owned(), done });
     }

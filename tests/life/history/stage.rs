@@ -4,10 +4,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
-use shared::{
-    db::Db,
-    secrets::{SecretSource, SecretStore},
-};
+use shared::db::Db;
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -107,9 +104,7 @@ impl Stage {
 
     /// One with the operator's.
     pub fn operator(self: &Arc<Self>, name: &'static str, seed: u64) -> Actor {
-        let source =
-            SecretSource { database_url: Some(self.bench.direct_url.clone()), ..SecretSource::default() };
-        let db = Db::new(Arc::new(SecretStore::new(source)));
+        let db = self.bench.operators_db();
         Actor { name, stage: Arc::clone(self), db, dice: dice(name, seed), client: None }
     }
 
