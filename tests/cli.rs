@@ -149,19 +149,24 @@ async fn the_two_roles_are_made_log_in_and_are_all_that_migrating_and_running_ne
     let output = run(&stranger, &["doctor"]);
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.code() == Some(14) && text.contains("(may_not_connect;"), "{text}");
-    let made = urls(&said(&run(&admin, &["roles"])));
+    let first = said(&run(&admin, &["roles"]));
+    let shared = "temporary objects: everybody may create them";
+    let told = first.lines().find(|line| line.starts_with(shared));
+    assert!(told.is_some_and(|line| line.contains("--own-database takes that away")), "{first}");
+    let made = urls(&first);
     let [migrator, app] = made.as_slice() else { panic!("{made:?}") };
     assert!(said(&run(migrator, &["migrate"])).contains("9 migrations applied"), "no Supabase, no superuser");
     assert!(said(&run(app, &["doctor", "--grants"])).contains("nobody has more than is meant"));
     assert!(refused(&run(app, &["migrate"])).contains("migrate as punchcard_migrator, not as punchcard_app"));
     assert!(said(&run(app, &["doctor", "--grants"])).contains("punchcard_app may create temporary objects"));
     let own = said(&run(&admin, &["roles", "--own-database"]));
-    assert!(own.contains("punchcard_migrator alone may create them"), "{own}");
+    assert!(own.contains("punchcard_migrator alone may create them") && !own.contains(shared), "{own}");
     assert!(!said(&run(app, &["doctor", "--grants"])).contains("temporary objects"));
     assert!(refused(&run(migrator, &["roles", "--own-database"])).contains("permission denied"));
 
     let again = said(&run(&admin, &["roles"]));
     assert!(urls(&again).is_empty() && again.matches("kept as it is").count() == 2, "{again}");
+    assert!(!again.contains(shared), "it stays taken away: {again}");
     let rotated = urls(&said(&run(&admin, &["roles", "--rotate", "punchcard_app"])));
     assert_eq!(rotated.len(), 1);
     assert_eq!(run(app, &["doctor"]).status.code(), Some(15), "the old password");

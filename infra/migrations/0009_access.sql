@@ -32,7 +32,8 @@ DECLARE
 BEGIN
     FOR setting IN
         SELECT * FROM (VALUES ('default_transaction_isolation', '''read committed'''), ('row_security', 'on'),
-                              ('search_path', 'pg_catalog, pg_temp'), ('jit', 'off')) w (name, value)
+                              ('search_path', 'pg_catalog, pg_temp'), ('jit', 'off'),
+                              ('synchronous_commit', 'on')) w (name, value)
         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) c
                           WHERE s.setrole = 'punchcard_app'::regrole AND s.setdatabase = 0 AND c LIKE w.name || '=%')
     LOOP

@@ -53,6 +53,11 @@ async fn they_apply_on_a_plain_server_and_on_one_with_the_roles_of_supabase_and_
         assert!(applied.iter().eq(MIGRATIONS.iter()), "{database}: {applied:?}");
         let client = connect(&url).await;
         assert_eq!(callers(&client).await, callers_expected, "{database}");
+        let set = "SELECT rolconfig FROM pg_roles WHERE rolname = 'punchcard_app'";
+        let set: Vec<String> = client.query_typed(set, &[]).await.unwrap()[0].get(0);
+        for needed in ["default_transaction_isolation=read committed", "synchronous_commit=on"] {
+            assert!(set.iter().any(|it| it == needed), "{database}: {set:?}");
+        }
         let before = catalog(&client).await;
         assert!(apply(&url).await.expect("nothing to do").is_empty(), "{database}");
         assert_eq!(catalog(&client).await, before, "{database}: applied twice is applied once");

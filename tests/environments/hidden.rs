@@ -1,6 +1,6 @@
 //! Row security that hides rows from whoever must see them: to see nothing is not to find nothing wrong.
 
-use super::{another, assert_sound, doctor, offer, punchcard, punchcard_as, refused};
+use super::{another, assert_sound, doctor, empty, migrate, offer, punchcard, punchcard_as, refused, remove};
 use crate::support::{APP, Bench, OWNER, as_role, connect};
 
 /// Whoever reads by a grant of the team's own, but whom no policy names, is not told that all is well.
@@ -49,6 +49,82 @@ async fn an_audit_that_sees_no_row_is_not_clean() {
         "a restrictive policy hides some"
     );
     server.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}")).await;
+}
+
+/// Nor does any command say that there is nothing to list, or to do.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_command_takes_hidden_rows_for_none() {
+    let server = Bench::new().await;
+    let database = empty(&server, OWNER, "").await;
+    migrate(&database).await;
+    let account = database.account(10).await;
+    database.enqueue(account, "qr.svg", 1).await;
+    let job: String = database.rows("SELECT id::text FROM punchcard.jobs").await[0].get(0);
+    let id = account.to_string();
+    let file = std::env::temp_dir().join(format!("kinds-{account}.toml"));
+    std::fs::write(&file, "[kinds.\"qr.svg\"]\nprice = 1\n[kinds.unserved]\nprice = 5\nmax_attempts = 1\n")
+        .unwrap();
+    let commands = [
+        vec!["jobs", "list", &id],
+        vec!["jobs", "show", &job],
+        vec!["jobs", "failed"],
+        vec!["jobs", "redrive", "qr.svg", "--dry-run"],
+        vec!["jobs", "redrive", "qr.svg"],
+        vec!["tokens", "list"],
+        vec!["caps", "show"],
+        vec!["caps", "set", &id, "--unfinished-jobs", "9"],
+        vec!["webhooks", "failed"],
+        vec!["credits", "show", &id],
+        vec!["credits", "source", "show"],
+        vec!["kinds", "secret", "qr.svg"],
+        vec!["apply", file.to_str().unwrap(), "--dry-run"],
+    ];
+    let stranger = "CREATE POLICY more ON punchcard.{table} AS RESTRICTIVE USING (false)";
+    // As a restore without owners leaves it: the policies name somebody else.
+    let of_another = "ALTER POLICY owner_does_all ON punchcard.{table} TO punchcard_app";
+    for (hide, show) in [
+        (stranger, "DROP POLICY more ON punchcard.{table}"),
+        (of_another, "ALTER POLICY owner_does_all ON punchcard.{table} TO punchcard_migrator"),
+    ] {
+        for command in &commands {
+            punchcard(&database, command);
+        }
+        let each = |statement: &str| {
+            let tables = "SELECT relname FROM pg_class
+                WHERE relnamespace = 'punchcard'::regnamespace AND relkind = 'r' AND relrowsecurity";
+            let statement = statement.replace("{table}", "%I");
+            format!(
+                "DO $$ DECLARE t text;
+                 BEGIN FOR t IN {tables} LOOP EXECUTE format('{statement}', t); END LOOP; END $$"
+            )
+        };
+        database.sql(&each(hide)).await;
+        for command in &commands {
+            let output = punchcard_as(&database, OWNER, command);
+            let line = refused(&output);
+            assert!(line.contains(&format!("from {OWNER}, their owner: run `punchcard migrate`")), "{line}");
+            assert!(output.stdout.is_empty(), "{command:?}: {output:?}");
+        }
+        database.sql(&each(show)).await;
+    }
+    // Whoever looks as another role is sent to the owner.
+    let role = another(&server).await;
+    database
+        .sql(&format!(
+            "GRANT USAGE ON SCHEMA punchcard TO {role};
+             GRANT SELECT ON ALL TABLES IN SCHEMA punchcard TO {role}"
+        ))
+        .await;
+    let line = refused(&punchcard_as(&database, &role, &["tokens", "list"]));
+    assert!(line.contains(&format!("from {role}: ask as their owner")), "{line}");
+    // Where there is no schema yet, that is what is said.
+    let before = empty(&server, OWNER, "").await;
+    let line = refused(&punchcard_as(&before, OWNER, &["jobs", "failed"]));
+    assert!(line.contains("run `punchcard migrate`") && !line.contains("row security"), "{line}");
+    std::fs::remove_file(file).unwrap();
+    remove(&server, before).await;
+    remove(&server, database).await;
+    server.sql(&format!("DROP ROLE {role}")).await;
 }
 
 /// The functions' role is looked after as the owner is.

@@ -5,6 +5,7 @@ mod inputs;
 mod languages;
 mod marks;
 mod price;
+mod priority;
 mod refused;
 mod times;
 

@@ -57,13 +57,13 @@ struct KindsFile {
 /// Applies the file. Kinds that it does not name are left as they are, unless they are to be pruned.
 pub(crate) async fn apply(
     secrets: impl Fn() -> Result<Secrets, Failure>,
-    db: impl Fn() -> Result<Db, Failure>,
+    db: impl AsyncFn() -> Result<Db, Failure>,
     options: &Options,
 ) -> Result<(), Failure> {
     let Options { file, dry_run, prune, allow_private_targets } = options;
     let allow = if *allow_private_targets { Allow::Anything } else { Allow::PublicHttps };
     let wanted = read_kinds(file, allow).map_err(|error| format!("{}: {error}", file.display()))?;
-    let (secrets, db) = (secrets()?, db()?);
+    let (secrets, db) = (secrets()?, db().await?);
     let known = db.list_kinds(soon()).await?;
 
     let changed: Vec<Kind> = wanted.iter().filter(|kind| !known.contains(kind)).cloned().collect();

@@ -145,11 +145,19 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
             ..Secrets::default()
         })
     };
-    let db = || -> Result<Db, Failure> {
+    let unchecked = || -> Result<Db, Failure> {
         let Secrets { database_url, pg_password, pg_ca_pem, .. } = secrets()?;
         let database_url = Some(database_url);
         let source = SecretSource { database_url, pg_password, pg_ca_pem, ..SecretSource::default() };
         Ok(Db::new(Arc::new(SecretStore::new(source))))
+    };
+    // To whom rows are hidden, no command says that there are none.
+    let db = async || -> Result<Db, Failure> {
+        let db = unchecked()?;
+        match db.hidden(soon()).await? {
+            Some(hidden) => Err(hidden.into()),
+            None => Ok(db),
+        }
     };
     match cli.command {
         Command::Doctor { json, grants, connections, max_clients, pinned } => {
@@ -182,11 +190,13 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         }
         Command::Apply(options) => apply::apply(secrets, db, &options).await,
         Command::Import(options) => import::import(&secrets()?, &options).await,
-        Command::Credits(command) => credits::run(&db()?, command).await,
-        Command::Jobs(command) => jobs::run(&db()?, command).await,
-        Command::Caps(command) => caps::run(&db()?, command).await,
-        Command::Webhooks(command) => webhooks::run(&db()?, command).await,
-        Command::Tokens(command) => tokens::run(&db()?, command).await,
+        // The audit has a finding for each.
+        Command::Credits(command @ credits::Credits::Audit) => credits::run(&unchecked()?, command).await,
+        Command::Credits(command) => credits::run(&db().await?, command).await,
+        Command::Jobs(command) => jobs::run(&db().await?, command).await,
+        Command::Caps(command) => caps::run(&db().await?, command).await,
+        Command::Webhooks(command) => webhooks::run(&db().await?, command).await,
+        Command::Tokens(command) => tokens::run(&db().await?, command).await,
         Command::Kinds(Kinds::Secret { kind, version, signing_secret }) => {
             let master = vetted("SIGNING_SECRET", said(&Some(signing_secret)))?;
             let master =
@@ -197,7 +207,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
             let version = match version {
                 Some(version) => version,
                 None => {
-                    let known = db()?.list_kinds(soon()).await?;
+                    let known = db().await?.list_kinds(soon()).await?;
                     let known = known.iter().find(|known| known.name == kind);
                     known.ok_or_else(|| format!("there is no kind {kind}"))?.secret_version.unsigned_abs()
                 }

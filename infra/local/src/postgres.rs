@@ -172,7 +172,7 @@ fn serve(bin_dir: &Path, folder: &Path, port: u16, options: Options<'_>, user: O
     postgres.current_dir(folder).arg("-D").arg(folder.join("data")).arg("-k").arg(folder);
     postgres.args(["-h", "127.0.0.1", "-p", &port.to_string(), "-c", "max_connections=300"]);
     if !options.durable {
-        postgres.args(["-c", "fsync=off", "-c", "synchronous_commit=off", "-c", "full_page_writes=off"]);
+        postgres.args(["-c", "fsync=off", "-c", "full_page_writes=off"]);
     }
     if options.tls.is_some() {
         postgres.args(["-c", "ssl=on"]);

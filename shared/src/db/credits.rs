@@ -11,6 +11,7 @@ pub(crate) const FIND: &str = include_str!("credits/find.sql");
 pub(crate) const ENTRIES: &str = include_str!("credits/entries.sql");
 pub(crate) const GRANT: &str = include_str!("credits/grant.sql");
 pub(crate) const AUDIT: &str = include_str!("credits/audit.sql");
+pub(crate) const HIDDEN: &str = include_str!("credits/hidden.sql");
 pub(crate) const SPREAD: &str = include_str!("credits/spread.sql");
 pub(crate) const USE_SOURCE: &str = include_str!("credits/use_source.sql");
 pub(crate) const SOURCE: &str = include_str!("credits/source.sql");
@@ -178,6 +179,16 @@ impl Db {
         let rows = self.rows(AUDIT, &[], Again::Safe, deadline).await?;
         let finding = |row: &Row| Finding { invariant: row.get(0), subject: row.get(1), finding: row.get(2) };
         Ok(rows.iter().map(finding).collect())
+    }
+
+    /// From whom row security hides rows, if that is this role or the owner, as whom the functions run: to them
+    /// what is there looks as if it were not.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn hidden(&self, deadline: Deadline) -> Result<Option<String>, DbError> {
+        let rows = self.rows(HIDDEN, &[], Again::Safe, deadline).await?;
+        Ok(rows.first().map(|row| row.get(0)))
     }
 
     /// Takes the team's credits as the source of all, after a trial that is rolled back; `constants` are a JSON object of

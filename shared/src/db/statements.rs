@@ -31,6 +31,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("credits/entries", credits::ENTRIES),
     ("credits/grant", credits::GRANT),
     ("credits/audit", credits::AUDIT),
+    ("credits/hidden", credits::HIDDEN),
     ("credits/spread", credits::SPREAD),
     ("credits/use_source", credits::USE_SOURCE),
     ("credits/source", credits::SOURCE),

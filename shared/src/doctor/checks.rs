@@ -36,6 +36,7 @@ const NAMED: &str = include_str!("named.sql");
 const SET_LOCAL: &str = include_str!("set_local.sql");
 const BUSY: &str = include_str!("busy.sql");
 const SETTINGS: &str = include_str!("settings.sql");
+const UNSAFE_STORAGE: &str = include_str!("unsafe_storage.sql");
 const HIDDEN: &str = include_str!("hidden.sql");
 const TEMPORARY: &str = include_str!("temporary.sql");
 
@@ -120,8 +121,9 @@ pub(super) async fn session(report: &mut Report, client: &Client) -> Result<i32,
             limits[0], limits[1], limits[2]
         ),
     );
-    if limits[0] == "0" {
-        report.warn(Stage::Session, "no statement_timeout is in force");
+    let named = ["statement_timeout", "lock_timeout", "idle_in_transaction_session_timeout"];
+    for (name, _) in named.iter().zip(&limits).filter(|(_, limit)| *limit == "0") {
+        report.warn(Stage::Session, format!("no {name} is in force"));
     }
     let drift = if offset.abs() > CLOCK_OFF { ": the database's counts" } else { "" };
     report.pass(Stage::Session, format!("the clocks are {:.1} s apart{drift}", offset.abs()));
@@ -130,6 +132,9 @@ pub(super) async fn session(report: &mut Report, client: &Client) -> Result<i32,
     }
     for found in texts(Stage::Session, client, SETTINGS).await? {
         report.fail(seen(Stage::Session, found));
+    }
+    for found in texts(Stage::Session, client, UNSAFE_STORAGE).await? {
+        report.warn(Stage::Session, found);
     }
     Ok(row.get(11))
 }

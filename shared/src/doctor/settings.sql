@@ -11,5 +11,11 @@ SELECT format('search_path is %s, and must be pg_catalog, pg_temp', current_sett
 WHERE (SELECT p.name FROM unnest(current_schemas(true)) WITH ORDINALITY AS p (name, n)
        WHERE p.name !~ '^pg_temp_' ORDER BY p.n LIMIT 1) <> 'pg_catalog'
 UNION ALL
-SELECT format('statement_timeout is %s, and must be a second or more', current_setting('statement_timeout'))
-FROM pg_catalog.pg_settings s WHERE s.name = 'statement_timeout' AND s.setting::bigint BETWEEN 1 AND 999
+-- Less ends statements that do what they should. The last of them is PostgreSQL 17's.
+SELECT format('%s is %s, and must be a second or more', s.name, current_setting(s.name))
+FROM pg_catalog.pg_settings s
+WHERE s.name IN ('statement_timeout', 'lock_timeout', 'transaction_timeout')
+  AND s.setting::bigint BETWEEN 1 AND 999
+UNION ALL
+-- The other values wait for the disk of this server at least.
+SELECT 'synchronous_commit is off, and must be on' WHERE current_setting('synchronous_commit') = 'off'

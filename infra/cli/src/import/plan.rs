@@ -21,6 +21,8 @@ pub(crate) struct Plan {
     clamped: i64,
     /// Whose column of the input is NULL.
     without_input: i64,
+    /// To be taken, with a priority beyond what their kind may have.
+    lowered: i64,
     /// Why, whether marked by an earlier run, how many, and the first of them.
     skipped: Vec<(String, bool, i64, String)>,
     missing_kinds: Vec<(String, i64)>,
@@ -46,6 +48,7 @@ impl Plan {
             present: figure(6),
             clamped: figure(7),
             without_input: figure(8),
+            lowered: figure(9),
             skipped: each(&rows(client, include_str!("skipped.sql")).await?, |row| {
                 (row.get(0), row.get(1), row.get(2), row.get::<_, Option<String>>(3).unwrap_or_default())
             }),
@@ -93,6 +96,9 @@ impl Plan {
         lines.push(format!("in Punchcard already: {}", self.present));
         if self.clamped > 0 {
             lines.push(format!("priorities brought into -10 to 10: {}", self.clamped));
+        }
+        if self.lowered > 0 {
+            lines.push(format!("priorities lowered to the max_priority of their kind: {}", self.lowered));
         }
         if self.without_input > 0 {
             lines.push(format!("without an input, which get {{}}: {}", self.without_input));

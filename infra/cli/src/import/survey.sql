@@ -8,7 +8,7 @@ FROM (
                      WHEN f.state IN ('succeeded', 'failed', 'canceled') THEN 'copy' END AS step
     FROM (
         SELECT r.id, r.source_id, r.job_id, r.word, r.state, r.kind, r.clamped, r.created_at, r.run_at,
-               r.input_given, r.present,
+               r.input_given, r.present, r.priority,
                -- A key was perhaps unique in another way than an account's.
                CASE WHEN r.reason IS NULL AND NOT r.present AND r.state <> 'running' AND r.key IS NOT NULL
                          AND row_number() OVER (PARTITION BY r.account_id, r.key,

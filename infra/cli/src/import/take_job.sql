@@ -9,15 +9,19 @@ DECLARE
     movement record;
     balance record;
     bytes integer := octet_length(p_row.input::text);
+    priority smallint;
 BEGIN
     SELECT * INTO offer FROM punchcard.kinds k WHERE k.name = p_row.kind AND k.retired_at IS NULL;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
+    -- As for whoever buys: before others goes only whom the kind lets. The key's hash has the row's own,
+    -- which its buyer sends again.
+    priority := least(p_row.priority, offer.max_priority);
     INSERT INTO punchcard.jobs (account_id, id, kind, price, metered, on_cancel, on_input_error, priority, max_attempts,
                                 scheduled_at, expires_at, created_at, idempotency_key, request_hash, input)
     VALUES (p_row.account_id, p_row.job_id, p_row.kind, p_row.price, offer.metered, offer.on_cancel, offer.on_input_error,
-            p_row.priority, offer.max_attempts, due,
+            priority, offer.max_attempts, due,
             due + make_interval(secs => offer.life_seconds), p_row.created_at, p_row.key,
             CASE WHEN p_row.key IS NOT NULL
                  THEN punchcard.request_hash(p_row.key, concat_ws(E'\n', p_row.kind, p_row.priority), p_row.input) END,
@@ -41,7 +45,7 @@ BEGIN
     INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, metered, on_cancel, on_input_error, bytes, priority,
                                  max_attempts, max_crashes, run_at, expires_at)
     VALUES (p_row.job_id, p_row.account_id, balance.share, p_row.kind, p_row.price, offer.metered, offer.on_cancel,
-            offer.on_input_error, bytes, p_row.priority, offer.max_attempts, offer.max_crashes, due,
+            offer.on_input_error, bytes, priority, offer.max_attempts, offer.max_crashes, due,
             due + make_interval(secs => offer.life_seconds));
     RETURN true;
 END $$

@@ -27,10 +27,13 @@ ALTER ROLE punchcard_app SET search_path = pg_catalog, pg_temp;
 -- Whatever the database says: who waited for a row must see what became of it, and row security lets both pass.
 ALTER ROLE punchcard_app SET default_transaction_isolation = 'read committed';
 ALTER ROLE punchcard_app SET row_security = on;
+-- What was answered 202 is on the disk, and outlives a crash of the server.
+ALTER ROLE punchcard_app SET synchronous_commit = on;
 -- Its statements are short: none is worth waiting for a compiler.
 ALTER ROLE punchcard_app SET jit = off;
 ALTER ROLE punchcard_migrator SET default_transaction_isolation = 'read committed';
 ALTER ROLE punchcard_migrator SET row_security = on;
+ALTER ROLE punchcard_migrator SET synchronous_commit = on;
 -- The operator's commands run as the owner: no name of another schema goes before PostgreSQL's own. Triggers of an imported
 -- table may need the team's.
 ALTER ROLE punchcard_migrator SET search_path = pg_catalog, public;
@@ -38,3 +41,11 @@ ALTER ROLE punchcard_migrator SET search_path = pg_catalog, public;
 ALTER ROLE punchcard_migrator SET statement_timeout = '10min';
 ALTER ROLE punchcard_migrator SET lock_timeout = '5s';
 ALTER ROLE punchcard_migrator SET idle_in_transaction_session_timeout = '1min';
+-- Those above bound every statement already; another, of the database's, would end what they let pass.
+DO $$
+BEGIN
+    IF current_setting('transaction_timeout', true) IS NOT NULL THEN  -- PostgreSQL 17 or newer
+        ALTER ROLE punchcard_app SET transaction_timeout = 0;
+        ALTER ROLE punchcard_migrator SET transaction_timeout = 0;
+    END IF;
+END $$;

@@ -12,6 +12,7 @@ const KNOWN: &str = include_str!("known.sql");
 const CREATE: &str = include_str!("create.sql");
 const PASSWORD: &str = include_str!("password.sql");
 const OWN_DATABASE: &str = include_str!("own_database.sql");
+const TEMPORARY: &str = include_str!("temporary.sql");
 
 /// The roles, and what each is for.
 const ROLES: [(&str, &str); 2] =
@@ -36,6 +37,13 @@ pub(crate) async fn create(
         client.batch_execute(OWN_DATABASE).await.map_err(|error| word(&error))?;
         lines.push(
             "temporary objects: the database's owner and punchcard_migrator alone may create them".into(),
+        );
+    } else if !client.query_typed(TEMPORARY, &[]).await.map_err(|error| word(&error))?.is_empty() {
+        // Not taken away unasked: others whose database it is too may need it.
+        lines.push(
+            "temporary objects: everybody may create them, as PostgreSQL has it; where the database is \
+             Punchcard's alone, --own-database takes that away"
+                .into(),
         );
     }
     for (role, purpose) in ROLES {
