@@ -113,10 +113,11 @@ $$;
 -- Records what became of messages that were sent, each fenced by its attempt. Verdicts: `delivered`; `retry` in p_delays seconds;
 -- `put_back`, the same of one that was not sent; `give_up`; `gone` gives up, too, and whatever else was to go there: its receiver
 -- wants no more.
--- Answers those that it recorded; whoever is missing had been taken by another worker meanwhile.
+-- None is waited for: this may go out on the one connection by which a worker settles and claims. Answers those that it recorded
+-- and, `out_of_reach`, those that somebody else holds; whoever is missing had been taken by another worker meanwhile.
 CREATE FUNCTION punchcard.settle_deliveries(
     p_ids uuid[], p_attempts smallint[], p_verdicts text[], p_delays double precision[], p_errors text[], p_urls text[])
-    RETURNS TABLE (id uuid)
+    RETURNS TABLE (id uuid, out_of_reach boolean)
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
@@ -124,14 +125,18 @@ CREATE FUNCTION punchcard.settle_deliveries(
         SELECT * FROM unnest(p_ids, p_attempts, p_verdicts, p_delays, p_errors, p_urls)
             AS v (id, attempt, verdict, delay, error, url)
         ORDER BY v.id
+    ), mine AS MATERIALIZED (
+        SELECT v.* FROM verdict v JOIN punchcard.deliveries d ON d.id = v.id
+        WHERE d.attempt = v.attempt AND d.next_at IS NOT NULL
+        FOR NO KEY UPDATE OF d SKIP LOCKED
     ), recorded AS (
         UPDATE punchcard.deliveries d
         SET next_at = CASE WHEN v.verdict IN ('retry', 'put_back') THEN now() + make_interval(secs => v.delay) END,
             put_back = d.put_back + (v.verdict = 'put_back')::integer,
             delivered_at = CASE v.verdict WHEN 'delivered' THEN now() END,
             error = CASE v.verdict WHEN 'put_back' THEN d.error ELSE v.error END, gone = v.verdict = 'gone'
-        FROM verdict v
-        WHERE d.id = v.id AND d.attempt = v.attempt AND d.next_at IS NOT NULL
+        FROM mine v
+        WHERE d.id = v.id
         RETURNING d.id, d.account_id, d.job_id, d.url, v.verdict, v.url AS sent_to
     ), refuser AS MATERIALIZED (
         -- None is waited for: a webhook that somebody is just setting anew is theirs, and one that still wants no more says so
@@ -150,7 +155,10 @@ CREATE FUNCTION punchcard.settle_deliveries(
             WHERE r.verdict = 'gone' AND o.next_at IS NOT NULL AND o.id <> ALL (p_ids)
             FOR NO KEY UPDATE OF o SKIP LOCKED))
     )
-    SELECT r.id FROM recorded r
+    SELECT r.id, false FROM recorded r
+    UNION ALL
+    SELECT d.id, true FROM verdict v JOIN punchcard.deliveries d ON d.id = v.id
+    WHERE d.attempt = v.attempt AND d.next_at IS NOT NULL AND d.id <> ALL (ARRAY(SELECT r.id FROM recorded r))
 $$;
 
 -- Sets where an account is told of its jobs, or, with NULL, that it is not; a disabled webhook works again.

@@ -59,7 +59,7 @@ async fn of_two_who_would_send_a_message_one_does() {
             "sent once, and kept until it is recorded"
         );
         let sent: Vec<_> = first.into_iter().chain(second).map(|taken| (taken, Sent::Delivered)).collect();
-        assert_eq!(one.settle_deliveries(&sent, soon()).await.unwrap(), 1);
+        assert_eq!(one.settle_deliveries(&sent, soon()).await.unwrap().count, 1);
         assert_eq!(state(&bench, account).await, (1, true, false));
         assert_eq!(bench.balance(account).await, (0, 0));
     }
@@ -84,7 +84,7 @@ async fn what_is_said_of_an_end_shows_the_job_as_it_ended() {
         let job = &taken[0].job;
         assert!(job.status.is_final() && job.output.is_some(), "{job:?}");
         let sent: Vec<_> = taken.into_iter().map(|taken| (taken, Sent::Delivered)).collect();
-        assert_eq!(one.settle_deliveries(&sent, soon()).await.unwrap(), 1);
+        assert_eq!(one.settle_deliveries(&sent, soon()).await.unwrap().count, 1);
     }
     assert!(at_once > 0 && later > 0, "a race: {at_once} and {later}");
     bench.assert_audit_is_clean().await;
@@ -108,8 +108,8 @@ async fn of_two_records_of_one_sending_one_counts() {
         let (a, b) = (Arc::clone(&one), Arc::clone(&other));
         let (delivered, retried) = race(
             time,
-            async move { a.settle_deliveries(&[(delivery, Sent::Delivered)], soon()).await.unwrap() },
-            async move { b.settle_deliveries(&[(spare, retry)], soon()).await.unwrap() },
+            async move { a.settle_deliveries(&[(delivery, Sent::Delivered)], soon()).await.unwrap().count },
+            async move { b.settle_deliveries(&[(spare, retry)], soon()).await.unwrap().count },
         )
         .await;
         // A retry leaves the message to be sent, so that who has heard it may still say so; the reverse is over.
@@ -133,7 +133,7 @@ async fn a_record_that_comes_after_another_took_the_message_changes_nothing() {
         let (a, b) = (Arc::clone(&one), Arc::clone(&other));
         let (recorded, taken) = race(
             time,
-            async move { a.settle_deliveries(&[(delivery, Sent::Delivered)], soon()).await.unwrap() },
+            async move { a.settle_deliveries(&[(delivery, Sent::Delivered)], soon()).await.unwrap().count },
             async move { take(&b).await },
         )
         .await;
@@ -142,7 +142,7 @@ async fn a_record_that_comes_after_another_took_the_message_changes_nothing() {
         assert_eq!(state(&bench, account).await, expected);
         (late, in_time) = (late + taken.len(), in_time + recorded);
         let sent: Vec<_> = taken.into_iter().map(|taken| (taken, Sent::Delivered)).collect();
-        one.settle_deliveries(&sent, soon()).await.unwrap();
+        one.settle_deliveries(&sent, soon()).await.unwrap().count;
         assert!(state(&bench, account).await.1);
         assert_eq!(bench.balance(account).await, (0, 0));
     }

@@ -13,6 +13,7 @@ mod receivers;
 mod settler;
 mod sqs;
 mod tick;
+mod until_answered;
 
 use std::{
     sync::Arc,

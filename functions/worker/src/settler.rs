@@ -14,24 +14,19 @@ use shared::{
 use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
-use crate::MARGIN;
+use crate::{
+    MARGIN,
+    until_answered::{HELD_PAUSE, TO_ANSWER, until_answered},
+};
 
 /// How long an outcome waits for company before it is settled.
 const SETTLE_AFTER: Duration = Duration::from_millis(50);
-/// What the margin of the invocation has left when outcomes are no longer recorded.
-const TO_ANSWER: Duration = Duration::from_millis(500);
 /// How many outcomes one statement settles at most.
 const SETTLE_LIMIT: usize = 500;
 /// And how many bytes of output.
 const SETTLE_BYTES: usize = 4 * 1024 * 1024;
-/// A statement that is not answered for this long is sent again on another connection: the server's own time-out, 15 s, is over.
-const SEND_BUDGET: Duration = Duration::from_secs(16);
-/// The longest pause before a statement is sent again to a server that is away.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long what others hold is waited for, the first time and at most: all statements of this worker wait as long.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(800));
-/// How long it is left alone then.
-const HELD_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// What became of the runs of a tick.
 #[derive(Debug, Default, Clone, Serialize)]
@@ -218,25 +213,16 @@ impl<'a> Settler<'a> {
 
     /// Sends the verdicts until there is an answer, or no time is left.
     async fn settle(&self, batch: &[Ended], patience: Patience, until: Deadline) -> Result<Settled, DbError> {
-        let (mut pause, mut perhaps_done) = (SETTLE_AFTER, false);
-        loop {
-            let budget = until.within(SEND_BUDGET);
-            let settled = match patience {
-                Patience::AllOrNothing => self.db.settle(batch, budget).await,
-                Patience::WithoutThem(wait) => self.db.settle_within_reach(batch, wait, budget).await,
-            };
-            match settled {
-                Err(error @ (DbError::Unavailable(_) | DbError::Unknown(_))) if until.left() > pause => {
-                    tracing::error!(error = %error, "settling failed, trying again");
-                    perhaps_done |= matches!(error, DbError::Unknown(_));
-                    tokio::time::sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST_PAUSE);
-                }
-                Ok(settled) if perhaps_done => {
-                    return Ok(self.with_what_was_done(batch, settled, until).await);
-                }
-                answer => return answer,
+        let db = self.db;
+        let send = |budget| async move {
+            match patience {
+                Patience::AllOrNothing => db.settle(batch, budget).await,
+                Patience::WithoutThem(wait) => db.settle_within_reach(batch, wait, budget).await,
             }
+        };
+        match until_answered(until, send).await {
+            (Ok(settled), true) => Ok(self.with_what_was_done(batch, settled, until).await),
+            (answer, _) => answer,
         }
     }
 
