@@ -8,7 +8,7 @@ use shared::{
     db::{
         Db, DbError,
         callbacks::CallBack,
-        webhooks::{Delivery, Round, Sent},
+        webhooks::{Delivery, Recorded, Round, Sent},
     },
     domain::{ErrorCode, JobError, Lease, Status, Verdict},
 };
@@ -304,6 +304,10 @@ async fn of_two_who_hear_at_once_that_a_receiver_is_gone_neither_waits_for_the_o
     holder.batch_execute(&lock).await.unwrap();
     let gone = [(mine.remove(0), Sent::Gone("410".into()))];
     assert_eq!(one.settle_deliveries(&gone, soon()).await.unwrap().count, 1, "at once");
+    let held = Recorded { count: 0, out_of_reach: vec![theirs.id] };
+    let theirs = [(theirs, Sent::Delivered)];
+    assert_eq!(one.settle_deliveries(&theirs, soon()).await.unwrap(), held, "at once, too");
     holder.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(one.settle_deliveries(&theirs, soon()).await.unwrap().count, 1, "once they let go of it");
     assert_sound(&bench).await;
 }

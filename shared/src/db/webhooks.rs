@@ -53,7 +53,7 @@ pub struct Delivery {
     pub event: Event,
     /// Where to; `None` if the account's webhook is gone meanwhile.
     pub url: Option<String>,
-    /// How often it was taken to be sent, from 1; fences what is recorded of it.
+    /// How often it was taken to be sent, from 1; what became of it is recorded once each time.
     pub attempt: i16,
     /// How often of these it was not sent, for no fault of its receiver's.
     pub put_back: i16,
@@ -124,7 +124,7 @@ pub enum Sent {
 /// What a statement recorded of messages that were sent.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Recorded {
-    /// Of how many it is recorded what became of them.
+    /// Of how many it is recorded what became of them, by this statement or by the same before it.
     pub count: usize,
     /// Those that somebody else holds: nothing of them was recorded.
     pub out_of_reach: Vec<Uuid>,
@@ -250,7 +250,7 @@ impl Db {
         Ok(taken)
     }
 
-    /// Records what became of messages, each fenced by its attempt. Those that it neither recorded nor found out of reach had been
+    /// Records what became of messages, of each attempt once. Those that it neither recorded nor found out of reach had been
     /// taken by another worker meanwhile.
     ///
     /// # Errors
