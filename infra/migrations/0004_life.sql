@@ -228,7 +228,8 @@ END $$;
 -- Retries failed jobs in bulk, oldest first: those of p_kind and, as wished, of one error code, one account, and finished
 -- within a time; up to p_limit after (p_after_at, p_after_id), p_per_second of them a second, the first in p_delay seconds.
 -- Answers each with the job that it is retried as, or the word of why it is not (such as insufficient_credits; account_busy:
--- somebody has held its account for a quarter of a second). Walks past 10,000 failed jobs at most: if there may be more behind
+-- somebody has held its account for a quarter of a second; refused_by_database: something else, such as a trigger of the team's,
+-- which the server's log tells): it keeps no other from being retried. Walks past 10,000 failed jobs at most: if there may be more behind
 -- them, a last row with neither says where the next call goes on.
 CREATE FUNCTION punchcard.redrive(
     p_kind text, p_code text DEFAULT NULL, p_account_id uuid DEFAULT NULL, p_from timestamptz DEFAULT NULL,
@@ -295,6 +296,12 @@ BEGIN
                 busy := failed.account_id;
             WHEN SQLSTATE 'PT402' OR SQLSTATE 'PT409' OR SQLSTATE 'PT422' OR SQLSTATE 'PT429' OR SQLSTATE 'PT503' THEN
                 refused := SQLERRM;
+            -- These are not about this job: all of it is sent again, or later.
+            WHEN transaction_rollback OR insufficient_resources THEN
+                RAISE;
+            WHEN OTHERS THEN
+                RAISE LOG 'punchcard: job % cannot be retried: % %', failed.job_id, SQLSTATE, SQLERRM;
+                refused := 'refused_by_database';
             END;
         END IF;
         IF failed.account_id = busy THEN

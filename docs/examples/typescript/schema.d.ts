@@ -863,7 +863,7 @@ export interface components {
              * @description The failed job.
              */
             job_id: string;
-            /** @description Why it is not, in a word such as `insufficient_credits`. */
+            /** @description Why it is not, in a word such as `insufficient_credits`, or `refused_by_database`: by a trigger of the team's, say. */
             refused: string | null;
             /**
              * Format: uuid
