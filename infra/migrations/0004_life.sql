@@ -347,15 +347,4 @@ BEGIN
     PERFORM punchcard.move_credits('adjust', account_id, amount, key, p_job_id, p_reason);
 END $$;
 
--- What bounds an account, or (00000000-…) all that have no bounds of their own; NULL is no bound.
-CREATE FUNCTION punchcard.set_caps(
-    p_account_id uuid, p_unfinished_jobs integer, p_unfinished_bytes bigint, p_enqueues_per_minute integer) RETURNS void
-    LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO punchcard.caps (account_id, unfinished_jobs, unfinished_bytes, enqueues_per_minute)
-    VALUES (p_account_id, p_unfinished_jobs, p_unfinished_bytes, p_enqueues_per_minute)
-    ON CONFLICT (account_id) DO UPDATE
-    SET unfinished_jobs = excluded.unfinished_jobs, unfinished_bytes = excluded.unfinished_bytes,
-        enqueues_per_minute = excluded.enqueues_per_minute
-$$;
-
 SELECT punchcard.revoke_defaults();
