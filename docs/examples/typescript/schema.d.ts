@@ -68,7 +68,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Lists every movement of an account's credits, newest first, in pages. */
+        /**
+         * Lists every movement of an account's credits, newest first, in pages.
+         * @description A page of an account that is spread may have fewer entries than its limit, even none: as long as there is a `next_cursor`, there
+         *     may be more.
+         */
         get: operations["list_ledger"];
         put?: never;
         post?: never;
