@@ -38,6 +38,18 @@ pub(crate) fn said(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
+/// Bounds an account, or with the nil UUID all that have none of their own: unfinished jobs, their bytes, and enqueues a minute, each
+/// a number or `none`.
+pub(crate) fn cap(bench: &Bench, account: Uuid, [jobs, bytes, per_minute]: [&str; 3]) {
+    let account = account.to_string();
+    let mut args = vec!["caps", "set", "--unfinished-jobs", jobs, "--unfinished-bytes", bytes];
+    args.extend(["--enqueues-per-minute", per_minute]);
+    if account != Uuid::nil().to_string() {
+        args.push(&account);
+    }
+    said(&punchcard(bench, &args));
+}
+
 /// One line on standard error, and nothing changed.
 pub(crate) fn refused(output: &Output) -> String {
     assert!(!output.status.success());

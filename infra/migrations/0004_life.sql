@@ -228,7 +228,8 @@ END $$;
 -- Retries failed jobs in bulk, oldest first: those of p_kind and, as wished, of one error code, one account, and finished
 -- within a time; up to p_limit after (p_after_at, p_after_id), p_per_second of them a second, the first in p_delay seconds.
 -- Answers each with the job that it is retried as, or the word of why it is not (such as insufficient_credits; account_busy:
--- somebody has held its account for a quarter of a second). Walks past 10,000 failed jobs at most: if there may be more behind
+-- somebody has held its account for a quarter of a second; refused_by_database: something else, such as a trigger of the team's,
+-- which the server's log tells): it keeps no other from being retried. Walks past 10,000 failed jobs at most: if there may be more behind
 -- them, a last row with neither says where the next call goes on.
 CREATE FUNCTION punchcard.redrive(
     p_kind text, p_code text DEFAULT NULL, p_account_id uuid DEFAULT NULL, p_from timestamptz DEFAULT NULL,
@@ -295,6 +296,12 @@ BEGIN
                 busy := failed.account_id;
             WHEN SQLSTATE 'PT402' OR SQLSTATE 'PT409' OR SQLSTATE 'PT422' OR SQLSTATE 'PT429' OR SQLSTATE 'PT503' THEN
                 refused := SQLERRM;
+            -- These are not about this job: all of it is sent again, or later.
+            WHEN transaction_rollback OR insufficient_resources THEN
+                RAISE;
+            WHEN OTHERS THEN
+                RAISE LOG 'punchcard: job % cannot be retried: % %', failed.job_id, SQLSTATE, SQLERRM;
+                refused := 'refused_by_database';
             END;
         END IF;
         IF failed.account_id = busy THEN
@@ -339,16 +346,5 @@ BEGIN
     END IF;
     PERFORM punchcard.move_credits('adjust', account_id, amount, key, p_job_id, p_reason);
 END $$;
-
--- What bounds an account, or (00000000-…) all that have no bounds of their own; NULL is no bound.
-CREATE FUNCTION punchcard.set_caps(
-    p_account_id uuid, p_unfinished_jobs integer, p_unfinished_bytes bigint, p_enqueues_per_minute integer) RETURNS void
-    LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
-    INSERT INTO punchcard.caps (account_id, unfinished_jobs, unfinished_bytes, enqueues_per_minute)
-    VALUES (p_account_id, p_unfinished_jobs, p_unfinished_bytes, p_enqueues_per_minute)
-    ON CONFLICT (account_id) DO UPDATE
-    SET unfinished_jobs = excluded.unfinished_jobs, unfinished_bytes = excluded.unfinished_bytes,
-        enqueues_per_minute = excluded.enqueues_per_minute
-$$;
 
 SELECT punchcard.revoke_defaults();

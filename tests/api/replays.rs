@@ -3,7 +3,10 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use crate::support::{Bench, bearer, event};
+use crate::{
+    cli::cap,
+    support::{Bench, bearer, event},
+};
 
 /// Sends a body as it stands there.
 async fn post(bench: &Bench, account: Uuid, path: &str, body: &str, key: &str) -> (u64, Value) {
@@ -117,7 +120,7 @@ async fn what_was_bought_answers_though_nothing_more_could_be() {
     assert_eq!(both().await, [202, 202]);
     assert_eq!(bench.balance(account).await, (0, 2));
     assert_eq!(both().await, [200, 200], "without credits");
-    bench.sql(&format!("SELECT punchcard.set_caps('{account}', 1, 1, 1)")).await;
+    cap(&bench, account, ["1", "1", "1"]);
     assert_eq!(both().await, [200, 200], "over the caps");
     bench.sql("UPDATE punchcard.kinds SET retired_at = now() WHERE name = 'qr.svg'").await;
     assert_eq!(both().await, [200, 200], "of a kind that is sold no more");

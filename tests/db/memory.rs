@@ -5,7 +5,10 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
-use crate::support::{Bench, bearer, connect, event};
+use crate::{
+    cli::cap,
+    support::{Bench, bearer, connect, event},
+};
 
 /// What a backend may take beside what it had after its first statements.
 const MOST_MB: i64 = 200;
@@ -141,7 +144,7 @@ async fn whatever_sql_sends_needs_less_than_200_mb_of_its_backend() {
 async fn what_cannot_be_paid_or_is_over_a_cap_is_refused_before_it_is_written() {
     let bench = Bench::new().await;
     let (poor, full) = (bench.account(0).await, bench.account(1_000).await);
-    bench.sql(&format!("SELECT punchcard.set_caps('{full}', 1, NULL, NULL)")).await;
+    cap(&bench, full, ["1", "none", "none"]);
     bench.enqueue(full, "qr.svg", 1).await;
     // Random, so that it takes as much room as it is long.
     let input: String = (0..1_800).map(|_| Uuid::new_v4().simple().to_string()).collect();

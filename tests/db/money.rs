@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::{
-    cli::{punchcard, refused, said},
+    cli::{cap, punchcard, refused, said},
     support::{APP, Answer, Bench, OWNER, as_role, connect, event},
 };
 
@@ -172,8 +172,8 @@ async fn the_first_purchase_beside_the_first_grant_is_paid_or_refused() {
     assert_eq!(bench.post(account, json!({ "kind": "echo.http" }), None).await.status, 202);
 
     // Whoever is capped waits for the account's row, and so does whoever buys for nothing.
-    for caps in ["NULL, NULL, 1000", "1000, 1000000, NULL"] {
-        bench.sql(&format!("SELECT punchcard.set_caps('{}', {caps})", Uuid::nil())).await;
+    for caps in [["none", "none", "1000"], ["1000", "1000000", "none"]] {
+        cap(&bench, Uuid::nil(), caps);
         for open in [&grant as &dyn Fn(Uuid) -> String, &spread] {
             for (kind, end, status, balance) in [
                 ("echo.http", "COMMIT", 202, (15, 10)),
@@ -183,8 +183,8 @@ async fn the_first_purchase_beside_the_first_grant_is_paid_or_refused() {
             ] {
                 let account = Uuid::new_v4();
                 let answer = beside(&bench, &open(account), kind, account, end).await;
-                assert_eq!(answer.status, status, "{caps}, {kind}, {end}: {}", answer.body);
-                assert_eq!(bench.balance(account).await, balance, "{caps}, {kind}, {end}");
+                assert_eq!(answer.status, status, "{caps:?}, {kind}, {end}: {}", answer.body);
+                assert_eq!(bench.balance(account).await, balance, "{caps:?}, {kind}, {end}");
             }
         }
     }

@@ -264,3 +264,54 @@ async fn the_messages_of_a_job_and_those_that_were_not_heard_are_found_by_an_ind
     assert_eq!(first.body["data"].as_array().unwrap().len(), 100);
     assert!(first.body["next_cursor"].is_string());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_walks_past_a_bounded_number_of_shifts_and_all_else_in_it_is_found() {
+    let bench = Bench::new().await;
+    let account = bench.account(1_000).await;
+    // Dealt over 64 shares, and back, time and again: 64 shifts each time.
+    for _ in 0..20 {
+        bench
+            .sql(&format!(
+                "SELECT count(punchcard.spread_account('{account}', CASE WHEN n % 2 = 0 THEN 1 ELSE 64 END))
+                 FROM generate_series(1, 50) n"
+            ))
+            .await;
+    }
+    let shifts =
+        format!("SELECT count(*) FROM punchcard.ledger WHERE account_id = '{account}' AND kind = 'shift'");
+    assert_eq!(bench.count(&shifts).await, 64_000);
+    bench.analyze().await;
+    let page: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&account, Type::UUID), (&None::<i64>, Type::INT8), (&20_i64, Type::INT8)];
+    let buffers = bench.buffers("credits/entries", &page).await;
+    assert!(buffers <= 800, "{buffers} buffers");
+
+    let pages = async || {
+        let (mut pages, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let answer = bench.get(account, &format!("/api/credits/ledger?limit=20{cursor}")).await;
+            assert_eq!(answer.status, 200, "{}", answer.body);
+            let kinds = answer.body["data"].as_array().unwrap().iter().map(|entry| entry["kind"].clone());
+            pages.push(kinds.collect::<Vec<_>>());
+            let Some(next) = answer.body["next_cursor"].as_str() else { return pages };
+            cursor = format!("&cursor={next}");
+        }
+    };
+    let none = || vec![vec![]; 5];
+    let grant = vec![json!("grant")];
+    assert_eq!(pages().await, [vec![vec![]], none(), vec![grant.clone()]].concat());
+    for _ in 0..2 {
+        bench.enqueue(account, "qr.svg", 1).await;
+    }
+    assert_eq!(pages().await, [vec![vec![json!("hold"), json!("hold")]], none(), vec![grant]].concat());
+    let buffers =
+        bench.buffers("credits/entries", &[page[0].clone(), page[1].clone(), (&2_i64, Type::INT8)]).await;
+    assert!(buffers <= 100, "a page that is full walks no further: {buffers} buffers");
+    let shown = said(&punchcard(&bench, &["credits", "show", &account.to_string()]));
+    assert!(
+        shown.lines().count() == 4 && shown.contains(r#""kind":"grant""#),
+        "the command looks on: {shown}"
+    );
+    bench.assert_audit_is_clean().await;
+}

@@ -6,14 +6,9 @@ use uuid::Uuid;
 
 use super::help::{books, code, tick};
 use crate::{
-    cli::{punchcard, refused, said},
+    cli::{cap, punchcard, refused, said},
     support::{Answer, Bench, bearer, event},
 };
-
-/// Bounds an account, or with the nil UUID all that have none of their own.
-async fn cap(bench: &Bench, account: Uuid, jobs: &str, bytes: &str, per_minute: &str) {
-    bench.sql(&format!("SELECT punchcard.set_caps('{account}', {jobs}, {bytes}, {per_minute})")).await;
-}
 
 async fn buy(bench: &Bench, account: Uuid, kind: &str) -> Answer {
     bench.post(account, json!({ "kind": kind, "input": { "script": [{ "do": "done" }] } }), None).await
@@ -41,7 +36,7 @@ async fn unfinished_jobs_are_bounded_and_make_room_when_they_end() {
     let bench = Bench::new().await;
     bench.scripted_kind("").await;
     let account = bench.account(100).await;
-    cap(&bench, account, "3", "NULL", "NULL").await;
+    cap(&bench, account, ["3", "none", "none"]);
     let first = buy(&bench, account, "test.scripted").await;
     assert_eq!((first.status, buy(&bench, account, "unserved").await.status), (202, 202));
     // Free ones count too.
@@ -68,7 +63,7 @@ async fn unfinished_jobs_are_bounded_and_make_room_when_they_end() {
 async fn the_bytes_of_unfinished_inputs_are_bounded() {
     let bench = Bench::new().await;
     let account = bench.account(100).await;
-    cap(&bench, account, "NULL", "100", "NULL").await;
+    cap(&bench, account, ["none", "100", "none"]);
     let sized = |bytes: usize| json!({ "kind": "qr.svg", "input": "x".repeat(bytes - 2) });
     assert_eq!(bench.post(account, sized(60), None).await.status, 202);
     let before = books(&bench).await;
@@ -89,7 +84,7 @@ async fn the_bytes_of_unfinished_inputs_are_bounded() {
 async fn enqueues_are_paced_over_a_minute() {
     let bench = Bench::new().await;
     let account = bench.account(100).await;
-    cap(&bench, account, "NULL", "NULL", "2").await;
+    cap(&bench, account, ["none", "none", "2"]);
     for _ in 0..2 {
         assert_eq!(buy(&bench, account, "unserved").await.status, 202);
     }
@@ -151,6 +146,10 @@ async fn an_account_of_its_own_caps_is_not_bound_by_those_for_all() {
     }
     let rows = bench.count("SELECT count(*) FROM punchcard.caps").await;
     assert_eq!(rows, 3);
+    // Whoever else sets caps would do it by other rules: what is not named stays.
+    let functions = "SELECT count(*) FROM pg_proc p
+        WHERE p.pronamespace = 'punchcard'::regnamespace AND p.prosrc ~ 'INTO punchcard.caps'";
+    assert_eq!(bench.count(functions).await, 0);
     bench.assert_audit_is_clean().await;
 }
 
@@ -159,7 +158,7 @@ async fn a_hundred_posts_at_once_never_pass_a_cap_also_on_a_spread_account() {
     let bench = Bench::new().await;
     let (one, spread) = (bench.account(500).await, bench.account(500).await);
     bench.sql(&format!("SELECT punchcard.spread_account('{spread}', 8)")).await;
-    cap(&bench, Uuid::nil(), "7", "NULL", "NULL").await;
+    cap(&bench, Uuid::nil(), ["7", "none", "none"]);
     let posts = (0..100).map(|n| buy(&bench, if n % 2 == 0 { one } else { spread }, "unserved"));
     let answers = join_all(posts).await;
     assert_eq!(answers.iter().filter(|answer| answer.status == 202).count(), 14);
@@ -168,7 +167,7 @@ async fn a_hundred_posts_at_once_never_pass_a_cap_also_on_a_spread_account() {
     }
     assert_eq!((bench.balance(one).await, bench.balance(spread).await), ((465, 35), (465, 35)));
 
-    cap(&bench, Uuid::nil(), "NULL", "NULL", "10").await;
+    cap(&bench, Uuid::nil(), ["none", "none", "10"]);
     bench.sql("UPDATE punchcard.accounts SET paced_until = NULL").await;
     let answers = join_all((0..50).map(|_| buy(&bench, spread, "unserved"))).await;
     let bought = answers.iter().filter(|answer| answer.status == 202).count();
@@ -181,7 +180,7 @@ async fn a_hundred_posts_at_once_never_pass_a_cap_also_on_a_spread_account() {
 async fn a_replay_is_neither_counted_nor_refused() {
     let bench = Bench::new().await;
     let account = bench.account(10).await;
-    cap(&bench, account, "1", "NULL", "2").await;
+    cap(&bench, account, ["1", "none", "2"]);
     let wanted = json!({ "kind": "unserved" });
     let first = bench.post(account, wanted.clone(), Some("k")).await;
     assert_eq!(first.status, 202);
@@ -204,7 +203,7 @@ async fn a_replay_is_neither_counted_nor_refused() {
 async fn a_batch_passes_whole_or_not_at_all() {
     let bench = Bench::new().await;
     let account = bench.account(100).await;
-    cap(&bench, account, "3", "NULL", "5").await;
+    cap(&bench, account, ["3", "none", "5"]);
     let jobs = vec![json!({ "kind": "unserved" }); 4];
     let before = books(&bench).await;
     let over = batch(&bench, account, &jobs).await;
@@ -219,7 +218,7 @@ async fn a_batch_passes_whole_or_not_at_all() {
     let before = books(&bench).await;
     assert_too_many(&batch(&bench, account, &jobs[..2]).await, "too_many_jobs", 3);
     assert_eq!(books(&bench).await, before);
-    cap(&bench, account, "NULL", "NULL", "5").await;
+    cap(&bench, account, ["none", "none", "5"]);
     assert_eq!(batch(&bench, account, &jobs[..3]).await.status, 202, "two and three are five");
     assert_too_many(&batch(&bench, account, &jobs[..2]).await, "too_many_enqueues", 5);
     assert_eq!(bench.balance(account).await, (75, 25));
@@ -236,12 +235,12 @@ async fn a_retry_and_a_redrive_pass_the_caps_too() {
         failed.push(bench.script(account, json!([{ "do": "final" }])).await);
     }
     tick(&bench).await;
-    cap(&bench, account, "1", "NULL", "NULL").await;
+    cap(&bench, account, ["1", "none", "none"]);
     assert_eq!(buy(&bench, account, "unserved").await.status, 202);
     let before = books(&bench).await;
     assert_too_many(&bench.act(account, &format!("/api/jobs/{}/retry", failed[0])).await, "too_many_jobs", 1);
     assert_eq!(books(&bench).await, before);
-    cap(&bench, account, "2", "NULL", "NULL").await;
+    cap(&bench, account, ["2", "none", "none"]);
     let told = said(&punchcard(&bench, &["jobs", "redrive", "test.scripted"]));
     assert!(told.contains("1 retried, 1 refused") && told.contains("too_many_jobs"), "{told}");
     assert!(refused(&punchcard(&bench, &["jobs", "retry", &failed[1]])).contains("too_many_jobs"));

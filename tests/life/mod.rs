@@ -39,5 +39,6 @@ mod webhooks;
 mod webhooks_again;
 mod webhooks_api;
 mod webhooks_fair;
+mod webhooks_held;
 
 use help::{assert_refused, credits, until_running};

@@ -36,6 +36,8 @@ pub struct Message {
     /// `None`: the account's, as it is when it is sent.
     pub url: Option<&'static str>,
     pub attempt: i16,
+    /// The last attempt of which it is recorded what became of it.
+    settled: i16,
     pub fate: Fate,
 }
 
@@ -109,7 +111,7 @@ impl Outbox {
 
     fn push(&mut self, now: i64, account: usize, job: Uuid, event: &'static str, url: Option<&'static str>) {
         let fate = Fate::Due(now);
-        self.messages.push(Message { id: None, account, job, event, url, attempt: 0, fate });
+        self.messages.push(Message { id: None, account, job, event, url, attempt: 0, settled: 0, fate });
     }
 
     pub fn due(&self, now: i64) -> usize {
@@ -146,16 +148,19 @@ impl Outbox {
         right
     }
 
-    /// What became of messages counts if nobody else took them meanwhile. Answers of how many it did.
+    /// What became of messages counts once, and if nobody else took them meanwhile. Answers of how many it has.
     pub fn record(&mut self, now: i64, sent: &[(Taken, Heard)]) -> usize {
-        let mut recorded = Vec::new();
+        let (mut recorded, mut before) = (Vec::new(), 0);
         for (taken, heard) in sent {
-            let same = |message: &&mut Message| {
-                message.id == Some(taken.id)
-                    && message.attempt == taken.attempt
-                    && matches!(message.fate, Fate::Due(_))
-            };
+            let same = |message: &&mut Message| message.id == Some(taken.id);
             let Some(message) = self.messages.iter_mut().find(same) else { continue };
+            if message.settled == taken.attempt {
+                before += 1;
+            }
+            if message.attempt != taken.attempt || message.settled == taken.attempt {
+                continue;
+            }
+            message.settled = taken.attempt;
             message.fate = match heard {
                 Heard::Yes => Fate::Delivered,
                 Heard::NotNow => Fate::Due(now + AGAIN),
@@ -178,7 +183,7 @@ impl Outbox {
                             && !along
                             && matches!(message.fate, Fate::Due(_))
                         {
-                            message.fate = Fate::GivenUp;
+                            (message.fate, message.settled) = (Fate::GivenUp, message.attempt);
                         }
                     }
                 }
@@ -192,6 +197,6 @@ impl Outbox {
                 }
             }
         }
-        recorded.len()
+        recorded.len() + before
     }
 }

@@ -8,7 +8,7 @@ use shared::{
     db::{
         Db, DbError,
         callbacks::CallBack,
-        webhooks::{Delivery, Round, Sent},
+        webhooks::{Delivery, Recorded, Round, Sent},
     },
     domain::{ErrorCode, JobError, Lease, Status, Verdict},
 };
@@ -267,8 +267,8 @@ async fn of_two_who_would_send_a_message_one_has_it_and_what_the_other_says_does
         let (late, now) = (heard(stale), heard([mine, theirs].into_iter().flatten().collect()));
         let (db, rival) = (Arc::clone(&one), Arc::clone(&other));
         let recorded =
-            race(time, async move { db.settle_deliveries(&late, soon()).await.unwrap() }, async move {
-                rival.settle_deliveries(&now, soon()).await.unwrap()
+            race(time, async move { db.settle_deliveries(&late, soon()).await.unwrap().count }, async move {
+                rival.settle_deliveries(&now, soon()).await.unwrap().count
             })
             .await;
         assert_eq!(recorded, (0, 2), "the second sending counts, whoever says so first");
@@ -288,8 +288,8 @@ async fn of_two_who_hear_at_once_that_a_receiver_is_gone_neither_waits_for_the_o
         };
         let (mine, theirs) = (gone(mine), gone(theirs));
         let (db, rival) = (Arc::clone(&one), Arc::clone(&other));
-        race(time, async move { db.settle_deliveries(&mine, soon()).await.unwrap() }, async move {
-            rival.settle_deliveries(&theirs, soon()).await.unwrap()
+        race(time, async move { db.settle_deliveries(&mine, soon()).await.unwrap().count }, async move {
+            rival.settle_deliveries(&theirs, soon()).await.unwrap().count
         })
         .await;
         let left = "SELECT count(*) FROM punchcard.deliveries WHERE next_at IS NOT NULL";
@@ -303,7 +303,11 @@ async fn of_two_who_hear_at_once_that_a_receiver_is_gone_neither_waits_for_the_o
         format!("BEGIN; SELECT FROM punchcard.deliveries WHERE id = '{}' FOR NO KEY UPDATE", theirs.id);
     holder.batch_execute(&lock).await.unwrap();
     let gone = [(mine.remove(0), Sent::Gone("410".into()))];
-    assert_eq!(one.settle_deliveries(&gone, soon()).await.unwrap(), 1, "at once");
+    assert_eq!(one.settle_deliveries(&gone, soon()).await.unwrap().count, 1, "at once");
+    let held = Recorded { count: 0, out_of_reach: vec![theirs.id] };
+    let theirs = [(theirs, Sent::Delivered)];
+    assert_eq!(one.settle_deliveries(&theirs, soon()).await.unwrap(), held, "at once, too");
     holder.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(one.settle_deliveries(&theirs, soon()).await.unwrap().count, 1, "once they let go of it");
     assert_sound(&bench).await;
 }

@@ -146,6 +146,35 @@ async fn nothing_runs_unpaid_and_those_that_can_pay_go_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_the_database_refuses_stops_none_behind_it() {
+    let (bench, token) = bench().await;
+    let (barred, free) = (bench.account(100).await, bench.account(100).await);
+    let oldest = failed(&bench, barred, 1, "final").await.remove(0);
+    let others = failed(&bench, free, 2, "final").await;
+    // A rule of the team's own.
+    bench
+        .sql(&format!(
+            "CREATE FUNCTION public.bar() RETURNS trigger LANGUAGE plpgsql AS $$
+             BEGIN RAISE EXCEPTION 'this account is closed'; END $$;
+             CREATE TRIGGER bar BEFORE INSERT ON punchcard.jobs FOR EACH ROW
+             WHEN (NEW.account_id = '{barred}') EXECUTE FUNCTION public.bar()"
+        ))
+        .await;
+    let answer = redrive(&bench, &token, json!({})).await;
+    assert_eq!(figures(&answer), (2, 1), "{answer}");
+    let told: Vec<_> = answer["data"].as_array().unwrap().iter().map(|job| &job["job_id"]).collect();
+    assert_eq!(told, [&oldest, &others[0], &others[1]]);
+    let refused = &answer["data"][0];
+    assert_eq!((&refused["refused"], &refused["retried_as"]), (&json!("refused_by_database"), &Value::Null));
+    assert_eq!((bench.balance(barred).await, bench.balance(free).await), ((100, 0), (80, 20)));
+    let told = said(&punchcard(&bench, &["jobs", "redrive", "test.scripted"]));
+    assert!(told.contains("refused_by_database") && told.contains("0 retried, 1 refused"), "{told}");
+    bench.sql("DROP TRIGGER bar ON punchcard.jobs").await;
+    assert_eq!(figures(&redrive(&bench, &token, json!({})).await), (1, 0));
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_cursor_goes_on_behind_those_that_cannot_pay() {
     let (bench, token) = bench().await;
     let (poor, rich) = (bench.account(20).await, bench.account(20).await);

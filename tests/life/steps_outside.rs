@@ -121,7 +121,7 @@ impl Sequence<'_> {
             heard.push(word);
             batch.push((delivery, sent));
         }
-        let recorded = self.lane.db.settle_deliveries(&batch, soon()).await.unwrap();
+        let recorded = self.lane.db.settle_deliveries(&batch, soon()).await.unwrap().count;
         let said: Vec<_> =
             batch.iter().zip(&heard).map(|((delivery, _), word)| (taken(delivery), *word)).collect();
         assert_eq!(recorded, self.model.outbox.record(self.model.now, &said));

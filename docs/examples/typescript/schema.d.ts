@@ -68,7 +68,11 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Lists every movement of an account's credits, newest first, in pages. */
+        /**
+         * Lists every movement of an account's credits, newest first, in pages.
+         * @description A page of an account that is spread may have fewer entries than its limit, even none: as long as there is a `next_cursor`, there
+         *     may be more.
+         */
         get: operations["list_ledger"];
         put?: never;
         post?: never;
@@ -863,7 +867,7 @@ export interface components {
              * @description The failed job.
              */
             job_id: string;
-            /** @description Why it is not, in a word such as `insufficient_credits`. */
+            /** @description Why it is not, in a word such as `insufficient_credits`, or `refused_by_database`: by a trigger of the team's, say. */
             refused: string | null;
             /**
              * Format: uuid

@@ -2,7 +2,7 @@
 //! drain, so that what it settles is said at once; each message on its own, so that no slow receiver holds up another, and in turn
 //! by account, so that no account does.
 
-use std::{future::ready, time::Duration};
+use std::{collections::HashSet, future::ready, time::Duration};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -10,7 +10,7 @@ use serde::Serialize;
 use shared::{
     db::{
         DbError,
-        webhooks::{Delivery, Round, Sent},
+        webhooks::{Delivery, Recorded, Round, Sent},
     },
     domain::Deadline,
     http_client::{self, Allow, HttpError},
@@ -23,12 +23,13 @@ use tokio::{
 use uuid::Uuid;
 
 use crate::{
-    Summary, Worker,
+    MARGIN, Summary, Worker,
     drain::{self, Trigger},
     executor::jitter,
     jobs::http_target::retry_after,
     message::request,
     receivers::{AT_ONCE, Place, Receivers, Unfit},
+    recording::{Failures, HELD_PAUSE, Mend, SEND_BUDGET as RECORD_BUDGET, TO_ANSWER},
 };
 
 /// How long a receiver has to answer: the specification asks for 15 to 30 seconds.
@@ -138,8 +139,11 @@ struct Courier<'a> {
     circle: Circle,
     /// Since when the drain is over.
     alone_since: Option<Instant>,
+    /// To be recorded, some of it perhaps once somebody lets go of it.
     sent: Vec<(Delivery, Sent)>,
     record_at: Instant,
+    /// How long what somebody holds is left alone.
+    pause: Duration,
     tally: Delivered,
 }
 
@@ -148,8 +152,20 @@ impl<'a> Courier<'a> {
         let (sending, sent, record_at) = (JoinSet::new(), Vec::new(), Instant::now());
         let least = SEND_BUDGET.min(deadline.left() / 2);
         let (receivers, circle, alone_since) = (Receivers::default(), Circle::begin(), None);
-        let tally = Delivered::default();
-        Self { worker, deadline, least, sending, receivers, circle, alone_since, sent, record_at, tally }
+        let (pause, tally) = (HELD_PAUSE.0, Delivered::default());
+        Self {
+            worker,
+            deadline,
+            least,
+            sending,
+            receivers,
+            circle,
+            alone_since,
+            sent,
+            record_at,
+            pause,
+            tally,
+        }
     }
 
     /// Until nobody can have more to say, and nothing is on its way.
@@ -157,7 +173,7 @@ impl<'a> Courier<'a> {
         let (mut look, mut open) = (Look::Never, true);
         loop {
             if !open && self.sending.is_empty() && matches!(look, Look::Never | Look::WhenOneIsSent) {
-                self.record().await;
+                self.finish().await;
                 return self.tally;
             }
             let at = if let Look::At(at) = look { at } else { Instant::now() };
@@ -188,10 +204,27 @@ impl<'a> Courier<'a> {
 
     /// Remembers what is to be recorded.
     fn done(&mut self, delivery: Delivery, sent: Sent) {
-        if self.sent.is_empty() {
-            self.record_at = Instant::now() + RECORD_AFTER;
+        let (id, job, attempt) = (delivery.id, delivery.job.id, delivery.sending());
+        match &sent {
+            Sent::Delivered => self.tally.delivered += 1,
+            Sent::Retry { error, .. } => {
+                self.tally.retried += 1;
+                tracing::warn!(webhook.id = %id, job.id = %job, attempt, error, "webhook failed, sent again later");
+            }
+            Sent::PutBack(_) => tracing::debug!(webhook.id = %id, job.id = %job, "webhook put back"),
+            Sent::GiveUp(error) | Sent::Gone(error) => {
+                self.tally.given_up += 1;
+                tracing::error!(webhook.id = %id, job.id = %job, attempt, error, "webhook given up");
+            }
         }
-        self.sent.push((delivery, sent));
+        self.keep(vec![(delivery, sent)], RECORD_AFTER);
+    }
+
+    /// Records these after a while, or with what is to be recorded sooner.
+    fn keep(&mut self, sent: Vec<(Delivery, Sent)>, pause: Duration) {
+        let at = Instant::now() + pause;
+        self.record_at = if self.sent.is_empty() { at } else { self.record_at.min(at) };
+        self.sent.extend(sent);
     }
 
     /// Takes what is due and sends it; answers when to look again.
@@ -233,33 +266,73 @@ impl<'a> Courier<'a> {
         }
     }
 
+    /// Records what became of messages, as long as the margin of the invocation lasts; what is not recorded then is sent again.
     async fn record(&mut self) {
-        if self.sent.is_empty() {
-            return;
-        }
-        for (delivery, sent) in &self.sent {
-            let (id, job, attempt) = (delivery.id, delivery.job.id, delivery.sending());
-            match sent {
-                Sent::Delivered => self.tally.delivered += 1,
-                Sent::Retry { error, .. } => {
-                    self.tally.retried += 1;
-                    tracing::warn!(webhook.id = %id, job.id = %job, attempt, error, "webhook failed, sent again later");
+        let until = self.deadline.later(MARGIN - TO_ANSWER);
+        let mut batches = vec![std::mem::take(&mut self.sent)];
+        let mut failures = Failures::none();
+        while let Some(mut batch) = batches.pop() {
+            let answer = self.worker.db.settle_deliveries(&batch, until.within(RECORD_BUDGET)).await;
+            let error = match answer {
+                Ok(recorded) => {
+                    failures = Failures::none();
+                    self.note(batch, &recorded);
+                    continue;
                 }
-                Sent::PutBack(_) => tracing::debug!(webhook.id = %id, job.id = %job, "webhook put back"),
-                Sent::GiveUp(error) | Sent::Gone(error) => {
-                    self.tally.given_up += 1;
-                    tracing::error!(webhook.id = %id, job.id = %job, attempt, error, "webhook given up");
+                Err(error) => error,
+            };
+            match failures.mend(&error, batch.len(), until).await {
+                Mend::Again => batches.push(batch),
+                Mend::Halve => {
+                    let others = batch.split_off(batch.len() / 2);
+                    batches.extend([others, batch]);
                 }
+                Mend::ComeBack => self.come_back_to(batch),
+                Mend::Refuse | Mend::Lose => lose(&batch, &error.to_string()),
             }
         }
-        let sent = std::mem::take(&mut self.sent);
-        match self.worker.db.settle_deliveries(&sent, self.deadline.later(Duration::from_secs(1))).await {
-            Ok(recorded) if recorded == sent.len() => {}
-            Ok(recorded) => tracing::warn!(recorded, of = sent.len(), "webhooks were sent twice"),
-            Err(error) => {
-                tracing::error!(error = %error, "what became of webhooks is lost, they are sent again")
+    }
+
+    fn note(&mut self, batch: Vec<(Delivery, Sent)>, recorded: &Recorded) {
+        let out_of_reach: HashSet<Uuid> = recorded.out_of_reach.iter().copied().collect();
+        let (held, rest): (Vec<_>, Vec<_>) =
+            batch.into_iter().partition(|(delivery, _)| out_of_reach.contains(&delivery.id));
+        if recorded.count < rest.len() {
+            tracing::warn!(recorded.count, of = rest.len(), "webhooks were sent twice");
+        }
+        if held.is_empty() {
+            self.pause = HELD_PAUSE.0;
+        } else {
+            tracing::warn!(webhooks = held.len(), "somebody holds webhooks: tried again");
+            self.come_back_to(held);
+        }
+    }
+
+    fn come_back_to(&mut self, held: Vec<(Delivery, Sent)>) {
+        self.keep(held, self.pause);
+        self.pause = (self.pause * 2).min(HELD_PAUSE.1);
+    }
+
+    /// Records what is left, and comes back to what somebody holds until the margin of the invocation is used up.
+    async fn finish(&mut self) {
+        let until = self.deadline.later(MARGIN - TO_ANSWER);
+        while !self.sent.is_empty() {
+            self.record().await;
+            if until.left() <= HELD_PAUSE.0 {
+                break;
+            }
+            if !self.sent.is_empty() {
+                sleep_until(self.record_at.min(until.earlier(HELD_PAUSE.0).instant())).await;
             }
         }
+        lose(&self.sent, "somebody held it all the while");
+    }
+}
+
+/// What became of these is not recorded: they are sent again.
+fn lose(sent: &[(Delivery, Sent)], why: &str) {
+    for (delivery, _) in sent {
+        tracing::error!(webhook.id = %delivery.id, error = why, "webhook not recorded, it is sent again");
     }
 }
 

@@ -10,6 +10,7 @@ mod help;
 pub mod jobs;
 mod message;
 mod receivers;
+mod recording;
 mod settler;
 mod sqs;
 mod tick;

@@ -14,26 +14,19 @@ use shared::{
 use tokio::{sync::watch, time::Instant};
 use uuid::Uuid;
 
-use crate::MARGIN;
+use crate::{
+    MARGIN,
+    recording::{Failures, HELD_PAUSE, Mend, SEND_BUDGET, TO_ANSWER},
+};
 
 /// How long an outcome waits for company before it is settled.
 const SETTLE_AFTER: Duration = Duration::from_millis(50);
-/// What the margin of the invocation has left when outcomes are no longer recorded.
-const TO_ANSWER: Duration = Duration::from_millis(500);
 /// How many outcomes one statement settles at most.
 const SETTLE_LIMIT: usize = 500;
 /// And how many bytes of output.
 const SETTLE_BYTES: usize = 4 * 1024 * 1024;
-/// A statement that is not answered for this long is sent again on another connection: the server's own time-out, 15 s, is over.
-const SEND_BUDGET: Duration = Duration::from_secs(16);
-/// How often verdicts are sent again that are not answered: then it may be one of them that costs the connection, or the time.
-const TRIES_UNANSWERED: u32 = 3;
-/// The longest pause before a statement is sent again to a server that is away.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// How long what others hold is waited for, the first time and at most: all statements of this worker wait as long.
 const PATIENCE: (Duration, Duration) = (Duration::from_millis(200), Duration::from_millis(800));
-/// How long it is left alone then.
-const HELD_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
 
 /// What became of the runs of a tick.
 #[derive(Debug, Default, Clone, Serialize)]
@@ -192,52 +185,36 @@ impl<'a> Settler<'a> {
     /// Records these. What cannot be recorded together is tried by halves; what cannot be alone takes no other with it.
     async fn record(&mut self, verdicts: Vec<Ended>, patience: Patience, until: Deadline) {
         let mut batches = vec![Batch { verdicts, patience, perhaps_done: false }];
-        let (mut pause, mut failures) = (SETTLE_AFTER, 0);
+        let mut failures = Failures::none();
         while let Some(mut batch) = batches.pop() {
             let error = match self.settle(&batch, until).await {
                 Ok(settled) => {
-                    (pause, failures) = (SETTLE_AFTER, 0);
+                    failures = Failures::none();
                     self.note(batch.verdicts, settled);
                     continue;
                 }
                 Err(error) => error,
             };
             batch.perhaps_done |= matches!(error, DbError::Unknown(_));
-            failures += 1;
-            let colliding = matches!(error, DbError::Busy(_));
-            if colliding && batch.patience == Patience::AllOrNothing {
-                batch.patience = Patience::WithoutThem(PATIENCE.0);
-                batches.push(batch);
+            if matches!(error, DbError::Busy(_)) && batch.patience == Patience::AllOrNothing {
+                batches.push(Batch { patience: Patience::WithoutThem(PATIENCE.0), ..batch });
                 continue;
             }
-            tracing::error!(error = %error, jobs = batch.verdicts.len(), "settling failed");
-            // What may be about the moment, or the connection, is sent again first, and never given up but for want of time.
-            let passing = match error {
-                DbError::Unavailable(_) => true,
-                DbError::Unknown(_) => failures <= TRIES_UNANSWERED,
-                DbError::Unfit(_) => failures == 1,
-                DbError::Busy(_) | DbError::Denied(_) | DbError::Broken(_) | DbError::Refused { .. } => false,
-            };
-            if !colliding && until.left() <= pause {
-                self.lose(&batch.verdicts, &error.to_string());
-            } else if passing {
-                batches.push(batch);
-                tokio::time::sleep(pause).await;
-                pause = (pause * 2).min(LONGEST_PAUSE);
-            } else if batch.verdicts.len() > 1 && !matches!(error, DbError::Denied(_)) {
-                let others = batch.verdicts.split_off(batch.verdicts.len() / 2);
-                batches.extend([Batch { verdicts: others, ..batch }, batch]);
-            } else {
-                match error {
-                    DbError::Broken(why) => batch.verdicts = self.give_up(batch.verdicts, &why),
-                    DbError::Refused { .. } => {
-                        self.lose(&std::mem::take(&mut batch.verdicts), &error.to_string());
+            match failures.mend(&error, batch.verdicts.len(), until).await {
+                Mend::Again => batches.push(batch),
+                Mend::Halve => {
+                    let others = batch.verdicts.split_off(batch.verdicts.len() / 2);
+                    batches.extend([Batch { verdicts: others, ..batch }, batch]);
+                }
+                Mend::ComeBack => self.hold(batch.verdicts),
+                Mend::Refuse if matches!(error, DbError::Broken(_)) => {
+                    let verdicts = self.give_up(batch.verdicts, &error.to_string());
+                    if !verdicts.is_empty() {
+                        batches.push(Batch { verdicts, ..batch });
                     }
-                    _ => self.hold(std::mem::take(&mut batch.verdicts)),
                 }
-                if !batch.verdicts.is_empty() {
-                    batches.push(batch);
-                }
+                // A verdict that the schema does not know yet is no failure of its job.
+                Mend::Refuse | Mend::Lose => self.lose(&batch.verdicts, &error.to_string()),
             }
         }
     }

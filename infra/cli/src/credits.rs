@@ -86,7 +86,17 @@ pub(crate) async fn run(db: &Db, command: Credits) -> Result<(), Failure> {
         }
         Credits::Show { account } => {
             show(&db.balance(account, soon()).await?)?;
-            db.ledger(account, None, 20, soon()).await?.iter().try_for_each(show)
+            let (mut left, mut before) = (20, None);
+            while left > 0 {
+                let page = db.ledger(account, before, left, soon()).await?;
+                page.entries.iter().try_for_each(show)?;
+                left -= page.entries.len() as i64;
+                before = page.next;
+                if before.is_none() {
+                    break;
+                }
+            }
+            Ok(())
         }
         Credits::Spread { account, shares } => {
             db.spread_account(account, shares, soon()).await?;

@@ -57,6 +57,15 @@ pub struct Entry {
     pub created_at: Timestamp,
 }
 
+/// A page of an account's ledger.
+#[derive(Debug)]
+pub struct EntryPage {
+    /// Newest first. There may be fewer than were asked for, even none, although the ledger goes on.
+    pub entries: Vec<Entry>,
+    /// Before which entry the next page begins; `None` after the last.
+    pub next: Option<i64>,
+}
+
 /// The team's own credits, where Punchcard draws from them (ADR 10).
 #[derive(Debug, Serialize)]
 pub struct CreditSource {
@@ -121,17 +130,14 @@ impl Db {
         before: Option<i64>,
         limit: i64,
         deadline: Deadline,
-    ) -> Result<Vec<Entry>, DbError> {
+    ) -> Result<EntryPage, DbError> {
         let params = [(&account_id as _, Type::UUID), (&before as _, Type::INT8), (&limit as _, Type::INT8)];
-        Ok(self
-            .rows(ENTRIES, &params, Again::Safe, deadline)
-            .await?
-            .iter()
-            .map(|row| {
-                let share = Some(row.get(10)).filter(|share| *share > 0);
-                Entry { share, ..Entry::from_row(row) }
-            })
-            .collect())
+        let rows = self.rows(ENTRIES, &params, Again::Safe, deadline).await?;
+        let entries = rows.iter().filter(|row| row.get::<_, Option<i64>>(0).is_some()).map(|row| {
+            let share = Some(row.get(10)).filter(|share| *share > 0);
+            Entry { share, ..Entry::from_row(row) }
+        });
+        Ok(EntryPage { entries: entries.collect(), next: rows.first().and_then(|row| row.get(11)) })
     }
 
     /// Grants credits once for each key; answers the entry and whether the key had made it before.

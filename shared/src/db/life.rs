@@ -118,7 +118,7 @@ pub struct Redriven {
     pub finished_at: Timestamp,
     /// The job that it is retried as.
     pub retried_as: Option<Uuid>,
-    /// Why it is not, in a word such as `insufficient_credits`.
+    /// Why it is not, in a word such as `insufficient_credits`, or `refused_by_database`: by a trigger of the team's, say.
     pub refused: Option<String>,
 }
 

@@ -53,7 +53,7 @@ pub struct Delivery {
     pub event: Event,
     /// Where to; `None` if the account's webhook is gone meanwhile.
     pub url: Option<String>,
-    /// How often it was taken to be sent, from 1; fences what is recorded of it.
+    /// How often it was taken to be sent, from 1; what became of it is recorded once each time.
     pub attempt: i16,
     /// How often of these it was not sent, for no fault of its receiver's.
     pub put_back: i16,
@@ -119,6 +119,15 @@ pub enum Sent {
     GiveUp(String),
     /// Whoever is there wants no more of it.
     Gone(String),
+}
+
+/// What a statement recorded of messages that were sent.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Recorded {
+    /// Of how many it is recorded what became of them, by this statement or by the same before it.
+    pub count: usize,
+    /// Those that somebody else holds: nothing of them was recorded.
+    pub out_of_reach: Vec<Uuid>,
 }
 
 /// A message as its account sees it.
@@ -241,8 +250,8 @@ impl Db {
         Ok(taken)
     }
 
-    /// Records what became of messages, each fenced by its attempt; answers how many it recorded: the others had been taken by
-    /// another worker meanwhile.
+    /// Records what became of messages, of each attempt once. Those that it neither recorded nor found out of reach had been
+    /// taken by another worker meanwhile.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer. Recording the same again is safe.
@@ -250,7 +259,7 @@ impl Db {
         &self,
         sent: &[(Delivery, Sent)],
         deadline: Deadline,
-    ) -> Result<usize, DbError> {
+    ) -> Result<Recorded, DbError> {
         let ids: Vec<Uuid> = sent.iter().map(|(delivery, _)| delivery.id).collect();
         let attempts: Vec<i16> = sent.iter().map(|(delivery, _)| delivery.attempt).collect();
         let urls: Vec<Option<&str>> = sent.iter().map(|(delivery, _)| delivery.url.as_deref()).collect();
@@ -277,7 +286,14 @@ impl Db {
             (&errors as _, Type::TEXT_ARRAY),
             (&urls as _, Type::TEXT_ARRAY),
         ];
-        Ok(self.rows(SETTLE_DELIVERIES, &params, Again::Safe, deadline).await?.len())
+        let mut recorded = Recorded::default();
+        for row in self.rows(SETTLE_DELIVERIES, &params, Again::Safe, deadline).await? {
+            match row.get(1) {
+                true => recorded.out_of_reach.push(row.get(0)),
+                false => recorded.count += 1,
+            }
+        }
+        Ok(recorded)
     }
 
     /// Where an account is told of its jobs; `None` if it never said.

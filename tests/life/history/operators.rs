@@ -182,6 +182,8 @@ impl Actor {
             if !sent.is_empty() {
                 let began = self.history().now();
                 let recorded = self.db.settle_deliveries(&sent, soon()).await;
+                // What somebody holds for a moment is not lost.
+                let recorded = recorded.map(|recorded| recorded.count + recorded.out_of_reach.len());
                 if let Answer::Made(recorded) = self.history().sort((self.name, None), &[], false, recorded) {
                     self.history().note(
                         self.name,

@@ -39,6 +39,9 @@ pub(crate) async fn get_credits(
 }
 
 /// Lists every movement of an account's credits, newest first, in pages.
+///
+/// A page of an account that is spread may have fewer entries than its limit, even none: as long as there is a `next_cursor`, there
+/// may be more.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/credits/ledger", tag = "credits", params(Paging, OfAccount),
     responses(
@@ -64,10 +67,9 @@ pub(crate) async fn list_ledger(
         None => None,
     };
     let limit = page_size(request)?;
-    let entries = app.db.ledger(account_id, before, limit, deadline).await?;
-    let more = entries.last().filter(|_| entries.len() as i64 == limit);
-    let next_cursor = more.map(|entry| cursor(&entry.id.to_be_bytes(), account_id));
-    ok(&Page { data: entries, next_cursor })
+    let page = app.db.ledger(account_id, before, limit, deadline).await?;
+    let next_cursor = page.next.map(|id| cursor(&id.to_be_bytes(), account_id));
+    ok(&Page { data: page.entries, next_cursor })
 }
 
 /// Credits to add.

@@ -1,0 +1,70 @@
+//! What a worker does about a statement that records what was done, when it fails: what is not recorded is done again.
+
+use std::time::Duration;
+
+use shared::{db::DbError, domain::Deadline};
+
+/// What the margin of the invocation has left when nothing is recorded any more.
+pub(crate) const TO_ANSWER: Duration = Duration::from_millis(500);
+/// A statement that is not answered for this long is sent again on another connection: the server's own time-out, 15 s, is over.
+pub(crate) const SEND_BUDGET: Duration = Duration::from_secs(16);
+/// How long what others hold is left alone before it is come back to, at first and at most.
+pub(crate) const HELD_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(2));
+/// The pause before a statement is sent again to a server that is away, at first and at most.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(1));
+/// How often a statement is sent again that is not answered: then it may be a part of it that costs the connection, or the time.
+const TRIES_UNANSWERED: u32 = 3;
+
+/// What is to be done about a batch that was not recorded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mend {
+    /// Send it again: it was about the moment, or the connection.
+    Again,
+    /// Try it by halves: it may be about one of them.
+    Halve,
+    /// Come back to it later: it is about this one, or about all, now.
+    ComeBack,
+    /// The database refuses this one, now and for ever.
+    Refuse,
+    /// There is no time left.
+    Lose,
+}
+
+/// The failures since something was recorded last.
+#[derive(Debug)]
+pub(crate) struct Failures {
+    count: u32,
+    pause: Duration,
+}
+
+impl Failures {
+    pub(crate) fn none() -> Self {
+        Self { count: 0, pause: PAUSE.0 }
+    }
+
+    /// What to do about the next of them, after a batch of so many. Waits, if the server is to be left alone for a while.
+    pub(crate) async fn mend(&mut self, error: &DbError, batch: usize, until: Deadline) -> Mend {
+        tracing::error!(error = %error, batch, "recording failed");
+        self.count += 1;
+        let passing = match error {
+            DbError::Unavailable(_) => true,
+            DbError::Unknown(_) => self.count <= TRIES_UNANSWERED,
+            DbError::Unfit(_) => self.count == 1,
+            DbError::Busy(_) | DbError::Denied(_) | DbError::Broken(_) | DbError::Refused { .. } => false,
+        };
+        let halves = batch > 1 && !matches!(error, DbError::Denied(_));
+        if !matches!(error, DbError::Busy(_)) && until.left() <= self.pause {
+            return Mend::Lose;
+        }
+        if passing {
+            tokio::time::sleep(self.pause).await;
+            self.pause = (self.pause * 2).min(PAUSE.1);
+            return Mend::Again;
+        }
+        match error {
+            _ if halves => Mend::Halve,
+            DbError::Broken(_) | DbError::Refused { .. } => Mend::Refuse,
+            _ => Mend::ComeBack,
+        }
+    }
+}
