@@ -3,6 +3,7 @@
 mod access;
 mod apply;
 mod output;
+mod paths;
 mod slips;
 
 use std::{

@@ -168,7 +168,10 @@ CREATE VIEW punchcard.jobs_now WITH (security_invoker = on) AS
            coalesce(o.status, CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued' ELSE 'running' END)
                AS status,
            j.price, j.priority, coalesce(o.attempt, q.attempt) AS attempt, j.max_attempts, j.input, o.output,
-           coalesce(o.error, q.error) AS error, coalesce(q.run_at, j.scheduled_at) AS run_at, j.created_at,
+           coalesce(o.error, q.error) AS error,
+           -- Of a row that was changed by hand: a time that the calendar has.
+           least(greatest(coalesce(q.run_at, j.scheduled_at), timestamptz 'epoch'), timestamptz '9999-12-31') AS run_at,
+           j.created_at,
            coalesce(o.started_at, q.started_at) AS started_at, o.finished_at, j.expires_at, j.batch_id,
            o.captured, coalesce(o.crashes, q.crashes) AS crashes, q.cancel_requested_at,
            q.progress_percent, q.progress_message, q.progress_at, j.retry_of, j.metadata, j.tags,

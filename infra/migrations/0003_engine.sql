@@ -701,11 +701,51 @@ BEGIN
     SELECT c.job_id, c.lease_token, c.account_id, c.kind, c.attempt, c.max_attempts, j.input::text, k.url,
            k.secret_version, k.retired_at IS NOT NULL, k.timeout_seconds, k.backoff_seconds, k.backoff_max_seconds,
            extract(epoch FROM c.lease_expires_at - clock_timestamp())::double precision, c.priority,
-           (extract(epoch FROM c.run_at) * 1000000)::bigint, c.price, c.metered, k.backoff, k.backoff_delays, k.jitter,
+           (extract(epoch FROM greatest(c.run_at, timestamptz 'epoch')) * 1000000)::bigint, c.price, c.metered, k.backoff, k.backoff_delays, k.jitter,
            j.retry::text, k.cancel_url, k.callback_seconds, c.checkpoint::text, EXISTS (SELECT FROM told)
     FROM claimed c
     JOIN punchcard.jobs j ON j.account_id = c.account_id AND j.id = c.job_id
     JOIN punchcard.kinds k ON k.name = c.kind;
+END $$;
+
+-- The same one by one, where a job of somebody's cannot be claimed at all (a trigger of the team's, a row that was changed by
+-- hand): it stays as it is, and keeps no other from being claimed. Ends after some seconds.
+CREATE FUNCTION punchcard.claim_singly(
+    p_limit bigint, p_kinds text[], p_http boolean, p_budget integer, p_lease double precision, p_woken boolean)
+    RETURNS TABLE (
+        job_id uuid, lease_token bigint, account_id uuid, kind text, attempt smallint, max_attempts smallint,
+        input text, url text, secret_version integer, retired boolean, timeout_seconds integer,
+        backoff_seconds integer, backoff_max_seconds integer, lasts_seconds double precision, priority smallint,
+        run_at_micros bigint, price bigint, metered boolean, backoff text, backoff_delays integer[],
+        jitter double precision, retry text, cancel_url text, callback_seconds integer, checkpoint text, told boolean)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
+#variable_conflict use_column
+DECLARE
+    began timestamptz := clock_timestamp();
+    claimed bigint := 0;
+    taken bigint;
+    id uuid;
+BEGIN
+    FOR id IN
+        SELECT q.job_id FROM punchcard.queue q JOIN punchcard.kinds k ON k.name = q.kind
+        WHERE q.lease_expires_at IS NULL AND q.waiting_until IS NULL AND q.run_at <= now() AND q.expires_at > now()
+          AND (k.retired_at IS NOT NULL
+               OR (CASE WHEN k.url IS NULL THEN k.name = ANY (p_kinds) ELSE p_http END AND k.timeout_seconds <= p_budget
+                   AND NOT (p_woken AND k.dispatch = 'poll')))
+        ORDER BY q.priority DESC, q.run_at, q.job_id
+        LIMIT 1000
+    LOOP
+        EXIT WHEN claimed >= p_limit OR clock_timestamp() > began + interval '3 seconds';
+        BEGIN
+            RETURN QUERY
+            SELECT * FROM punchcard.claim(1, p_kinds, p_http, p_budget, p_lease, p_named => ARRAY[id], p_woken => p_woken);
+            GET DIAGNOSTICS taken = ROW_COUNT;
+            SET CONSTRAINTS ALL IMMEDIATE;
+            claimed := claimed + taken;
+        EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
+            RAISE LOG 'punchcard: job % cannot be claimed: % %', id, SQLSTATE, SQLERRM;
+        END;
+    END LOOP;
 END $$;
 
 -- Locks what verdicts move, as far as nobody else holds it: the queue rows (unless p_rescue: the caller holds them), then the
@@ -737,7 +777,8 @@ BEGIN
         FROM unnest(p_job_ids, p_verdicts) AS v (job_id, verdict) JOIN punchcard.queue q ON q.job_id = v.job_id
         WHERE q.job_id = ANY (mine)
           AND (v.verdict IN ('complete', 'fail', 'reject', 'cancel', 'overdue') OR q.cancel_requested_at IS NOT NULL
-               OR (v.verdict = 'crash' AND q.crashes + 1 >= q.max_crashes))
+               OR (v.verdict = 'crash' AND q.crashes + 1 >= q.max_crashes)
+               OR (v.verdict = 'retry' AND q.attempt >= q.max_attempts))
         GROUP BY q.account_id, q.share ORDER BY q.account_id, q.share
     LOOP
         PERFORM FROM punchcard.accounts a WHERE a.id = account.account_id AND a.share = account.share
@@ -781,7 +822,8 @@ $$;
 --   cancel    canceled, as was asked for             yield   queued again at once, the attempt not counted
 --   overdue   failed: nobody called back in time     return  queued as it was: it never started
 --   wait      running without a lease: somebody outside calls back within p_delays seconds
--- A job that is to be canceled is not queued again, but canceled. What succeeds, or fails for good, does.
+-- A job that is to be canceled is not queued again, but canceled, and one that has no attempt left fails. What succeeds, or
+-- fails for good, does.
 -- p_outputs are also what a run that goes on later saved for it. p_used are the credits that a metered job used; NULL: all.
 -- Each verdict needs its lease: same token, not expired. p_rescue is for those that hold the row's lock: `rescue`, which takes
 -- back what has lapsed, `cancel` and `call_back`.
@@ -823,7 +865,8 @@ BEGIN
         ORDER BY v.job_id
     ), undecided AS MATERIALIZED (
         -- Whether these end the job is in its row, which is locked to look: a cancel may just be on its way.
-        SELECT v.*, q.cancel_requested_at IS NOT NULL OR (v.verdict = 'crash' AND q.crashes + 1 >= q.max_crashes) AS ends
+        SELECT v.*, q.cancel_requested_at IS NOT NULL OR (v.verdict = 'crash' AND q.crashes + 1 >= q.max_crashes)
+                    OR (v.verdict = 'retry' AND q.attempt >= q.max_attempts) AS ends
         FROM verdict v JOIN punchcard.queue q ON q.job_id = v.job_id
         WHERE v.verdict IN ('retry', 'snooze', 'yield', 'crash', 'return', 'wait') AND q.lease_token = v.lease_token
           AND (p_rescue OR q.lease_expires_at > clock_timestamp())
@@ -877,11 +920,7 @@ BEGIN
                        THEN CASE WHEN q.metered THEN greatest(least(v.used, q.price), 0) ELSE q.price END
                        ELSE 0 END AS captured,
                   CASE v.verdict WHEN 'complete' THEN v.output::json END AS output,
-                  -- Of an earlier run it is only what a failure has to say.
-                  CASE WHEN v.verdict = 'complete' THEN NULL
-                       WHEN v.verdict IN ('fail', 'reject', 'overdue') OR q.cancel_requested_at IS NULL
-                       THEN coalesce(v.error::json, q.error)
-                       ELSE v.error::json END AS error
+                  CASE WHEN v.verdict <> 'complete' THEN coalesce(v.error::json, q.error) END AS error
     ), history AS (
         INSERT INTO punchcard.attempts (job_id, number, attempt, ended, started_at, ended_at, error)
         SELECT a.job_id, a.lease_token, a.attempt, a.verdict, a.run_started_at, clock_timestamp(), a.error::json
@@ -967,7 +1006,7 @@ CREATE FUNCTION punchcard.rescue(p_limit bigint, p_busy uuid[] DEFAULT '{}')
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    began timestamptz := clock_timestamp();
+    began timestamptz;
     ids uuid[];
     accounts uuid[];
     tokens bigint[];
@@ -987,10 +1026,12 @@ BEGIN
         SELECT s.job_id, s.status, s.told, l.account_id
         FROM punchcard.settle(ids, tokens, verdicts, at_once, NULL, errors, p_rescue => true, p_patience => 200) s
         JOIN unnest(ids, accounts) AS l (job_id, account_id) ON l.job_id = s.job_id;
+        SET CONSTRAINTS ALL IMMEDIATE;  -- what is deferred would undo all of it at its end
         RETURN;
-    EXCEPTION WHEN OTHERS THEN
+    EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         RAISE LOG 'punchcard: % lapsed jobs are taken back one by one: % %', cardinality(ids), SQLSTATE, SQLERRM;
     END;
+    began := clock_timestamp();
     FOR n IN 1 .. cardinality(ids) LOOP
         -- Well before a time-out would undo them all; what is not answered is for the next call.
         EXIT WHEN clock_timestamp() > began + interval '3 seconds';
@@ -999,7 +1040,8 @@ BEGIN
             SELECT s.job_id, s.status, s.told, accounts[n]
             FROM punchcard.settle(ids[n:n], tokens[n:n], verdicts[n:n], at_once[n:n], NULL, errors[n:n], p_rescue => true,
                                   p_patience => 1) s;
-        EXCEPTION WHEN OTHERS THEN
+            SET CONSTRAINTS ALL IMMEDIATE;
+        EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
             RAISE LOG 'punchcard: job % cannot be taken back: % %', ids[n], SQLSTATE, SQLERRM;
             job_id := ids[n];
             account_id := accounts[n];

@@ -292,6 +292,7 @@ BEGIN
                 SELECT r.job_id INTO retried_as FROM punchcard.retry(
                     failed.job_id, failed.account_id,
                     clock_timestamp() + make_interval(secs => p_delay + coalesce(failed.place / p_per_second, 0))) r;
+                SET CONSTRAINTS ALL IMMEDIATE;
             EXCEPTION WHEN lock_not_available THEN
                 busy := failed.account_id;
             WHEN SQLSTATE 'PT402' OR SQLSTATE 'PT409' OR SQLSTATE 'PT422' OR SQLSTATE 'PT429' OR SQLSTATE 'PT503' THEN
@@ -299,7 +300,8 @@ BEGIN
             -- These are not about this job: all of it is sent again, or later.
             WHEN transaction_rollback OR insufficient_resources THEN
                 RAISE;
-            WHEN OTHERS THEN
+            WHEN OTHERS OR assert_failure THEN
+                retried_as := NULL;
                 RAISE LOG 'punchcard: job % cannot be retried: % %', failed.job_id, SQLSTATE, SQLERRM;
                 refused := 'refused_by_database';
             END;

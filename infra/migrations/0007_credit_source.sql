@@ -41,7 +41,7 @@ BEGIN
     RETURN balance;
 EXCEPTION WHEN deadlock_detected OR lock_not_available OR serialization_failure THEN
     RAISE;
-WHEN OTHERS THEN
+WHEN OTHERS OR assert_failure THEN
     PERFORM punchcard.source_failed(p_account_id, SQLSTATE, SQLERRM);
 END $$;
 
@@ -74,7 +74,7 @@ BEGIN
     END IF;
 EXCEPTION WHEN deadlock_detected OR lock_not_available OR serialization_failure OR SQLSTATE 'PT503' THEN
     RAISE;
-WHEN OTHERS THEN
+WHEN OTHERS OR assert_failure THEN
     PERFORM punchcard.source_failed(p_account_id, SQLSTATE, SQLERRM);
 END $$;
 
@@ -138,9 +138,10 @@ BEGIN
                 PERFORM punchcard.move_credits('adjust', account, -total, 'returned:' || punchcard.uuid_v7(), NULL,
                                                'returned to the credit source');
                 PERFORM punchcard.move_at_source(account, total);
+                SET CONSTRAINTS ALL IMMEDIATE;
                 returned := returned + 1;
             END IF;
-        EXCEPTION WHEN OTHERS THEN
+        EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
             RAISE LOG 'punchcard: % credits of % wait to be returned: % %', total, account, SQLSTATE, SQLERRM;
         END;
     END LOOP;

@@ -40,7 +40,7 @@ BEGIN
     PERFORM realtime.send(jsonb_build_object('id', NEW.job_id, 'status', NEW.status, 'finished_at', NEW.finished_at),
                           'job.' || NEW.status, 'punchcard:' || NEW.account_id, true);
     RETURN NULL;
-EXCEPTION WHEN OTHERS THEN
+EXCEPTION WHEN OTHERS OR assert_failure THEN
     RAISE LOG 'punchcard: realtime.send: % %', SQLSTATE, SQLERRM;
     RETURN NULL;
 END $$;

@@ -101,7 +101,7 @@ CREATE FUNCTION punchcard.access()
         UNION ALL
         SELECT 'punchcard_app', 'EXECUTE', 'FUNCTION', 'punchcard.' || name, NULL FROM unnest(ARRAY[
             'enqueue', 'enqueue_batch', 'find_jobs', 'cancel', 'retry', 'redrive', 'grant_credits', 'balance',
-            'return_credits', 'source_health', 'claim', 'settle', 'check_in', 'rescue', 'call_back', 'claim_deliveries',
+            'return_credits', 'source_health', 'claim', 'claim_singly', 'settle', 'check_in', 'rescue', 'call_back', 'claim_deliveries',
             'settle_deliveries', 'set_webhook', 'rotate_webhook_secret', 'job_now', 'access']) name
         UNION ALL
         -- The team's own backend, through a function of its own in an exposed schema.

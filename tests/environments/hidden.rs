@@ -166,7 +166,7 @@ async fn an_import_that_sees_no_row_does_not_say_that_there_is_none() {
         bench.sql(&policy.replace("{OWNER}", OWNER)).await;
         let line = refused(&punchcard_as(&bench, OWNER, &import));
         assert!(
-            line.contains(&format!("row security may hide rows from the role {OWNER} (of jobs)")),
+            line.contains(&format!("row security may hide rows from the role {OWNER} (of public.jobs)")),
             "{line}"
         );
     }

@@ -11,7 +11,7 @@ async fn an_old_table_whose_rows_are_hidden_from_the_role_is_not_empty() {
     old_table(&bench, &[Uuid::new_v4()], 20).await;
     let url = as_role(&bench.direct_url, OWNER);
     bench.sql(&format!("GRANT SELECT, UPDATE ON public.jobs TO {OWNER}; ALTER TABLE public.jobs ENABLE ROW LEVEL SECURITY")).await;
-    let hidden = "row security may hide rows from the role punchcard_migrator (of jobs)";
+    let hidden = "row security may hide rows from the role punchcard_migrator (of public.jobs)";
     for policy in [
         // None at all; some rows; all to read, but some to change; all, but for what another policy takes away.
         "",

@@ -7,7 +7,7 @@ use super::{
     help::tick,
     webhooks::{listener, tell},
 };
-use crate::support::{Bench, SIGNING_SECRET, bearer, event};
+use crate::support::{Bench, SIGNING_SECRET, event};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_succeeds_after_an_error_shows_none_and_its_runs_do() {
@@ -61,23 +61,4 @@ async fn a_job_that_succeeds_after_an_error_shows_none_and_its_runs_do() {
         assert_eq!(runs[1]["error"]["code"], error);
     }
     bench.assert_audit_is_clean().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_job_that_is_canceled_shows_no_error_of_an_earlier_run() {
-    let bench = Bench::new().await;
-    bench.scripted_kind("backoff_seconds = 3600").await;
-    let account = bench.account(30).await;
-    let id = bench.script(account, json!([{ "do": "err" }, { "do": "done" }])).await;
-    tick(&bench).await;
-    assert_eq!(bench.job(account, &id).await["error"]["code"], "handler_error");
-    let path = format!("/api/jobs/{id}/cancel");
-    assert_eq!(
-        bench.request(event("POST", &path, &[("authorization", &bearer(account))], None)).await.status,
-        200
-    );
-    let job = bench.job(account, &id).await;
-    assert_eq!((&job["status"], &job["error"]), (&json!("canceled"), &Value::Null));
-    let runs = bench.get(account, &format!("/api/jobs/{id}/attempts")).await.body["data"].clone();
-    assert_eq!(runs[0]["error"]["code"], "handler_error", "it is that run's");
 }

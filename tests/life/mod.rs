@@ -27,6 +27,7 @@ mod races_outside;
 mod races_webhooks;
 mod redrive;
 mod refund;
+mod refused;
 mod retry_by_hand;
 mod retry_policy;
 mod sequences;

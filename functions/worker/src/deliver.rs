@@ -2,7 +2,11 @@
 //! drain, so that what it settles is said at once; each message on its own, so that no slow receiver holds up another, and in turn
 //! by account, so that no account does.
 
-use std::{collections::HashSet, future::ready, time::Duration};
+use std::{
+    collections::{HashSet, VecDeque},
+    future::ready,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{Response, StatusCode};
@@ -29,7 +33,7 @@ use crate::{
     jobs::http_target::retry_after,
     message::request,
     receivers::{AT_ONCE, Place, Receivers, Unfit},
-    recording::{Failures, HELD_PAUSE, Mend, SEND_BUDGET as RECORD_BUDGET, TO_ANSWER},
+    recording::{Failures, HELD_PAUSE, Mend, SEND_BUDGET as RECORD_BUDGET, TO_ANSWER, halves, parts},
 };
 
 /// How long a receiver has to answer: the specification asks for 15 to 30 seconds.
@@ -269,9 +273,10 @@ impl<'a> Courier<'a> {
     /// Records what became of messages, as long as the margin of the invocation lasts; what is not recorded then is sent again.
     async fn record(&mut self) {
         let until = self.deadline.later(MARGIN - TO_ANSWER);
-        let mut batches = vec![std::mem::take(&mut self.sent)];
+        let mut batches = VecDeque::from([std::mem::take(&mut self.sent)]);
         let mut failures = Failures::none();
-        while let Some(mut batch) = batches.pop() {
+        while let Some(batch) = batches.pop_front() {
+            let begun = Instant::now();
             let answer = self.worker.db.settle_deliveries(&batch, until.within(RECORD_BUDGET)).await;
             let error = match answer {
                 Ok(recorded) => {
@@ -281,12 +286,13 @@ impl<'a> Courier<'a> {
                 }
                 Err(error) => error,
             };
-            match failures.mend(&error, batch.len(), until).await {
-                Mend::Again => batches.push(batch),
-                Mend::Halve => {
-                    let others = batch.split_off(batch.len() / 2);
-                    batches.extend([others, batch]);
-                }
+            match failures.mend(&error, (batch.len(), begun.elapsed()), until).await {
+                Mend::Again => batches.push_front(batch),
+                Mend::Part { slow } => match parts(batch, |(delivery, _)| delivery.job.account_id) {
+                    Ok(parts) => batches.extend(parts),
+                    Err(of_one) if slow => self.come_back_to(of_one),
+                    Err(of_one) => batches.extend(halves(of_one)),
+                },
                 Mend::ComeBack => self.come_back_to(batch),
                 Mend::Refuse | Mend::Lose => lose(&batch, &error.to_string()),
             }

@@ -2,7 +2,7 @@
 //! account somebody else holds is come back to, one that the database refuses is sought out by halves.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use crate::{
     MARGIN,
-    recording::{Failures, HELD_PAUSE, Mend, SEND_BUDGET, TO_ANSWER},
+    recording::{Failures, HELD_PAUSE, Mend, SEND_BUDGET, SLOW, TO_ANSWER, halves, parts},
 };
 
 /// How long an outcome waits for company before it is settled.
@@ -175,18 +175,19 @@ impl<'a> Settler<'a> {
     }
 
     /// Leaves these alone for a while.
-    fn hold(&mut self, batch: Vec<Ended>) {
+    fn hold(&mut self, batch: Vec<Ended>, pause: Duration) {
         if self.held.is_empty() {
-            self.held_at = Instant::now() + self.pause;
+            self.held_at = Instant::now() + pause;
         }
         self.held.extend(batch);
     }
 
     /// Records these. What cannot be recorded together is tried by halves; what cannot be alone takes no other with it.
     async fn record(&mut self, verdicts: Vec<Ended>, patience: Patience, until: Deadline) {
-        let mut batches = vec![Batch { verdicts, patience, perhaps_done: false }];
+        let mut batches = VecDeque::from([Batch { verdicts, patience, perhaps_done: false }]);
         let mut failures = Failures::none();
-        while let Some(mut batch) = batches.pop() {
+        while let Some(mut batch) = batches.pop_front() {
+            let begun = Instant::now();
             let error = match self.settle(&batch, until).await {
                 Ok(settled) => {
                     failures = Failures::none();
@@ -196,21 +197,28 @@ impl<'a> Settler<'a> {
                 Err(error) => error,
             };
             batch.perhaps_done |= matches!(error, DbError::Unknown(_));
+            let took = begun.elapsed();
             if matches!(error, DbError::Busy(_)) && batch.patience == Patience::AllOrNothing {
-                batches.push(Batch { patience: Patience::WithoutThem(PATIENCE.0), ..batch });
-                continue;
-            }
-            match failures.mend(&error, batch.verdicts.len(), until).await {
-                Mend::Again => batches.push(batch),
-                Mend::Halve => {
-                    let others = batch.verdicts.split_off(batch.verdicts.len() / 2);
-                    batches.extend([Batch { verdicts: others, ..batch }, batch]);
+                batch.patience = Patience::WithoutThem(PATIENCE.0);
+                if took < SLOW {
+                    batches.push_front(batch);
+                    continue;
                 }
-                Mend::ComeBack => self.hold(batch.verdicts),
+            }
+            let part = |verdicts| Batch { verdicts, ..batch };
+            match failures.mend(&error, (batch.verdicts.len(), took), until).await {
+                Mend::Again => batches.push_front(batch),
+                Mend::Part { slow } => match parts(batch.verdicts, |(lease, _)| lease.account_id) {
+                    Ok(parts) => batches.extend(parts.into_iter().map(part)),
+                    // As long as it took, and as long again, all others go on.
+                    Err(of_one) if slow => self.hold(of_one, took * 2),
+                    Err(of_one) => batches.extend(halves(of_one).map(part)),
+                },
+                Mend::ComeBack => self.hold(batch.verdicts, if took < SLOW { self.pause } else { took * 2 }),
                 Mend::Refuse if matches!(error, DbError::Broken(_)) => {
                     let verdicts = self.give_up(batch.verdicts, &error.to_string());
                     if !verdicts.is_empty() {
-                        batches.push(Batch { verdicts, ..batch });
+                        batches.push_front(Batch { verdicts, ..batch });
                     }
                 }
                 // A verdict that the schema does not know yet is no failure of its job.
@@ -288,7 +296,7 @@ impl<'a> Settler<'a> {
         } else {
             let (jobs, account) = (held.len(), held[0].0.account_id);
             tracing::warn!(jobs, account.id = %account, "somebody holds jobs, or their account: tried again");
-            self.hold(held);
+            self.hold(held, self.pause);
         }
         let settled: HashMap<Uuid, Status> = settled.jobs.into_iter().collect();
         for (lease, verdict) in &batch {

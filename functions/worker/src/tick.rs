@@ -46,9 +46,7 @@ async fn rescue(
 ) -> Result<(bool, Chores), DbError> {
     let (jobs, chores) = match worker.db.rescue(RESCUE_LIMIT as i64, busy, deadline).await {
         Ok(rescued) => rescued,
-        Err(
-            error @ (DbError::Busy(_) | DbError::Unfit(_) | DbError::Broken(_) | DbError::Refused { .. }),
-        ) => {
+        Err(error) if error.may_be_about_one() => {
             tracing::error!(error = %error, "lapsed jobs wait for the next tick");
             return Ok((false, Chores { deliveries: true, returns: false }));
         }

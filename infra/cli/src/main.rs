@@ -149,7 +149,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         let Secrets { database_url, pg_password, pg_ca_pem, .. } = secrets()?;
         let database_url = Some(database_url);
         let source = SecretSource { database_url, pg_password, pg_ca_pem, ..SecretSource::default() };
-        Ok(Db::new(Arc::new(SecretStore::new(source))))
+        Ok(Db::for_operator(Arc::new(SecretStore::new(source))))
     };
     // To whom rows are hidden, no command says that there are none.
     let db = async || -> Result<Db, Failure> {

@@ -42,6 +42,17 @@ pub enum DbError {
     Broken(String),
 }
 
+impl DbError {
+    /// Of a statement about many rows: whether it may be one of them that it failed at.
+    #[must_use]
+    pub fn may_be_about_one(&self) -> bool {
+        match self {
+            Self::Busy(_) | Self::Unfit(_) | Self::Broken(_) | Self::Refused { .. } => true,
+            Self::Unavailable(_) | Self::Denied(_) | Self::Unknown(_) => false,
+        }
+    }
+}
+
 impl From<SecretError> for DbError {
     fn from(error: SecretError) -> Self {
         Self::Unavailable(error.to_string())

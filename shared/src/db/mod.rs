@@ -14,6 +14,7 @@ pub mod jobs;
 pub mod kinds;
 pub mod life;
 pub mod migrate;
+pub mod pinned;
 pub mod queue;
 pub mod sqlstate;
 mod statements;
@@ -76,6 +77,8 @@ pub struct Db {
     denied: std::sync::Mutex<Option<(Instant, String)>>,
     /// One connection is opened at a time: a password that is refused is not sent by each slot.
     connecting: Mutex<()>,
+    /// Whether each statement has a path of its own: see [`pinned`].
+    pinned: bool,
 }
 
 #[derive(Debug, Default)]
@@ -123,7 +126,14 @@ impl Db {
     #[must_use]
     pub fn with_connections(secrets: Arc<SecretStore>, connections: usize) -> Self {
         let slots = (0..connections.max(1)).map(|_| Slot::default()).collect();
-        Self { secrets, slots, denied: std::sync::Mutex::default(), connecting: Mutex::default() }
+        let (denied, connecting) = (std::sync::Mutex::default(), Mutex::default());
+        Self { secrets, slots, denied, connecting, pinned: false }
+    }
+
+    /// The same for an operator, who may log in as anybody: what others have created is never taken for PostgreSQL's own.
+    #[must_use]
+    pub fn for_operator(secrets: Arc<SecretStore>) -> Self {
+        Self { pinned: true, ..Self::new(secrets) }
     }
 
     /// Sends one statement and answers its rows: one round trip. A connection that turns out to be dead, or of no use (a
@@ -146,19 +156,25 @@ impl Db {
                 Ok(connection) => connection,
                 Err(error) => return Err(unknown.unwrap_or(error)),
             };
-            let failed =
-                match timeout_at(deadline.instant(), connection.client.query_typed(sql, params)).await {
-                    Ok(Ok(rows)) => {
-                        connection.has_answered();
-                        return Ok(rows);
-                    }
-                    Ok(Err(error)) => Failed::of(&error),
-                    // The server goes on with a statement whose future was dropped: the connection goes with it.
-                    Err(_) => {
-                        slot.give_up(&connection);
-                        return Err(DbError::Unknown("no answer in time".into()));
-                    }
-                };
+            let client = &connection.client;
+            let query = async {
+                match self.pinned {
+                    true => pinned::query(client, sql, params).await,
+                    false => client.query_typed(sql, params).await,
+                }
+            };
+            let failed = match timeout_at(deadline.instant(), query).await {
+                Ok(Ok(rows)) => {
+                    connection.has_answered();
+                    return Ok(rows);
+                }
+                Ok(Err(error)) => Failed::of(&error),
+                // The server goes on with a statement whose future was dropped: the connection goes with it.
+                Err(_) => {
+                    slot.give_up(&connection);
+                    return Err(DbError::Unknown("no answer in time".into()));
+                }
+            };
             if failed.sound {
                 connection.has_answered();
             } else {

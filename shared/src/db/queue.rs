@@ -17,6 +17,7 @@ use crate::domain::{Backoff, Deadline, Growth, Lease, Status, Target, Verdict};
 
 pub(crate) const CLAIM: &str = include_str!("queue/claim.sql");
 pub(crate) const SETTLE: &str = include_str!("queue/settle.sql");
+pub(crate) const CLAIM_SINGLY: &str = include_str!("queue/claim_singly.sql");
 pub(crate) const ENDED_RUNS: &str = include_str!("queue/ended_runs.sql");
 pub(crate) const CHECK_IN: &str = include_str!("queue/check_in.sql");
 pub(crate) const RESCUE: &str = include_str!("queue/rescue.sql");
@@ -153,7 +154,18 @@ impl Db {
             (&capacity.named as _, Type::UUID_ARRAY),
             (&capacity.woken as _, Type::BOOL),
         ];
-        let rows = self.rows(CLAIM, &params, Again::Unsafe, deadline).await?;
+        let rows = self.rows(CLAIM, &params, Again::Unsafe, deadline).await;
+        let rows = match rows {
+            Err(error) if error.may_be_about_one() => {
+                tracing::error!(error = %error, "jobs cannot be claimed together: one by one");
+                let ([limit, kinds, http, budget, lease], [.., woken]) = (&params[..5], &params[9..]) else {
+                    return Err(error);
+                };
+                let params = [limit, kinds, http, budget, lease, woken].map(Clone::clone);
+                self.rows(CLAIM_SINGLY, &params, Again::Unsafe, deadline).await?
+            }
+            rows => rows?,
+        };
         // A named job is not where a claim has come to: older ones may be due.
         for row in rows.iter().filter(|row| !capacity.named.contains(&row.get(0))) {
             cursor.advance(row.get(14), (row.get(15), row.get(0)));

@@ -22,6 +22,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("life/set_caps", life::SET_CAPS),
     ("queue/claim", queue::CLAIM),
     ("queue/settle", queue::SETTLE),
+    ("queue/claim_singly", queue::CLAIM_SINGLY),
     ("queue/ended_runs", queue::ENDED_RUNS),
     ("queue/check_in", queue::CHECK_IN),
     ("queue/rescue", queue::RESCUE),

@@ -13,6 +13,7 @@ use crate::{
     db::{
         diagnosis::{Stage, Symptom, diagnose},
         migrate::{MIGRATIONS, unfit},
+        pinned,
     },
     secrets::Secrets,
 };
@@ -29,6 +30,7 @@ const SCHEMA: &str = include_str!("schema.sql");
 const UNLISTED: &str = include_str!("unlisted.sql");
 const PRIVILEGES: &str = include_str!("privileges.sql");
 const UNCLAIMED: &str = include_str!("unclaimed.sql");
+const TEAM_TRIGGERS: &str = include_str!("team_triggers.sql");
 const SOURCE: &str = include_str!("source.sql");
 const CREDIT_FUNCTIONS: &str = include_str!("credit_functions.sql");
 const GRANTS: &str = include_str!("grants.sql");
@@ -50,13 +52,14 @@ async fn within<T>(
     }
 }
 
+/// As the session is set up; what is asked so names all that it needs of PostgreSQL's.
 async fn rows(stage: Stage, client: &Client, sql: &str) -> Result<Vec<Row>, Failed> {
     within(stage, client.query_typed(sql, &[])).await
 }
 
 /// The first column.
 async fn texts(stage: Stage, client: &Client, sql: &str) -> Result<Vec<String>, Failed> {
-    Ok(rows(stage, client, sql).await?.iter().map(|row| row.get(0)).collect())
+    Ok(within(stage, pinned::query(client, sql, &[])).await?.iter().map(|row| row.get(0)).collect())
 }
 
 /// Whether a statement may come to another connection of the database than the one before it: while `other` keeps one
@@ -205,10 +208,12 @@ pub(super) async fn schema(report: &mut Report, client: &Client) -> Result<(), F
     Ok(())
 }
 
-/// Kinds of which jobs have been due for long, and none is running.
+/// Kinds of which jobs have been due for long, and none is running; and triggers of the team's, which may be why.
 pub(super) async fn unclaimed(report: &mut Report, client: &Client) -> Result<(), Failed> {
-    for found in texts(Stage::Schema, client, UNCLAIMED).await? {
-        report.warn(Stage::Schema, found);
+    for sql in [UNCLAIMED, TEAM_TRIGGERS] {
+        for found in texts(Stage::Schema, client, sql).await? {
+            report.warn(Stage::Schema, found);
+        }
     }
     Ok(())
 }

@@ -3,12 +3,12 @@
 -- what those that do not bear the mark now bear.
 WITH next AS MATERIALIZED (
     SELECT o.id
-    FROM punchcard_old o
-    WHERE o.id = ANY (ARRAY(SELECT s.id FROM punchcard_survey s WHERE s.step = 'take' AND s.n > $1 AND s.n <= $1 + $2))
+    FROM pg_temp.punchcard_old o
+    WHERE o.id = ANY (ARRAY(SELECT s.id FROM pg_temp.punchcard_survey s WHERE s.step = 'take' AND s.n > $1 AND s.n <= $1 + $2))
       AND o.state = 'queued'
     FOR UPDATE OF o SKIP LOCKED
 ), marked AS (
-    UPDATE punchcard_old o SET status = o.taken WHERE o.id = ANY (ARRAY(SELECT n.id FROM next n))
+    UPDATE pg_temp.punchcard_old o SET status = o.taken WHERE o.id = ANY (ARRAY(SELECT n.id FROM next n))
     RETURNING o.word, o.state
 )
 SELECT (SELECT count(*) FROM next), count(*),

@@ -76,6 +76,8 @@ pub(crate) struct Options {
 pub(crate) async fn import(secrets: &Secrets, options: &Options) -> Result<(), Failure> {
     let words = Words::new(options.status.as_deref(), &options.taken_status)?;
     let mut client = connect::client(secrets).await?;
+    // What others have created is never taken for PostgreSQL's own; triggers of the team's have their path where they run.
+    client.batch_execute("SET search_path = pg_catalog, pg_temp").await.map_err(|error| said(&error))?;
     let source = Source::find(&client, &options.from).await?;
     let zone = Zone::find(&client, options.time_zone.as_deref(), &source.table).await?;
     rows(&client, include_str!("session.sql")).await?;

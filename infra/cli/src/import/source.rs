@@ -32,7 +32,13 @@ impl Source {
         };
         let unreadable =
             |_| format!("--from: {from} is no name of a table: write SCHEMA.TABLE, such as public.jobs");
-        let named = asked(include_str!("table.sql"), from.to_owned()).await.map_err(unreadable)?;
+        let mut quoted = false;
+        let has_schema = from.chars().any(|c| {
+            quoted ^= c == '"';
+            c == '.' && !quoted
+        });
+        let full = if has_schema { from.to_owned() } else { format!("public.{from}") };
+        let named = asked(include_str!("table.sql"), full).await.map_err(unreadable)?;
         let row = named.first().ok_or("the database answers no row")?;
         if !row.get::<_, bool>(2) {
             return Err("Punchcard's tables are not here: run `punchcard migrate` first".into());

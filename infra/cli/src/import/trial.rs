@@ -55,6 +55,12 @@ impl Mark<'_> {
         let Self { table, column, word: mark } = self;
         let params: Params<'_> = [(&after, Type::INT8), (&rows, Type::INT8)];
         let refused = |error: Error| self.refused(&error);
+        // The table's triggers may name what is beside it, or in `public`. What is written here itself, PostgreSQL's own schema
+        // has the very types of.
+        let end = if table.starts_with('"') { table.find("\".").map(|at| at + 1) } else { table.find('.') };
+        let schema = end.map_or("public", |end| &table[..end]);
+        let path = format!("SET LOCAL search_path = pg_catalog, {schema}, public, pg_temp");
+        transaction.batch_execute(&path).await.map_err(refused)?;
         let marked = transaction.query_typed(include_str!("mark.sql"), &params).await.map_err(refused)?;
         let marked = marked.first().ok_or("the database answers no row")?;
         let (found, changed): (i64, i64) = (marked.get(0), marked.get(1));
@@ -66,6 +72,8 @@ impl Mark<'_> {
             .into());
         }
         transaction.execute_typed(include_str!("constraints.sql"), &[]).await.map_err(refused)?;
+        let pinned = "SET LOCAL search_path = pg_catalog, pg_temp";
+        transaction.batch_execute(pinned).await.map_err(refused)?;
         let now = transaction.query_typed(include_str!("marked.sql"), &params).await.map_err(refused)?;
         let now = now.first().ok_or("the database answers no row")?;
         let read: Option<String> = marked.get::<_, Option<String>>(2).or_else(|| now.get(1));

@@ -34,9 +34,9 @@ ALTER ROLE punchcard_app SET jit = off;
 ALTER ROLE punchcard_migrator SET default_transaction_isolation = 'read committed';
 ALTER ROLE punchcard_migrator SET row_security = on;
 ALTER ROLE punchcard_migrator SET synchronous_commit = on;
--- The operator's commands run as the owner: no name of another schema goes before PostgreSQL's own. Triggers of an imported
--- table may need the team's.
-ALTER ROLE punchcard_migrator SET search_path = pg_catalog, public;
+-- The operator's commands run as the owner: whoever may create in another schema of the path could give a function of
+-- PostgreSQL's a better fit.
+ALTER ROLE punchcard_migrator SET search_path = pg_catalog, pg_temp;
 -- A migration may take its time, but not in a queue for a lock with all traffic behind it.
 ALTER ROLE punchcard_migrator SET statement_timeout = '10min';
 ALTER ROLE punchcard_migrator SET lock_timeout = '5s';

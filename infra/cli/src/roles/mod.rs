@@ -2,7 +2,7 @@
 //! password made here and time-outs of its own.
 
 use shared::{
-    db::{connect, connection_string::ConnectionString},
+    db::{connect, connection_string::ConnectionString, pinned},
     secrets::Secrets,
 };
 
@@ -29,16 +29,16 @@ pub(crate) async fn create(
     own_database: bool,
 ) -> Result<Vec<String>, Failure> {
     let client = connect::client(secrets).await?;
-    client.batch_execute(CREATE).await.map_err(|error| word(&error))?;
-    let known = client.query_typed(KNOWN, &[]).await.map_err(|error| word(&error))?;
+    pinned::execute(&client, CREATE).await.map_err(|error| word(&error))?;
+    let known = pinned::query(&client, KNOWN, &[]).await.map_err(|error| word(&error))?;
     let known: Vec<String> = known.iter().map(|row| row.get(0)).collect();
     let (mut lines, mut let_in) = (Vec::new(), String::new());
     if own_database {
-        client.batch_execute(OWN_DATABASE).await.map_err(|error| word(&error))?;
+        pinned::execute(&client, OWN_DATABASE).await.map_err(|error| word(&error))?;
         lines.push(
             "temporary objects: the database's owner and punchcard_migrator alone may create them".into(),
         );
-    } else if !client.query_typed(TEMPORARY, &[]).await.map_err(|error| word(&error))?.is_empty() {
+    } else if !pinned::query(&client, TEMPORARY, &[]).await.map_err(|error| word(&error))?.is_empty() {
         // Not taken away unasked: others whose database it is too may need it.
         lines.push(
             "temporary objects: everybody may create them, as PostgreSQL has it; where the database is \
@@ -56,7 +56,7 @@ pub(crate) async fn create(
         lines.push(format!("{role}, {purpose}: {}", url_of(&secrets.database_url, role, &password)?));
     }
     // At once: a password that is set is told.
-    client.batch_execute(&let_in).await.map_err(|error| word(&error))?;
+    pinned::execute(&client, &let_in).await.map_err(|error| word(&error))?;
     Ok(lines)
 }
 
