@@ -708,8 +708,9 @@ BEGIN
     JOIN punchcard.kinds k ON k.name = c.kind;
 END $$;
 
--- The same one by one, where a job of somebody's cannot be claimed at all (a trigger of the team's, a row that was changed by
--- hand): it stays as it is, and keeps no other from being claimed. Ends after some seconds.
+-- Claims as `claim` does, job by job, for when one of them cannot be claimed at all (a trigger of the team's, a row that was
+-- changed by hand): that one stays as it is, and keeps no other from being claimed. Accounts come in any order, so that none is
+-- always the first, and one whose job was refused is passed over. Ends after some seconds.
 CREATE FUNCTION punchcard.claim_singly(
     p_limit bigint, p_kinds text[], p_http boolean, p_budget integer, p_lease double precision, p_woken boolean)
     RETURNS TABLE (
@@ -718,33 +719,77 @@ CREATE FUNCTION punchcard.claim_singly(
         backoff_seconds integer, backoff_max_seconds integer, lasts_seconds double precision, priority smallint,
         run_at_micros bigint, price bigint, metered boolean, backoff text, backoff_delays integer[],
         jitter double precision, retry text, cancel_url text, callback_seconds integer, checkpoint text, told boolean)
-    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET enable_seqscan = off SET jit = off AS $$
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
-    began timestamptz := clock_timestamp();
+    salt text := gen_random_uuid()::text;
+    began timestamptz;
+    begun timestamptz;
     claimed bigint := 0;
-    taken bigint;
-    id uuid;
+    refused uuid[] := '{}';  -- accounts
+    known integer;
+    next record;
+    one record;
 BEGIN
-    FOR id IN
-        SELECT q.job_id FROM punchcard.queue q JOIN punchcard.kinds k ON k.name = q.kind
-        WHERE q.lease_expires_at IS NULL AND q.waiting_until IS NULL AND q.run_at <= now() AND q.expires_at > now()
-          AND (k.retired_at IS NOT NULL
-               OR (CASE WHEN k.url IS NULL THEN k.name = ANY (p_kinds) ELSE p_http END AND k.timeout_seconds <= p_budget
-                   AND NOT (p_woken AND k.dispatch = 'poll')))
-        ORDER BY q.priority DESC, q.run_at, q.job_id
-        LIMIT 1000
     LOOP
-        EXIT WHEN claimed >= p_limit OR clock_timestamp() > began + interval '3 seconds';
-        BEGIN
-            RETURN QUERY
-            SELECT * FROM punchcard.claim(1, p_kinds, p_http, p_budget, p_lease, p_named => ARRAY[id], p_woken => p_woken);
-            GET DIAGNOSTICS taken = ROW_COUNT;
-            SET CONSTRAINTS ALL IMMEDIATE;
-            claimed := claimed + taken;
-        EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
-            RAISE LOG 'punchcard: job % cannot be claimed: % %', id, SQLSTATE, SQLERRM;
-        END;
+        known := cardinality(refused);
+        FOR next IN
+            SELECT d.job_id, d.account_id FROM (
+                SELECT q.job_id, q.account_id, l.priority, q.run_at
+                FROM generate_series(10, -10, -1) AS l (priority), LATERAL (
+                    SELECT q.job_id, q.account_id, q.run_at FROM punchcard.queue q
+                    WHERE q.lease_expires_at IS NULL AND q.waiting_until IS NULL AND q.priority = l.priority
+                      AND q.run_at <= now() AND q.expires_at > now() AND q.account_id <> ALL (refused)
+                      AND q.kind = ANY (ARRAY(
+                          SELECT k.name FROM punchcard.kinds k
+                          WHERE k.retired_at IS NOT NULL
+                             OR (CASE WHEN k.url IS NULL THEN k.name = ANY (p_kinds) ELSE p_http END
+                                 AND k.timeout_seconds <= p_budget AND NOT (p_woken AND k.dispatch = 'poll'))))
+                    ORDER BY q.run_at, q.job_id LIMIT 1000) q
+                LIMIT 1000) d
+            ORDER BY hashtext(d.account_id || salt), d.account_id, d.priority DESC, d.run_at, d.job_id
+        LOOP
+            began := coalesce(began, clock_timestamp());
+            begun := clock_timestamp();
+            IF claimed >= p_limit OR begun > began + interval '3 seconds' THEN
+                RETURN;
+            END IF;
+            CONTINUE WHEN next.account_id = ANY (refused);
+            -- What is answered is what is kept: not before the last of it that can be undone.
+            BEGIN
+                SET CONSTRAINTS ALL DEFERRED;
+                PERFORM FROM punchcard.queue q
+                WHERE q.job_id = next.job_id AND q.lease_expires_at IS NULL AND q.waiting_until IS NULL
+                FOR NO KEY UPDATE SKIP LOCKED;
+                CONTINUE WHEN NOT FOUND;
+                SELECT * INTO one FROM punchcard.claim(1, p_kinds, p_http, p_budget, p_lease,
+                                                       p_named => ARRAY[next.job_id], p_woken => p_woken) c;
+                SET CONSTRAINTS ALL IMMEDIATE;
+            EXCEPTION
+                WHEN transaction_rollback OR insufficient_resources THEN
+                    RAISE;  -- of this job it says nothing
+                WHEN OTHERS OR assert_failure OR query_canceled THEN
+                    RAISE LOG 'punchcard: job % cannot be claimed: % %', next.job_id, SQLSTATE, SQLERRM;
+                    -- The time-out of this statement is over, and bounds nothing any more.
+                    IF SQLSTATE = '57014' AND clock_timestamp() > begun + interval '1 second' THEN
+                        RETURN;
+                    END IF;
+                    refused := refused || next.account_id;
+                    CONTINUE;
+            END;
+            IF one.job_id IS NOT NULL THEN
+                claimed := claimed + 1;
+                RETURN QUERY
+                SELECT one.job_id, one.lease_token, one.account_id, one.kind, one.attempt, one.max_attempts, one.input, one.url,
+                       one.secret_version, one.retired, one.timeout_seconds, one.backoff_seconds, one.backoff_max_seconds,
+                       one.lasts_seconds, one.priority, one.run_at_micros, one.price, one.metered, one.backoff,
+                       one.backoff_delays, one.jitter, one.retry, one.cancel_url, one.callback_seconds, one.checkpoint,
+                       one.told;
+            END IF;
+        END LOOP;
+        -- Those behind the jobs of accounts that are passed over now.
+        EXIT WHEN cardinality(refused) = known;
     END LOOP;
 END $$;
 
@@ -1006,6 +1051,7 @@ CREATE FUNCTION punchcard.rescue(p_limit bigint, p_busy uuid[] DEFAULT '{}')
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
+    begun timestamptz := clock_timestamp();
     began timestamptz;
     ids uuid[];
     accounts uuid[];
@@ -1013,6 +1059,9 @@ DECLARE
     verdicts text[];
     errors text[];
     at_once double precision[];
+    settled uuid[];
+    statuses text[];
+    tellings boolean[];
 BEGIN
     SELECT array_agg(l.job_id), array_agg(l.account_id), array_agg(l.lease_token), array_agg(l.verdict), array_agg(l.error),
            array_agg(0)
@@ -1021,33 +1070,52 @@ BEGIN
     IF ids IS NULL THEN
         RETURN;
     END IF;
+    -- What is answered is what is kept: not before the last of it that can be undone.
     BEGIN
+        SET CONSTRAINTS ALL DEFERRED;
+        SELECT array_agg(s.job_id), array_agg(s.status), array_agg(s.told) INTO settled, statuses, tellings
+        FROM punchcard.settle(ids, tokens, verdicts, at_once, NULL, errors, p_rescue => true, p_patience => 200) s;
+        SET CONSTRAINTS ALL IMMEDIATE;
+    EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
+        -- The time-out of this statement is over, and would bound nothing any more.
+        IF SQLSTATE = '57014' AND clock_timestamp() > begun + interval '1 second' THEN
+            RAISE;
+        END IF;
+        RAISE LOG 'punchcard: % lapsed jobs are taken back one by one: % %', cardinality(ids), SQLSTATE, SQLERRM;
+        began := clock_timestamp();
+    END;
+    IF began IS NULL THEN
         RETURN QUERY
         SELECT s.job_id, s.status, s.told, l.account_id
-        FROM punchcard.settle(ids, tokens, verdicts, at_once, NULL, errors, p_rescue => true, p_patience => 200) s
+        FROM unnest(settled, statuses, tellings) AS s (job_id, status, told)
         JOIN unnest(ids, accounts) AS l (job_id, account_id) ON l.job_id = s.job_id;
-        SET CONSTRAINTS ALL IMMEDIATE;  -- what is deferred would undo all of it at its end
         RETURN;
-    EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
-        RAISE LOG 'punchcard: % lapsed jobs are taken back one by one: % %', cardinality(ids), SQLSTATE, SQLERRM;
-    END;
-    began := clock_timestamp();
+    END IF;
     FOR n IN 1 .. cardinality(ids) LOOP
+        begun := clock_timestamp();
         -- Well before a time-out would undo them all; what is not answered is for the next call.
-        EXIT WHEN clock_timestamp() > began + interval '3 seconds';
+        EXIT WHEN begun > began + interval '3 seconds';
+        job_id := ids[n];
+        account_id := accounts[n];
+        status := NULL;
+        told := false;
         BEGIN
-            RETURN QUERY
-            SELECT s.job_id, s.status, s.told, accounts[n]
+            SET CONSTRAINTS ALL DEFERRED;
+            SELECT s.job_id, s.status, s.told INTO job_id, status, told
             FROM punchcard.settle(ids[n:n], tokens[n:n], verdicts[n:n], at_once[n:n], NULL, errors[n:n], p_rescue => true,
                                   p_patience => 1) s;
             SET CONSTRAINTS ALL IMMEDIATE;
+            CONTINUE WHEN job_id IS NULL;
         EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
             RAISE LOG 'punchcard: job % cannot be taken back: % %', ids[n], SQLSTATE, SQLERRM;
             job_id := ids[n];
-            account_id := accounts[n];
+            status := NULL;
             told := false;
             RETURN NEXT;
+            EXIT WHEN SQLSTATE = '57014' AND clock_timestamp() > begun + interval '1 second';
+            CONTINUE;
         END;
+        RETURN NEXT;
     END LOOP;
 END $$;
 

@@ -266,7 +266,9 @@ BEGIN
             SELECT o.job_id, o.account_id, o.finished_at
             FROM punchcard.outcomes o JOIN punchcard.jobs j ON j.account_id = o.account_id AND j.id = o.job_id
             WHERE o.status = 'failed' AND j.kind = p_kind
-              AND (p_code IS NULL OR o.error ->> 'code' = p_code)
+              -- What an old system failed at was bought there: it is bought anew if it is asked for by name alone.
+              AND CASE WHEN p_code IS NULL THEN o.error ->> 'code' IS DISTINCT FROM 'imported'
+                       ELSE o.error ->> 'code' = p_code END
               AND (p_account_id IS NULL OR o.account_id = p_account_id)
               AND o.finished_at >= from_at AND o.finished_at < until_at
               AND (o.finished_at, o.job_id) > (after_at, after_id)
@@ -289,13 +291,16 @@ BEGIN
             BEGIN
                 -- All shares in their order before any of them: the next job of this account may need another one.
                 PERFORM FROM punchcard.accounts a WHERE a.id = failed.account_id ORDER BY a.share FOR NO KEY UPDATE;
+                SET CONSTRAINTS ALL DEFERRED;
                 SELECT r.job_id INTO retried_as FROM punchcard.retry(
                     failed.job_id, failed.account_id,
                     clock_timestamp() + make_interval(secs => p_delay + coalesce(failed.place / p_per_second, 0))) r;
                 SET CONSTRAINTS ALL IMMEDIATE;
             EXCEPTION WHEN lock_not_available THEN
+                retried_as := NULL;
                 busy := failed.account_id;
             WHEN SQLSTATE 'PT402' OR SQLSTATE 'PT409' OR SQLSTATE 'PT422' OR SQLSTATE 'PT429' OR SQLSTATE 'PT503' THEN
+                retried_as := NULL;
                 refused := SQLERRM;
             -- These are not about this job: all of it is sent again, or later.
             WHEN transaction_rollback OR insufficient_resources THEN

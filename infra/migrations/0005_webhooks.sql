@@ -20,7 +20,7 @@ CREATE TABLE punchcard.deliveries (
     event         text NOT NULL,                       -- `cancel` is for the kind's cancel_url
     url           text,                                -- NULL: the account's, as it is when it is sent
     attempt       smallint NOT NULL DEFAULT 0,         -- how often it was taken to be sent; each time is recorded once
-    settled       smallint NOT NULL DEFAULT 0,         -- the last of these of which it is recorded what became of it
+    settled       smallint NOT NULL DEFAULT 0,         -- the last attempt whose result is recorded
     put_back      smallint NOT NULL DEFAULT 0,         -- how often of these it was not sent, for no fault of its receiver's
     next_at       timestamptz,                         -- not before; while it is being sent, when that is given up; NULL: never again
     created_at    timestamptz NOT NULL DEFAULT now(),

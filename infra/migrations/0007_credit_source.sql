@@ -116,7 +116,9 @@ CREATE FUNCTION punchcard.return_credits() RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
     began timestamptz := clock_timestamp();
+    begun timestamptz;
     returned bigint := 0;
+    moved integer;
     account uuid;
     total bigint;
 BEGIN
@@ -129,7 +131,10 @@ BEGIN
         ORDER BY r.id
     LOOP
         EXIT WHEN clock_timestamp() > began + interval '5 seconds';
+        moved := 0;
+        begun := clock_timestamp();
         BEGIN
+            SET CONSTRAINTS ALL DEFERRED;
             PERFORM FROM punchcard.accounts a WHERE a.id = account ORDER BY a.share FOR NO KEY UPDATE;
             -- As much as one movement may: the rest goes with a later tick.
             SELECT least(sum(a.available), 1000000000000000) INTO total
@@ -139,11 +144,15 @@ BEGIN
                                                'returned to the credit source');
                 PERFORM punchcard.move_at_source(account, total);
                 SET CONSTRAINTS ALL IMMEDIATE;
-                returned := returned + 1;
+                moved := 1;
             END IF;
         EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
             RAISE LOG 'punchcard: % credits of % wait to be returned: % %', total, account, SQLSTATE, SQLERRM;
+            moved := 0;
+            -- The time-out of this statement is over, and bounds nothing any more.
+            EXIT WHEN SQLSTATE = '57014' AND clock_timestamp() > begun + interval '1 second';
         END;
+        returned := returned + moved;
     END LOOP;
     RETURN returned;
 END $$;

@@ -299,3 +299,27 @@ async fn a_redrive_of_many_goes_page_by_page_at_one_rate() {
     assert_eq!(bench.balance(poor).await, (5, 5));
     bench.assert_audit_is_clean().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_an_old_system_failed_at_is_bought_anew_by_its_code_alone() {
+    let bench = Bench::new().await;
+    let account = bench.account(100).await;
+    bench.enqueue(account, "qr.svg", 1).await;
+    // As an import writes it.
+    bench
+        .sql(
+            "SELECT punchcard.settle(ARRAY[c.job_id], ARRAY[c.lease_token], ARRAY['fail'], ARRAY[0], ARRAY[NULL],
+                    ARRAY['{\"code\":\"imported\",\"message\":\"it broke\"}'])
+             FROM punchcard.claim(1, ARRAY['qr.svg'], true, 600, 600) c",
+        )
+        .await;
+    for (more, expected) in [
+        (&[][..], "0 retried, 0 refused"),
+        (&["--code", "timed_out"], "0 retried, 0 refused"),
+        (&["--code", "imported"], "1 retried, 0 refused"),
+    ] {
+        let told = said(&punchcard(&bench, &[&["jobs", "redrive", "qr.svg"], more].concat()));
+        assert!(told.contains(expected), "{more:?}: {told}");
+    }
+    bench.assert_audit_is_clean().await;
+}

@@ -49,7 +49,9 @@ async fn a_job_that_cannot_be_claimed_stays_behind_alone() {
     for how in REFUSALS {
         refuse(&bench, ("queue", "UPDATE"), bad, how).await;
         bench.enqueue(other, "qr.svg", 2).await;
-        bench.poller().invoke(&json!({})).await.expect("a tick");
+        let summary = bench.poller().invoke(&json!({})).await.expect("a tick");
+        let (claimed, lost) = (&summary["claimed"], &summary["lost"]);
+        assert_eq!((claimed, lost), (&json!(2), &json!(0)), "what was undone is not run: {how}: {summary}");
         assert_eq!(statuses(&bench, bad).await, ["queued", "queued"], "{how}");
         assert!(statuses(&bench, other).await.iter().all(|status| status == "succeeded"), "{how}");
     }
@@ -66,6 +68,8 @@ async fn a_job_that_cannot_be_claimed_stays_behind_alone() {
         assert!(statuses(&bench, other).await.iter().all(|status| status == "succeeded"), "{set}");
     }
     assert_eq!(statuses(&bench, bad).await, ["succeeded", "succeeded"], "once they can be");
+    let health = bench.get(bad, "/api/health").await.body;
+    assert_eq!(health["oldest_due_seconds"], 0, "nothing is due: {health}");
     bench.assert_audit_is_clean().await;
 }
 
@@ -78,7 +82,8 @@ async fn a_lapsed_job_that_cannot_be_taken_back_keeps_no_other_from_it() {
         refuse(&bench, ("outcomes", "INSERT"), bad, how).await;
         bench.enqueue(other, "free", 2).await;
         bench.sql("UPDATE punchcard.queue SET expires_at = now()").await;
-        bench.poller().invoke(&json!({})).await.expect("a tick");
+        let summary = bench.poller().invoke(&json!({})).await.expect("a tick");
+        assert_eq!(summary["lapsed"], 2, "{how}: {summary}");
         assert_eq!(statuses(&bench, bad).await, ["queued"], "{how}");
         assert_eq!(statuses(&bench, other).await, vec!["failed"; 2 * (nth + 1)], "{how}");
     }

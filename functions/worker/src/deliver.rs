@@ -274,9 +274,8 @@ impl<'a> Courier<'a> {
     async fn record(&mut self) {
         let until = self.deadline.later(MARGIN - TO_ANSWER);
         let mut batches = VecDeque::from([std::mem::take(&mut self.sent)]);
-        let mut failures = Failures::none();
+        let (mut failures, since) = (Failures::none(), Instant::now());
         while let Some(batch) = batches.pop_front() {
-            let begun = Instant::now();
             let answer = self.worker.db.settle_deliveries(&batch, until.within(RECORD_BUDGET)).await;
             let error = match answer {
                 Ok(recorded) => {
@@ -286,7 +285,7 @@ impl<'a> Courier<'a> {
                 }
                 Err(error) => error,
             };
-            match failures.mend(&error, (batch.len(), begun.elapsed()), until).await {
+            match failures.mend(&error, (batch.len(), since.elapsed()), until).await {
                 Mend::Again => batches.push_front(batch),
                 Mend::Part { slow } => match parts(batch, |(delivery, _)| delivery.job.account_id) {
                     Ok(parts) => batches.extend(parts),
@@ -322,9 +321,11 @@ impl<'a> Courier<'a> {
     /// Records what is left, and comes back to what somebody holds until the margin of the invocation is used up.
     async fn finish(&mut self) {
         let until = self.deadline.later(MARGIN - TO_ANSWER);
+        // No longer than messages are sent after the drain: the next invocation looks for jobs, too.
+        let alone = self.alone_since.unwrap_or_else(Instant::now) + ALONE_BUDGET;
         while !self.sent.is_empty() {
             self.record().await;
-            if until.left() <= HELD_PAUSE.0 {
+            if until.left() <= HELD_PAUSE.0 || Instant::now() > alone {
                 break;
             }
             if !self.sent.is_empty() {

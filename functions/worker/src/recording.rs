@@ -16,7 +16,7 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_s
 /// How often a statement is sent again that is not answered: then it may be a part of it that costs the connection, or the time.
 const TRIES_UNANSWERED: u32 = 3;
 
-/// A statement that fails after so long would keep all others waiting, were it tried in many parts.
+/// What has failed for so long would keep all others waiting, were it tried in many parts.
 pub(crate) const SLOW: Duration = Duration::from_secs(2);
 
 /// What is to be done about a batch that was not recorded.
@@ -47,12 +47,12 @@ impl Failures {
         Self { count: 0, pause: PAUSE.0 }
     }
 
-    /// What to do about the next of them, after a batch of so many that took so long. Waits, if the server is to be left alone
-    /// for a while.
+    /// What to do about the next of them, after a batch of so many, so long after the first. Waits, if the server is to be left
+    /// alone for a while.
     pub(crate) async fn mend(
         &mut self,
         error: &DbError,
-        (batch, took): (usize, Duration),
+        (batch, since): (usize, Duration),
         until: Deadline,
     ) -> Mend {
         tracing::error!(error = %error, batch, "recording failed");
@@ -67,13 +67,15 @@ impl Failures {
         if !matches!(error, DbError::Busy(_)) && until.left() <= self.pause {
             return Mend::Lose;
         }
-        if passing {
+        if passing || matches!(error, DbError::Unknown(_)) {
             tokio::time::sleep(self.pause).await;
             self.pause = (self.pause * 2).min(PAUSE.1);
+        }
+        if passing {
             return Mend::Again;
         }
         match error {
-            _ if parts => Mend::Part { slow: took > SLOW },
+            _ if parts => Mend::Part { slow: since > SLOW },
             DbError::Broken(_) | DbError::Refused { .. } => Mend::Refuse,
             _ => Mend::ComeBack,
         }

@@ -11,7 +11,10 @@ use shared::{
     db::{Db, DbError, queue::Settled},
     domain::{Deadline, ErrorCode, JobError, Lease, Status, Verdict},
 };
-use tokio::{sync::watch, time::Instant};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 use uuid::Uuid;
 
 use crate::{
@@ -59,8 +62,6 @@ type Ended = (Lease, Verdict);
 struct Batch {
     verdicts: Vec<Ended>,
     patience: Patience,
-    /// An earlier statement with these was not answered.
-    perhaps_done: bool,
 }
 
 /// How long a statement that settles waits for what others hold.
@@ -79,8 +80,10 @@ pub(crate) struct Settler<'a> {
     told: &'a watch::Sender<()>,
     pending: Vec<Ended>,
     settle_at: Option<Instant>,
-    held: Vec<Ended>,
-    held_at: Instant,
+    /// What somebody is in the way of, and when it is come back to.
+    held: Vec<(Instant, Ended)>,
+    /// Jobs whose verdict was sent, and not answered: perhaps it is recorded.
+    unanswered: HashSet<Uuid>,
     patience: Duration,
     pause: Duration,
     tally: Tally,
@@ -88,9 +91,9 @@ pub(crate) struct Settler<'a> {
 
 impl<'a> Settler<'a> {
     pub(crate) fn new(db: &'a Db, told: &'a watch::Sender<()>) -> Self {
-        let (pending, held, settle_at, held_at) = (Vec::new(), Vec::new(), None, Instant::now());
+        let (pending, held, settle_at, unanswered) = (Vec::new(), Vec::new(), None, HashSet::new());
         let (patience, pause, tally) = (PATIENCE.0, HELD_PAUSE.0, Tally::default());
-        Self { db, told, pending, settle_at, held, held_at, patience, pause, tally }
+        Self { db, told, pending, settle_at, held, unanswered, patience, pause, tally }
     }
 
     /// What is recorded so far.
@@ -110,8 +113,7 @@ impl<'a> Settler<'a> {
 
     /// When to flush next, if there is anything to.
     pub(crate) fn at(&self) -> Option<Instant> {
-        let held_at = self.holds().then_some(self.held_at);
-        self.settle_at.into_iter().chain(held_at).min()
+        self.held.iter().map(|(at, _)| *at).chain(self.settle_at).min()
     }
 
     /// Whether as many wait as one statement settles, or half of that.
@@ -137,18 +139,20 @@ impl<'a> Settler<'a> {
         // Part of the margin is for this: one part for all that comes late, or a silent database would use up the invocation
         // outcome by outcome.
         let until = deadline.later(MARGIN - TO_ANSWER);
-        let busy: HashSet<Uuid> = self.held.iter().map(|(lease, _)| lease.account_id).collect();
-        let pending = std::mem::take(&mut self.pending);
-        let (held, mut free): (Vec<_>, Vec<_>) =
-            pending.into_iter().partition(|(lease, _)| busy.contains(&lease.account_id));
-        self.held.extend(held);
+        let busy: HashMap<Uuid, Instant> =
+            self.held.iter().map(|(at, (lease, _))| (lease.account_id, *at)).collect();
+        let mut free = Vec::new();
+        for ended in std::mem::take(&mut self.pending) {
+            match busy.get(&ended.0.account_id) {
+                Some(at) => self.held.push((*at, ended)),
+                None => free.push(ended),
+            }
+        }
         while !free.is_empty() {
             let batch = first_batch(&mut free);
             self.record(batch, Patience::AllOrNothing, until).await;
         }
-        if self.holds() && self.held_at <= Instant::now() {
-            self.come_back(until).await;
-        }
+        self.come_back(until).await;
     }
 
     /// Comes back to what somebody is in the way of, until the margin of the invocation is used up.
@@ -157,35 +161,42 @@ impl<'a> Settler<'a> {
         while self.holds() && until.left() > HELD_PAUSE.0 {
             self.pause = HELD_PAUSE.0;
             self.come_back(until).await;
-            tokio::time::sleep(HELD_PAUSE.0).await;
+            let next = self.at().unwrap_or_else(Instant::now).max(Instant::now() + HELD_PAUSE.0);
+            sleep_until(next.min(until.instant())).await;
         }
-        let held = std::mem::take(&mut self.held);
+        let held: Vec<Ended> = std::mem::take(&mut self.held).into_iter().map(|(_, ended)| ended).collect();
         self.lose(&held, "somebody held them, or their accounts, all the while");
     }
 
+    /// Comes back to what it is time to.
     async fn come_back(&mut self, until: Deadline) {
-        let mut held = std::mem::take(&mut self.held);
+        let now = Instant::now();
+        let (due, held): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.held).into_iter().partition(|(at, _)| *at <= now);
+        self.held = held;
+        if due.is_empty() {
+            return;
+        }
+        let mut due: Vec<Ended> = due.into_iter().map(|(_, ended)| ended).collect();
         let patience = Patience::WithoutThem(self.patience);
         (self.patience, self.pause) =
             ((self.patience * 2).min(PATIENCE.1), (self.pause * 2).min(HELD_PAUSE.1));
-        while !held.is_empty() {
-            let batch = first_batch(&mut held);
+        while !due.is_empty() {
+            let batch = first_batch(&mut due);
             self.record(batch, patience, until).await;
         }
     }
 
     /// Leaves these alone for a while.
     fn hold(&mut self, batch: Vec<Ended>, pause: Duration) {
-        if self.held.is_empty() {
-            self.held_at = Instant::now() + pause;
-        }
-        self.held.extend(batch);
+        let at = Instant::now() + pause;
+        self.held.extend(batch.into_iter().map(|ended| (at, ended)));
     }
 
     /// Records these. What cannot be recorded together is tried by halves; what cannot be alone takes no other with it.
     async fn record(&mut self, verdicts: Vec<Ended>, patience: Patience, until: Deadline) {
-        let mut batches = VecDeque::from([Batch { verdicts, patience, perhaps_done: false }]);
-        let mut failures = Failures::none();
+        let mut batches = VecDeque::from([Batch { verdicts, patience }]);
+        let (mut failures, since) = (Failures::none(), Instant::now());
         while let Some(mut batch) = batches.pop_front() {
             let begun = Instant::now();
             let error = match self.settle(&batch, until).await {
@@ -196,7 +207,9 @@ impl<'a> Settler<'a> {
                 }
                 Err(error) => error,
             };
-            batch.perhaps_done |= matches!(error, DbError::Unknown(_));
+            if matches!(error, DbError::Unknown(_)) {
+                self.unanswered.extend(batch.verdicts.iter().map(|(lease, _)| lease.job_id));
+            }
             let took = begun.elapsed();
             if matches!(error, DbError::Busy(_)) && batch.patience == Patience::AllOrNothing {
                 batch.patience = Patience::WithoutThem(PATIENCE.0);
@@ -206,11 +219,11 @@ impl<'a> Settler<'a> {
                 }
             }
             let part = |verdicts| Batch { verdicts, ..batch };
-            match failures.mend(&error, (batch.verdicts.len(), took), until).await {
+            match failures.mend(&error, (batch.verdicts.len(), since.elapsed()), until).await {
                 Mend::Again => batches.push_front(batch),
                 Mend::Part { slow } => match parts(batch.verdicts, |(lease, _)| lease.account_id) {
                     Ok(parts) => batches.extend(parts.into_iter().map(part)),
-                    // As long as it took, and as long again, all others go on.
+                    // Left alone for twice as long as it took.
                     Err(of_one) if slow => self.hold(of_one, took * 2),
                     Err(of_one) => batches.extend(halves(of_one).map(part)),
                 },
@@ -234,7 +247,7 @@ impl<'a> Settler<'a> {
             Patience::AllOrNothing => self.db.settle(&batch.verdicts, budget).await?,
             Patience::WithoutThem(wait) => self.db.settle_within_reach(&batch.verdicts, wait, budget).await?,
         };
-        match batch.perhaps_done {
+        match batch.verdicts.iter().any(|(lease, _)| self.unanswered.contains(&lease.job_id)) {
             true => Ok(self.with_what_was_done(&batch.verdicts, settled, until).await),
             false => Ok(settled),
         }

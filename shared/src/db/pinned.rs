@@ -21,8 +21,7 @@ pub async fn query(
 ) -> Result<Vec<Row>, tokio_postgres::Error> {
     client.batch_execute(PIN).await?;
     let answer = client.query_typed(sql, params).await;
-    client.batch_execute(if answer.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
-    answer
+    end(client, answer).await
 }
 
 /// The same for statements without parameters, all or none of them.
@@ -32,6 +31,19 @@ pub async fn query(
 pub async fn execute(client: &Client, sql: &str) -> Result<(), tokio_postgres::Error> {
     client.batch_execute(PIN).await?;
     let done = client.batch_execute(sql).await;
-    client.batch_execute(if done.is_ok() { "COMMIT" } else { "ROLLBACK" }).await?;
-    done
+    end(client, done).await
+}
+
+async fn end<T>(
+    client: &Client,
+    answer: Result<T, tokio_postgres::Error>,
+) -> Result<T, tokio_postgres::Error> {
+    match answer {
+        Ok(answer) => client.batch_execute("COMMIT").await.map(|()| answer),
+        // What the server said counts, also if it closed the connection with it.
+        Err(error) => {
+            client.batch_execute("ROLLBACK").await.ok();
+            Err(error)
+        }
+    }
 }

@@ -23,7 +23,8 @@ LEFT JOIN (
     FROM walked w, LATERAL (SELECT j.kind, j.price FROM punchcard.jobs j
                             WHERE j.account_id = w.account_id AND j.id = w.job_id LIMIT 1) j
     WHERE ($1::text IS NULL OR j.kind = $1)
-      AND ($2::text IS NULL OR w.error ->> 'code' = $2)
+      AND CASE WHEN $2::text IS NULL THEN w.error ->> 'code' IS DISTINCT FROM 'imported'
+               ELSE w.error ->> 'code' = $2 END
       AND ($3::uuid IS NULL OR w.account_id = $3)
       AND (SELECT r.id FROM punchcard.jobs r WHERE r.retry_of = w.job_id) IS NULL
     ORDER BY w.finished_at, w.job_id
