@@ -143,6 +143,37 @@ async fn no_verdict_is_dropped_whichever_job_was_touched() {
     held.bench.assert_audit_is_clean().await;
 }
 
+/// The balances that a batch moves are found by what its jobs add up to, account by account.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_accounts_credits_are_dropped_whichever_was_bought_from_meanwhile() {
+    let held = Held::new().await;
+    let mut accounts = [held.account, held.bench.account(1_000).await, held.bench.account(1_000).await];
+    accounts.sort();
+    for (round, touched) in (1_i64..).zip([0, 1, 2]) {
+        for account in accounts {
+            held.bench.enqueue(account, "qr.svg", 2).await;
+        }
+        let all: Vec<_> = held.claim().await.into_iter().map(|lease| (lease, complete())).collect();
+        assert_eq!(all.len(), 6);
+        let buy = format!("BEGIN; SELECT punchcard.enqueue('{}', 'echo.http')", accounts[touched]);
+        held.team.batch_execute(&buy).await.unwrap();
+        let db = Arc::clone(&held.db);
+        let settling = tokio::spawn(async move { db.settle(&all, soon()).await });
+        held.until_somebody_waits().await;
+        held.team.batch_execute("COMMIT").await.unwrap();
+        assert_eq!(settling.await.unwrap().unwrap().jobs.len(), 6, "the {touched}th was bought from");
+        for (nth, account) in accounts.into_iter().enumerate() {
+            let bought = if nth <= touched { 10 } else { 0 };
+            assert_eq!(
+                held.bench.balance(account).await,
+                (1_000 - 2 * round - bought, bought),
+                "{nth} of {touched}"
+            );
+        }
+    }
+    held.bench.assert_audit_is_clean().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_out_of_reach_is_said_and_the_others_are_settled() {
     let held = Held::new().await;
