@@ -98,8 +98,7 @@ fn a_worker_writes_jobs_by_claim_and_settle_alone_and_settle_is_fenced() {
         let writes = ["UPDATE punchcard.queue", "INTO punchcard.outcomes", "DELETE FROM punchcard.queue"];
         assert!(!writes.iter().any(|write| sql.contains(write)), "{name}");
     }
-    let jobs = fs::read_to_string(root().join("infra/migrations/0003_engine.sql")).unwrap();
-    let settle = jobs.split("CREATE FUNCTION punchcard.settle").nth(1).unwrap();
+    let settle = fs::read_to_string(root().join("infra/functions/run/settle.sql")).unwrap();
     assert_eq!(settle.matches("q.lease_token = v.lease_token").count(), 2, "to look, and to end");
 }
 

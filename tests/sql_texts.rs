@@ -23,7 +23,7 @@ fn texts() -> Vec<(String, String)> {
     }
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let mut found = Vec::new();
-    for folder in ["infra/migrations", "infra/cli/src", "shared/src", "docs"] {
+    for folder in ["infra/migrations", "infra/functions", "infra/cli/src", "shared/src", "docs"] {
         walk(&root.join(folder), &mut found);
     }
     let readme = fs::read_to_string(root.join("README.md")).unwrap();

@@ -116,8 +116,8 @@ fn it_leaves_out_no_problem_and_makes_none_up() {
             said.extend(said_in_rust(&source));
         }
     }
-    for migration in files("infra/migrations", "sql") {
-        said.extend(said_in_sql(&migration));
+    for function in files("infra/functions", "sql") {
+        said.extend(said_in_sql(&function));
     }
     let listed: BTreeSet<(u16, String)> = api::openapi::PROBLEMS
         .iter()

@@ -166,11 +166,11 @@ async fn assert_found_and_mended(restored: &Bench, owner: &str, account: Uuid, q
     let output = punchcard_as(restored, owner, &["migrate"]);
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
     assert_eq!(
-        said, "grants and policies were lost, and are made anew\n0 migrations applied\n",
+        said, "grants and policies were lost, and are made anew\n0 migrations and 0 functions applied\n",
         "{output:?}"
     );
     let output = punchcard_as(restored, owner, &["migrate"]);
-    assert_eq!(String::from_utf8_lossy(&output.stdout), "0 migrations applied\n", "once");
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "0 migrations and 0 functions applied\n", "once");
     assert_goes_on(restored, account, queued).await;
     let audit = punchcard_as(restored, owner, &["credits", "audit"]);
     assert_eq!(String::from_utf8_lossy(&audit.stdout), "audit clean\n");

@@ -179,7 +179,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
                 println!("grants and policies were lost, and are made anew");
             }
             migrated.applied.iter().for_each(|name| println!("applied {name}"));
-            println!("{} migrations applied", migrated.applied.len());
+            println!("{} migrations and {} functions applied", migrated.applied.len(), migrated.functions);
             Ok(())
         }
         Command::Roles { rotate, own_database } => {

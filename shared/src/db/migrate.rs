@@ -1,71 +1,36 @@
-//! Applies `infra/migrations`, in order, each once, all in one transaction under a lock.
+//! Applies `infra/migrations`, in order, each once, and `infra/functions` whenever they have changed: each migration in a
+//! transaction of its own under a lock, all functions and their grants in the last one.
 
-#[cfg(feature = "migrate")]
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio_postgres::{Client, IsolationLevel, Row, Transaction, error::SqlState, types::Type};
+
 use super::{
     DbError,
     connect::{open, reason},
+    schema::{FUNCTIONS, MIGRATION_SOURCES, MIGRATIONS, unfit},
 };
-#[cfg(feature = "migrate")]
 use crate::secrets::Secrets;
-#[cfg(feature = "migrate")]
-use tokio_postgres::{IsolationLevel, Row, Transaction, types::Type};
 
-/// The least version of PostgreSQL, as `server_version_num` has it: views with their caller's rights need it.
-const LEAST_VERSION: i32 = 150_000;
-
-/// Why a server of that `server_version_num`, or a database of that `server_encoding`, is not one for Punchcard.
-pub(crate) fn unfit(version: i32, encoding: &str) -> Option<String> {
-    if version < LEAST_VERSION {
-        let (major, minor, least) = (version / 10_000, version % 10_000, LEAST_VERSION / 10_000);
-        return Some(format!(
-            "the server is PostgreSQL {major}.{minor}: Punchcard needs version {least} or newer"
-        ));
-    }
-    (encoding != "UTF8").then(|| {
-        format!(
-            "the database's encoding is {encoding}: Punchcard needs UTF8 \
-             (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
-        )
-    })
-}
-
-macro_rules! migrations {
-    ($($name:literal),+ $(,)?) => {
-        /// The migrations' names, oldest first.
-        pub const MIGRATIONS: &[&str] = &[$($name),+];
-        /// What is in them, in the same order. An applied file is never edited once a release is tagged.
-        #[cfg(feature = "migrate")]
-        const SQL: &[&str] = &[$(include_str!(concat!("../../../infra/migrations/", $name, ".sql"))),+];
-    };
-}
-
-migrations![
-    "0001_credits",
-    "0002_jobs",
-    "0003_engine",
-    "0004_life",
-    "0005_webhooks",
-    "0006_audit",
-    "0007_credit_source",
-    "0008_supabase",
-    "0009_access",
-];
-
-#[cfg(feature = "migrate")]
 const HISTORY: &str = "CREATE TABLE IF NOT EXISTS punchcard.migrations (
-    name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now());";
+    name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now());
+CREATE TABLE IF NOT EXISTS punchcard.functions (
+    name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());";
 
-#[cfg(feature = "migrate")]
 const SCHEMA: &str = "CREATE SCHEMA IF NOT EXISTS punchcard";
 
-/// What the migrations are applied under until the end of their transaction, whatever the database or the role says.
-#[cfg(feature = "migrate")]
+/// What each transaction goes under, whatever the database or the role says. Who waits for a table's lock holds up all who
+/// come after: it gives up, and is tried again. Functions call each other, in any order.
 const SETTINGS: &str = "SELECT set_config('search_path', 'pg_catalog, pg_temp', true),
        set_config('row_security', 'on', true), set_config('standard_conforming_strings', 'on', true),
-       set_config('default_table_access_method', 'heap', true)";
+       set_config('default_table_access_method', 'heap', true), set_config('lock_timeout', '2s', true),
+       set_config('check_function_bodies', 'off', true)";
+
+/// So often a transaction that could not get a lock is tried, with a second's pause, then two, three, …
+const TRIES: u32 = 6;
 
 /// As [`unfit`], for whoever applies them by another tool.
-#[cfg(feature = "migrate")]
 const REFUSE_OLD: &str = "DO $$ BEGIN
     IF current_setting('server_version_num')::integer < 150000 THEN
         RAISE EXCEPTION 'Punchcard needs PostgreSQL 15 or newer';
@@ -73,7 +38,6 @@ const REFUSE_OLD: &str = "DO $$ BEGIN
 END $$";
 
 /// Where the migrations are to go, and what is there already: whose it is, and whether it is complete.
-#[cfg(feature = "migrate")]
 const PLACE: &str =
     "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding'),
        pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', current_user::text,
@@ -84,17 +48,30 @@ const PLACE: &str =
                WHERE c.relnamespace = to_regnamespace('punchcard') AND c.relname = 'hidden')
            AND EXISTS (SELECT FROM pg_catalog.pg_proc p
                        WHERE p.pronamespace = to_regnamespace('punchcard') AND p.proname = 'grant_access'),
-       to_regnamespace('punchcard') IS NULL";
+       to_regnamespace('punchcard') IS NULL,
+       to_regclass('punchcard.migrations') IS NOT NULL";
+
+/// The first edition, before any release, whose tables were others.
+const FIRST_EDITION: &str = "SELECT EXISTS (SELECT FROM punchcard.migrations WHERE name = '0001_credits')";
+
+/// Who has been at work on our tables for longest: most likely whom a lock was waited for.
+const BLOCKER: &str = "SELECT format('process %s, %s for %s s: %s', a.pid, a.state,
+           round(extract(epoch FROM now() - a.xact_start)), left(a.query, 100))
+    FROM pg_catalog.pg_stat_activity a
+    WHERE a.pid <> pg_backend_pid() AND EXISTS (
+        SELECT FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
+        WHERE l.pid = a.pid AND l.granted AND l.database = (
+                SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())
+          AND c.relnamespace = to_regnamespace('punchcard'))
+    ORDER BY a.xact_start LIMIT 1";
 
 /// Whether a restore left the grants out, or made another role the owner, from whom row security now hides the rows.
-#[cfg(feature = "migrate")]
 const ACCESS_LOST: &str = "SELECT EXISTS (SELECT FROM punchcard.hidden h
                WHERE h.is_owner OR h.hidden_from = 'punchcard_app')
     OR EXISTS (SELECT FROM pg_catalog.pg_proc p
                WHERE p.pronamespace = to_regnamespace('punchcard') AND p.proacl IS NULL)";
 
 /// Why nothing was migrated.
-#[cfg(feature = "migrate")]
 #[derive(Debug, thiserror::Error)]
 pub enum MigrateError {
     /// The server or the database is not one for Punchcard, or the schema is somebody else's: one line that says what
@@ -107,21 +84,21 @@ pub enum MigrateError {
 }
 
 /// What was done.
-#[cfg(feature = "migrate")]
 #[derive(Debug)]
 pub struct Migrated {
     /// The names of the migrations that were missing, oldest first.
     pub applied: Vec<String>,
+    /// How many functions were new, or have changed, and were applied.
+    pub functions: usize,
     /// Whether grants or policies had been lost, and were made anew.
     pub renewed: bool,
 }
 
-/// The migrations after the one of that name (or all) as one file of `supabase/migrations`, which notes in the same
-/// table what was applied, so that [`apply`] can go on from there.
+/// The migrations after the one of that name (or all) and all functions, as one file of `supabase/migrations`, which notes
+/// in the same tables what was applied, so that [`apply`] can go on from there.
 ///
 /// # Errors
 /// The names there are, if this is none of them.
-#[cfg(feature = "migrate")]
 pub fn as_one_file(after: Option<&str>) -> Result<String, String> {
     let first = match after {
         None => 0,
@@ -134,18 +111,41 @@ pub fn as_one_file(after: Option<&str>) -> Result<String, String> {
         "-- Punchcard {}, by `punchcard migrate --print-supabase`.\n\n{REFUSE_OLD};\n{SETTINGS};\n{SCHEMA};\n{HISTORY}\n",
         env!("CARGO_PKG_VERSION")
     );
-    for (name, sql) in MIGRATIONS.iter().zip(SQL).skip(first) {
+    for (name, sql) in MIGRATIONS.iter().zip(MIGRATION_SOURCES).skip(first) {
         file +=
             &format!("\n-- {name}\n\n{sql}\nINSERT INTO punchcard.migrations (name) VALUES ('{name}');\n");
     }
+    for (name, source) in FUNCTIONS {
+        file += &format!("\n{source}{}", comment_on(name, source));
+    }
+    let applied: Vec<String> =
+        FUNCTIONS.iter().map(|(name, source)| format!("('{name}', '{}')", hash(source))).collect();
+    file += &format!(
+        "\nINSERT INTO punchcard.functions (name, sha256) VALUES\n{}\n{NOTED};\n",
+        applied.join(",\n")
+    );
+    file += "\nSELECT punchcard.grant_access();\n";
     Ok(file)
 }
 
-/// Applies what is missing and answers the names of what it applied. Connect directly, not through a pooler.
+/// What becomes of a function that was there before.
+const NOTED: &str = "ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256, applied_at = now()";
+
+/// What a function's file says before it, as the comment that a DBA finds in the catalog.
+fn comment_on(name: &str, source: &str) -> String {
+    let lines = source.lines().map_while(|line| line.strip_prefix("--"));
+    let text: Vec<&str> = lines.map(str::trim).collect();
+    format!("COMMENT ON FUNCTION punchcard.{name} IS '{}';\n", text.join(" ").replace('\'', "''"))
+}
+
+fn hash(source: &str) -> String {
+    Sha256::digest(source).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Applies what is missing and answers the names of the migrations that it applied. Connect directly, not through a pooler.
 ///
 /// # Errors
-/// [`MigrateError`] names the migration that failed; then nothing was applied.
-#[cfg(feature = "migrate")]
+/// [`MigrateError`] names the migration that failed; those before it are applied.
 pub async fn apply(url: &str) -> Result<Vec<String>, MigrateError> {
     let secrets = Secrets { database_url: url.to_owned(), ..Secrets::default() };
     apply_as(&secrets).await.map(|migrated| migrated.applied)
@@ -156,64 +156,168 @@ pub async fn apply(url: &str) -> Result<Vec<String>, MigrateError> {
 ///
 /// # Errors
 /// As [`apply`].
-#[cfg(feature = "migrate")]
 pub async fn apply_as(secrets: &Secrets) -> Result<Migrated, MigrateError> {
     let (mut client, _socket) = open(secrets).await?;
+    let mut migrated = Migrated { applied: Vec::new(), functions: 0, renewed: false };
+    migrated.renewed = patiently(&mut client, Step::Prepare).await? > 0;
+    for (name, sql) in MIGRATIONS.iter().zip(MIGRATION_SOURCES) {
+        if patiently(&mut client, Step::Migration(name, sql)).await? > 0 {
+            migrated.applied.push((*name).to_owned());
+        }
+    }
+    migrated.functions = patiently(&mut client, Step::Functions(!migrated.applied.is_empty())).await?;
+    Ok(migrated)
+}
+
+/// What one transaction does.
+#[derive(Clone, Copy)]
+enum Step {
+    /// Vets the place, and makes what notes the rest; renews what a restore has lost.
+    Prepare,
+    /// A migration's name and source.
+    Migration(&'static str, &'static str),
+    /// Those that have changed; and the grants, if any has, or if this is true.
+    Functions(bool),
+}
+
+/// Takes a step, again where it waited for a lock in vain, and answers how much there was to do.
+async fn patiently(client: &mut Client, step: Step) -> Result<usize, MigrateError> {
+    for tried in 1.. {
+        match take(client, step).await {
+            Err(Failed::Locked(what)) if tried >= TRIES => {
+                let blocker = client.query_typed(BLOCKER, &[]).await.map_err(broken)?;
+                let by: Option<String> = blocker.first().map(|row| row.get("format"));
+                let by = by.unwrap_or_else(|| "somebody who is done now".into());
+                let by = by.split_whitespace().collect::<Vec<_>>().join(" ");
+                return Err(MigrateError::Unfit(format!(
+                    "{what} waited for others {TRIES} times, the last for {by}"
+                )));
+            }
+            Err(Failed::Locked(_)) => tokio::time::sleep(Duration::from_secs(u64::from(tried))).await,
+            Err(Failed::For(why)) => return Err(why),
+            Ok(done) => return Ok(done),
+        }
+    }
+    Ok(0)
+}
+
+/// Why a step was not taken.
+enum Failed {
+    /// Somebody else held a lock for longer than a migration may hold others up.
+    Locked(String),
+    For(MigrateError),
+}
+
+impl<E: Into<MigrateError>> From<E> for Failed {
+    fn from(error: E) -> Failed {
+        Failed::For(error.into())
+    }
+}
+
+async fn take(client: &mut Client, step: Step) -> Result<usize, Failed> {
     // By its name: under another that a database may have as its default, what a lock waited for would stay unseen.
     let transaction = client.build_transaction().isolation_level(IsolationLevel::ReadCommitted);
     let transaction = transaction.start().await.map_err(broken)?;
-    let place = row(&transaction, PLACE).await?;
-    if let Some(why) = refuse(&place) {
-        return Err(MigrateError::Unfit(why));
-    }
-    let lock = format!("{SETTINGS}; SELECT pg_advisory_xact_lock(7046029254386353131)");
-    transaction.batch_execute(&lock).await.map_err(broken)?;
-    // Even where it is there already, it takes a right that its owner may not have.
-    if place.get(7) {
-        transaction.batch_execute(SCHEMA).await.map_err(broken)?;
-    }
-    transaction.batch_execute(HISTORY).await.map_err(broken)?;
-    // Before anything is read: it may be hidden.
-    let renewed = place.get(6) && row(&transaction, ACCESS_LOST).await?.get(0);
-    if renewed {
-        transaction.batch_execute("SELECT punchcard.grant_access()").await.map_err(broken)?;
-        if row(&transaction, ACCESS_LOST).await?.get(0) {
-            let why = "policies that are not Punchcard's hide rows from their owner, or from punchcard_app: drop those";
-            return Err(MigrateError::Unfit(format!("{why} (SELECT * FROM punchcard.hidden)")));
-        }
-    }
-    let rows = transaction.query_typed("SELECT name FROM punchcard.migrations", &[]).await.map_err(broken)?;
-    let known: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    let mut applied = Vec::new();
-    let missing = MIGRATIONS.iter().zip(SQL).filter(|(name, _)| !known.iter().any(|known| known == *name));
-    for (name, sql) in missing {
-        transaction
-            .batch_execute(sql)
-            .await
-            .map_err(|error| DbError::Broken(format!("migration {name}: {}", reason(&error))))?;
-        transaction
-            .execute_typed("INSERT INTO punchcard.migrations (name) VALUES ($1)", &[(name, Type::TEXT)])
-            .await
-            .map_err(broken)?;
-        applied.push((*name).to_owned());
-    }
+    let done = match step {
+        Step::Prepare => usize::from(prepare(&transaction).await?),
+        Step::Migration(name, sql) => usize::from(migrate(&transaction, name, sql).await?),
+        Step::Functions(grant) => replace_functions(&transaction, grant).await?,
+    };
     transaction.commit().await.map_err(broken)?;
-    Ok(Migrated { applied, renewed })
+    Ok(done)
 }
 
-#[cfg(feature = "migrate")]
+async fn lock(transaction: &Transaction<'_>) -> Result<(), DbError> {
+    // One migrates at a time; whoever comes second waits, and finds it done.
+    let lock = format!(
+        "SELECT set_config('lock_timeout', '0', true), pg_advisory_xact_lock(7046029254386353131); {SETTINGS}"
+    );
+    transaction.batch_execute(&lock).await.map_err(broken)
+}
+
+/// Whether grants and policies were renewed.
+async fn prepare(transaction: &Transaction<'_>) -> Result<bool, Failed> {
+    let place = row(transaction, PLACE).await?;
+    if let Some(why) = refuse(&place) {
+        return Err(MigrateError::Unfit(why).into());
+    }
+    lock(transaction).await?;
+    if place.get(8) && row(transaction, FIRST_EDITION).await?.get(0) {
+        let why = "the schema punchcard is of the first edition, before any release, and its tables are others: give \
+                   Punchcard another database, or rename that schema (ALTER SCHEMA punchcard RENAME TO …) first";
+        return Err(MigrateError::Unfit(why.into()).into());
+    }
+    // Even where it is there already, it takes a right that its owner may not have.
+    if place.get(7) {
+        execute(transaction, "schema", SCHEMA).await?;
+    }
+    execute(transaction, "tables of migrations", HISTORY).await?;
+    // Before anything is read: it may be hidden.
+    let renewed = place.get(6) && row(transaction, ACCESS_LOST).await?.get(0);
+    if renewed {
+        execute(transaction, "grants", "SELECT punchcard.grant_access()").await?;
+        if row(transaction, ACCESS_LOST).await?.get(0) {
+            let why = "policies that are not Punchcard's hide rows from their owner, or from punchcard_app: drop those";
+            let why = format!("{why} (SELECT * FROM punchcard.hidden)");
+            return Err(MigrateError::Unfit(why).into());
+        }
+    }
+    Ok(renewed)
+}
+
+/// Whether it was missing.
+async fn migrate(transaction: &Transaction<'_>, name: &str, sql: &str) -> Result<bool, Failed> {
+    lock(transaction).await?;
+    let note = "INSERT INTO punchcard.migrations (name) VALUES ($1) ON CONFLICT DO NOTHING";
+    let missing = transaction.execute_typed(note, &[(&name, Type::TEXT)]).await.map_err(broken)? > 0;
+    if missing {
+        execute(transaction, &format!("migration {name}"), sql).await?;
+    }
+    Ok(missing)
+}
+
+/// How many functions were not there as this build has them.
+async fn replace_functions(transaction: &Transaction<'_>, grant: bool) -> Result<usize, Failed> {
+    lock(transaction).await?;
+    let note = format!(
+        "INSERT INTO punchcard.functions (name, sha256) VALUES ($1, $2) {NOTED} WHERE functions.sha256 <> excluded.sha256"
+    );
+    let mut replaced = 0;
+    for (name, source) in FUNCTIONS {
+        let noted: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+            [(name, Type::TEXT), (&hash(source), Type::TEXT)];
+        if transaction.execute_typed(&note, &noted).await.map_err(broken)? > 0 {
+            let sql = format!("{source}\n{}", comment_on(name, source));
+            execute(transaction, &format!("function {name}"), &sql).await?;
+            replaced += 1;
+        }
+    }
+    if grant || replaced > 0 {
+        execute(transaction, "grants", "SELECT punchcard.grant_access()").await?;
+    }
+    Ok(replaced)
+}
+
+async fn execute(transaction: &Transaction<'_>, what: &str, sql: &str) -> Result<(), Failed> {
+    transaction.batch_execute(sql).await.map_err(|error| {
+        if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
+            Failed::Locked(what.to_owned())
+        } else {
+            DbError::Broken(format!("{what}: {}", reason(&error))).into()
+        }
+    })
+}
+
 fn broken(error: tokio_postgres::Error) -> DbError {
     DbError::Broken(reason(&error))
 }
 
-#[cfg(feature = "migrate")]
 async fn row(transaction: &Transaction<'_>, sql: &str) -> Result<Row, DbError> {
     let mut rows = transaction.query_typed(sql, &[]).await.map_err(broken)?;
     rows.pop().ok_or_else(|| DbError::Broken("no row".into()))
 }
 
 /// Why nothing can be migrated there: told before the database fails at it in words that do not say what to do.
-#[cfg(feature = "migrate")]
 fn refuse(place: &Row) -> Option<String> {
     let (user, owner) = (place.get::<_, String>(4), place.get::<_, Option<String>>(5));
     unfit(place.get(0), place.get(1)).or_else(|| match (place.get(2), place.get(3), owner) {
@@ -228,19 +332,4 @@ fn refuse(place: &Row) -> Option<String> {
         )),
         _ => None,
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_too_old_or_not_unicode_is_told_in_one_line() {
-        assert_eq!(unfit(150_018, "UTF8"), None);
-        assert_eq!(unfit(180_000, "UTF8"), None);
-        let old = unfit(140_009, "UTF8").unwrap_or_default();
-        assert_eq!(old, "the server is PostgreSQL 14.9: Punchcard needs version 15 or newer");
-        let encoding = unfit(150_018, "SQL_ASCII").unwrap_or_default();
-        assert!(encoding.contains("SQL_ASCII") && encoding.contains("UTF8"), "{encoding}");
-    }
 }

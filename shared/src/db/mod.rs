@@ -13,9 +13,11 @@ mod error;
 pub mod jobs;
 pub mod kinds;
 pub mod life;
+#[cfg(feature = "migrate")]
 pub mod migrate;
 pub mod pinned;
 pub mod queue;
+pub mod schema;
 pub mod sqlstate;
 mod statements;
 pub mod tokens;

@@ -12,8 +12,8 @@ use super::{
 use crate::{
     db::{
         diagnosis::{Stage, Symptom, diagnose},
-        migrate::{MIGRATIONS, unfit},
         pinned,
+        schema::{MIGRATIONS, unfit},
     },
     secrets::Secrets,
 };

@@ -1,4 +1,80 @@
--- Kinds and jobs: what can be bought, what was, what is to be done, and what came of it (ADR 0007).
+-- Tables and types. Credits are whole numbers. What changes all the time is kept apart from what is kept (ADR 7).
+
+CREATE SCHEMA IF NOT EXISTS punchcard;
+
+REVOKE ALL ON SCHEMA punchcard FROM PUBLIC;
+
+-- One row for each payer, in share 0. Every movement locks it, so that no two can spend the same credit; for an
+-- account so busy that its buyers queue up for that lock, `spread_account` adds shares (ADR 0008).
+CREATE TABLE punchcard.accounts (
+    id          uuid NOT NULL,                         -- a user's id by default; any payer in general
+    share       smallint NOT NULL DEFAULT 0,           -- 0 to 63
+    spread      smallint NOT NULL DEFAULT 1,           -- in share 0: how many shares buyers use
+    available   bigint NOT NULL DEFAULT 0,             -- free to spend
+    held        bigint NOT NULL DEFAULT 0,             -- set aside for unfinished jobs
+    unfinished_jobs   integer NOT NULL DEFAULT 0,      -- how many those are, free ones too,
+    unfinished_bytes  bigint NOT NULL DEFAULT 0,       -- and the bytes of their inputs: what `caps` bound
+    paced_until timestamptz,                           -- in share 0, where enqueues are capped: see `pass_caps`
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (id, share),
+    CONSTRAINT accounts_never_negative CHECK (available >= 0 AND held >= 0)
+) WITH (fillfactor = 50);                              -- room for HOT updates: balances change all the time
+
+-- What bounds an account beside its credits; NULL is no bound. The row of the account 00000000-… is for all that have none
+-- of their own.
+CREATE TABLE punchcard.caps (
+    account_id           uuid PRIMARY KEY,
+    unfinished_jobs      integer CHECK (unfinished_jobs >= 0),
+    unfinished_bytes     bigint CHECK (unfinished_bytes >= 0),
+    enqueues_per_minute  integer CHECK (enqueues_per_minute BETWEEN 1 AND 1000000)
+);
+
+-- What moves credits. `expire` is reserved for credits with a date (ADR 0006); `shift` moves them between shares.
+CREATE TYPE punchcard.entry_kind AS ENUM ('grant', 'hold', 'capture', 'release', 'adjust', 'expire', 'shift');
+
+-- Append-only. An entry says how much moved; its kind says from where to where, so that no sign can be wrong.
+-- CHECKs are kept few and short here and in the tables below: PostgreSQL parses each anew for every statement, and
+-- longer ones on this table cost a third of an enqueue (ADR 0007).
+CREATE TABLE punchcard.ledger (
+    account_id       uuid NOT NULL,
+    id               bigint GENERATED ALWAYS AS IDENTITY,
+    kind             punchcard.entry_kind NOT NULL,
+    amount           bigint NOT NULL,                  -- above 0; of either sign in an adjustment or a shift
+    share            smallint NOT NULL DEFAULT 0,      -- of the account, whose balances follow
+    available_after  bigint NOT NULL,                  -- that share's `available` once the entry is in
+    held_after       bigint NOT NULL,                  -- and its `held`
+    job_id           uuid,                             -- what a hold, a capture or a release is for
+    idempotency_key  text,                             -- of a grant or an adjustment
+    reason           text,
+    created_at       timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (account_id, id),                      -- an account's entries, in order
+    CONSTRAINT ledger_amount_fits_kind CHECK (amount > 0 OR kind IN ('adjust', 'shift'))
+);
+
+-- At most one entry of each kind for a job: a second refund is impossible, not just unlikely.
+CREATE UNIQUE INDEX ledger_one_of_a_kind_per_job ON punchcard.ledger (job_id, kind) WHERE job_id IS NOT NULL;
+
+CREATE UNIQUE INDEX ledger_idempotency_key ON punchcard.ledger (account_id, idempotency_key)
+    WHERE idempotency_key IS NOT NULL;
+
+CREATE FUNCTION punchcard.refuse_change() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RAISE EXCEPTION '% on punchcard.% is refused: %', lower(TG_OP), TG_TABLE_NAME, TG_ARGV[0]
+        USING ERRCODE = 'restrict_violation';
+END $$;
+
+CREATE TRIGGER ledger_is_append_only BEFORE UPDATE OR DELETE ON punchcard.ledger
+    FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+
+CREATE TRIGGER ledger_is_never_emptied BEFORE TRUNCATE ON punchcard.ledger
+    FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+
+CREATE TRIGGER accounts_are_never_emptied BEFORE TRUNCATE ON punchcard.accounts
+    FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('accounts carry the ledger');
+
+CREATE TRIGGER accounts_are_kept BEFORE DELETE ON punchcard.accounts
+    FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('accounts carry the ledger');
 
 -- What is kept of a job's price when one that runs, or has run, is canceled (`refuse`: it cannot be), or when
 -- it fails for its input.
@@ -29,6 +105,7 @@ CREATE TABLE punchcard.kinds (
     retired_at           timestamptz,                  -- not sold any more; what is queued fails and is released
     CONSTRAINT kinds_fixed_has_delays CHECK ((backoff = 'fixed') = (cardinality(backoff_delays) > 0))
 );
+
 CREATE TRIGGER kinds_are_retired_not_deleted BEFORE DELETE ON punchcard.kinds
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('jobs name their kind; set retired_at instead');
 
@@ -57,11 +134,14 @@ CREATE TABLE punchcard.jobs (
     input            json NOT NULL,                    -- as it was sent, digit for digit
     PRIMARY KEY (account_id, id)                       -- a caller's own jobs, newest first
 );
+
 -- A client's name for a request, kept as long as its job.
 CREATE UNIQUE INDEX jobs_idempotency_key ON punchcard.jobs (account_id, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
+
 -- A job is retried once; who wants more retries the retry.
 CREATE UNIQUE INDEX jobs_retry_of ON punchcard.jobs (retry_of) WHERE retry_of IS NOT NULL;
+
 CREATE INDEX jobs_batch ON punchcard.jobs (account_id, batch_id) WHERE batch_id IS NOT NULL;
 
 -- By what a caller finds their jobs: each tag, and each pair of the metadata as `key=value`.
@@ -105,9 +185,11 @@ CREATE TABLE punchcard.queue (
     CONSTRAINT queue_attempts_are_bounded CHECK (attempt BETWEEN 0 AND max_attempts)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
         autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2);
+
 -- Claim reads what is due by priority, then age; what is delayed lies behind `now()` and costs it nothing.
 CREATE INDEX queue_due ON punchcard.queue (priority, run_at, job_id)
     WHERE lease_expires_at IS NULL AND waiting_until IS NULL;
+
 -- Rescue reads what has lapsed: its lease, its wait, or its life.
 CREATE INDEX queue_lapse ON punchcard.queue (coalesce(lease_expires_at, waiting_until, expires_at));
 
@@ -148,146 +230,84 @@ CREATE TABLE punchcard.attempts (
 
 CREATE TRIGGER jobs_never_change BEFORE UPDATE OR DELETE ON punchcard.jobs
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was; the ledger names it');
+
 CREATE TRIGGER jobs_are_never_emptied BEFORE TRUNCATE ON punchcard.jobs
     FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger names its jobs');
+
 CREATE TRIGGER outcomes_are_final BEFORE UPDATE OR DELETE ON punchcard.outcomes
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('a finished job never changes');
+
 CREATE TRIGGER outcomes_are_never_emptied BEFORE TRUNCATE ON punchcard.outcomes
     FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('a finished job never changes');
+
 CREATE TRIGGER labels_never_change BEFORE UPDATE OR DELETE ON punchcard.labels
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was');
+
 CREATE TRIGGER attempts_never_change BEFORE UPDATE OR DELETE ON punchcard.attempts
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what happened has happened');
+
 CREATE TRIGGER queue_token_never_falls BEFORE UPDATE ON punchcard.queue
     FOR EACH ROW WHEN (NEW.lease_token < OLD.lease_token)
     EXECUTE FUNCTION punchcard.refuse_change('lease_token never falls');
 
--- Every job as it is now. Status words are the ADR's, and `canceled`.
-CREATE VIEW punchcard.jobs_now WITH (security_invoker = on) AS
-    SELECT j.id, j.account_id, j.kind,
-           coalesce(o.status, CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued' ELSE 'running' END)
-               AS status,
-           j.price, j.priority, coalesce(o.attempt, q.attempt) AS attempt, j.max_attempts, j.input, o.output,
-           coalesce(o.error, q.error) AS error,
-           -- Of a row that was changed by hand: a time that the calendar has.
-           least(greatest(coalesce(q.run_at, j.scheduled_at), timestamptz 'epoch'), timestamptz '9999-12-31') AS run_at,
-           j.created_at,
-           coalesce(o.started_at, q.started_at) AS started_at, o.finished_at, j.expires_at, j.batch_id,
-           o.captured, coalesce(o.crashes, q.crashes) AS crashes, q.cancel_requested_at,
-           q.progress_percent, q.progress_message, q.progress_at, j.retry_of, j.metadata, j.tags,
-           q.waiting_until, j.webhook
-    FROM punchcard.jobs j
-    LEFT JOIN punchcard.queue q ON q.job_id = j.id
-    LEFT JOIN punchcard.outcomes o ON o.job_id = j.id;
+-- Where an account is told of its jobs, but for those that name a webhook of their own. Its secret is derived (signing.rs) and
+-- signs for both; the last one still does for a day after it was rotated.
+CREATE TABLE punchcard.webhooks (
+    account_id      uuid PRIMARY KEY,
+    url             text CHECK (url ~ '^https?://' AND length(url) <= 2000),  -- NULL: none
+    events          text[] NOT NULL DEFAULT '{job.succeeded,job.failed,job.canceled}'
+                    CHECK (events <@ ARRAY['job.running', 'job.succeeded', 'job.failed', 'job.canceled']),
+    secret_version  integer NOT NULL DEFAULT 1,
+    rotated_at      timestamptz,
+    disabled_at     timestamptz                        -- it answered 410 (Gone)
+);
 
--- The ids of an account's jobs, newest first, before p_before: up to p_limit of those of one status and kind, if these are given,
--- that have all of p_labels. Walks past 10,000 others at most, whatever the history. `next_before` is where the next page begins,
--- also if nothing was found so far; NULL when there is no more.
-CREATE FUNCTION punchcard.find_jobs(
-    p_account_id uuid, p_status text, p_kind text, p_labels text[], p_before uuid, p_limit bigint,
-    OUT ids uuid[], OUT next_before uuid)
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-    -- Planned for what is asked: what is not, is not read. By scalar sub-selects, each by its key, job by job.
-    SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
-    SET jit = off AS $$
-DECLARE
-    before uuid := coalesce(p_before, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
-    unfinished boolean := p_status IN ('queued', 'running');
-    walked text;
-    there bigint;
-    found_here bigint;
-BEGIN
-    IF unfinished THEN
-        -- The account counts them: the walk ends with the last of so many.
-        SELECT coalesce(sum(a.unfinished_jobs), 0) INTO there FROM punchcard.accounts a WHERE a.id = p_account_id;
-        IF there = 0 THEN
-            ids := '{}';
-            RETURN;
-        END IF;
-    END IF;
-    IF cardinality(p_labels) > 0 THEN
-        -- By the label that the fewest jobs have, as far as is looked.
-        SELECT l.label INTO walked
-        FROM unnest(p_labels) WITH ORDINALITY AS l (label, n), LATERAL (
-            SELECT count(*) AS jobs FROM (
-                SELECT FROM punchcard.labels w WHERE w.account_id = p_account_id AND w.label = l.label AND w.job_id < before
-                LIMIT 10000) w) c
-        ORDER BY c.jobs, l.n LIMIT 1;
-        ids := ARRAY(
-            SELECT w.job_id FROM (
-                SELECT l.job_id FROM punchcard.labels l
-                WHERE l.account_id = p_account_id AND l.label = walked AND l.job_id < before
-                ORDER BY l.job_id DESC LIMIT 10000) w
-            WHERE NOT EXISTS (
-                SELECT FROM unnest(array_remove(p_labels, walked)) o (label) WHERE (
-                    SELECT l.job_id FROM punchcard.labels l
-                    WHERE l.account_id = p_account_id AND l.label = o.label AND l.job_id = w.job_id) IS NULL)
-              AND (p_kind IS NULL
-                   OR (SELECT j.kind FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.id = w.job_id) = p_kind)
-              AND (p_status IS NULL OR p_status = CASE WHEN unfinished THEN (
-                       SELECT CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued' ELSE 'running' END
-                       FROM punchcard.queue q WHERE q.job_id = w.job_id)
-                   ELSE (SELECT o.status FROM punchcard.outcomes o WHERE o.job_id = w.job_id) END)
-            ORDER BY w.job_id DESC LIMIT p_limit);
-    ELSIF unfinished THEN
-        ids := ARRAY(
-            SELECT w.id FROM (
-                SELECT j.id, j.kind, q.status
-                FROM (SELECT j.id, j.kind FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.id < before
-                      ORDER BY j.id DESC LIMIT 10000) j,
-                     LATERAL (SELECT CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued' ELSE 'running'
-                                     END AS status
-                              FROM punchcard.queue q WHERE q.job_id = j.id LIMIT 1) q
-                ORDER BY j.id DESC LIMIT there) w
-            WHERE w.status = p_status AND (p_kind IS NULL OR w.kind = p_kind)
-            ORDER BY w.id DESC LIMIT p_limit);
-        IF cardinality(ids) < p_limit THEN
-            -- If all of them are among the newest 10,000 jobs, there is none further on.
-            SELECT count(*) INTO found_here FROM (
-                SELECT FROM (SELECT j.id FROM punchcard.jobs j WHERE j.account_id = p_account_id
-                             ORDER BY j.id DESC LIMIT 10000) j,
-                            LATERAL (SELECT FROM punchcard.queue q WHERE q.job_id = j.id LIMIT 1) q
-                LIMIT there) f;
-            IF found_here = there THEN
-                RETURN;
-            END IF;
-        END IF;
-    ELSE
-        ids := ARRAY(
-            SELECT w.id
-            FROM (SELECT j.id, j.kind FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.id < before
-                  ORDER BY j.id DESC LIMIT 10000) w
-            WHERE (p_kind IS NULL OR w.kind = p_kind)
-              AND (p_status IS NULL OR (SELECT o.status FROM punchcard.outcomes o WHERE o.job_id = w.id) = p_status)
-            ORDER BY w.id DESC LIMIT p_limit);
-    END IF;
+-- The outbox: what is to be said of a job, written by the statement that did it, and said until somebody has heard.
+CREATE TABLE punchcard.deliveries (
+    id            uuid PRIMARY KEY,                    -- the message's `webhook-id`, the same each time it is sent
+    account_id    uuid NOT NULL,
+    job_id        uuid NOT NULL,
+    event         text NOT NULL,                       -- `cancel` is for the kind's cancel_url
+    url           text,                                -- NULL: the account's, as it is when it is sent
+    attempt       smallint NOT NULL DEFAULT 0,         -- how often it was taken to be sent; each time is recorded once
+    settled       smallint NOT NULL DEFAULT 0,         -- the last attempt whose result is recorded
+    put_back      smallint NOT NULL DEFAULT 0,         -- how often of these it was not sent, for no fault of its receiver's
+    next_at       timestamptz,                         -- not before; while it is being sent, when that is given up; NULL: never again
+    created_at    timestamptz NOT NULL DEFAULT now(),
+    delivered_at  timestamptz,
+    error         text,                                -- why the last attempt failed
+    gone          boolean NOT NULL DEFAULT false       -- whoever is there answered 410 (Gone): they hear no more of this job
+);
 
-    IF cardinality(ids) = p_limit THEN
-        next_before := ids[p_limit];
-    ELSIF walked IS NOT NULL THEN
-        SELECT l.job_id INTO next_before FROM punchcard.labels l
-        WHERE l.account_id = p_account_id AND l.label = walked AND l.job_id < before
-        ORDER BY l.job_id DESC OFFSET 9999 LIMIT 1;
-    ELSE
-        SELECT j.id INTO next_before FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.id < before
-        ORDER BY j.id DESC OFFSET 9999 LIMIT 1;
-    END IF;
-END $$;
+CREATE INDEX deliveries_due ON punchcard.deliveries (next_at) WHERE next_at IS NOT NULL;
 
--- Every run of a job that has ended, and how.
-CREATE VIEW punchcard.runs WITH (security_invoker = on) AS
-    SELECT a.job_id, a.number, a.attempt, a.ended, a.started_at, a.ended_at, a.error FROM punchcard.attempts a
-    UNION ALL
-    SELECT o.job_id, o.lease_token, o.attempt, o.status, o.run_started_at, o.finished_at,
-           CASE WHEN o.status = 'failed' THEN o.error END
-    FROM punchcard.outcomes o WHERE o.run_started_at IS NOT NULL;
+-- Whose are due, account by account.
+CREATE INDEX deliveries_waiting ON punchcard.deliveries (account_id, next_at) WHERE next_at IS NOT NULL;
 
--- A UUIDv7 (RFC 9562 §5.7) from the database's clock; PostgreSQL has its own from version 18 on.
-CREATE FUNCTION punchcard.uuid_v7() RETURNS uuid
-    LANGUAGE sql VOLATILE AS $$
-    SELECT encode(set_bit(set_bit(overlay(pg_catalog.uuid_send(pg_catalog.gen_random_uuid())
-        PLACING substring(pg_catalog.int8send((extract(epoch FROM pg_catalog.clock_timestamp()) * 1000)::bigint) FROM 3)
-        FROM 1 FOR 6), 52, 1), 53, 1), 'hex')::uuid
-$$;
+CREATE INDEX deliveries_job ON punchcard.deliveries (job_id, id);
 
-SELECT punchcard.revoke_defaults();
+-- What was sent and not heard, for the operator.
+CREATE INDEX deliveries_unheard ON punchcard.deliveries (id) WHERE delivered_at IS NULL AND error IS NOT NULL;
+
+CREATE TABLE punchcard.credit_source (
+    only_one        boolean PRIMARY KEY DEFAULT true CHECK (only_one),
+    balances        text NOT NULL,      -- the team's table, and in it the columns of account and balance
+    account_column  text NOT NULL,
+    balance_column  text NOT NULL,
+    mover           text,               -- the team's function that moves credits; NULL: we update the table
+    read_balance    text NOT NULL,      -- as SQL: $1 is the account
+    move_balance    text NOT NULL,      -- as SQL: $2 is the amount, below 0 to charge
+    search_path     text NOT NULL,      -- what the team's function expects
+    set_at          timestamptz NOT NULL DEFAULT now()
+);
+
+-- Service tokens: the team's own backend and payment system. Only the SHA-256 is kept; two are valid at a time
+-- (the two slots), so that one can be rotated without a gap.
+CREATE TABLE punchcard.service_tokens (
+    name        text NOT NULL CHECK (name ~ '^[a-z0-9_.-]{1,64}$'),
+    slot        smallint NOT NULL CHECK (slot IN (1, 2)),
+    scopes      text[] NOT NULL CHECK (cardinality(scopes) > 0 AND scopes <@ ARRAY['enqueue', 'grant', 'operate']),
+    sha256      bytea NOT NULL UNIQUE CHECK (octet_length(sha256) = 32),
+    created_at  timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (name, slot)
+);

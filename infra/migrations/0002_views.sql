@@ -1,4 +1,45 @@
--- What must never be. Each view answers no row when all is well (invariants I0 to I6 in docs/ARCHITECTURE.md).
+-- What is read across tables; and the audit: what must never be. Each of its views answers no row when all is well
+-- (invariants I0 to I6 in docs/ARCHITECTURE.md).
+
+-- What an account has, over all its shares.
+CREATE VIEW punchcard.balances WITH (security_invoker = on) AS
+    SELECT id AS account_id, sum(available)::bigint AS available, sum(held)::bigint AS held
+    FROM punchcard.accounts GROUP BY id;
+
+-- The ledger with what each entry did to the two balances.
+CREATE VIEW punchcard.entries WITH (security_invoker = on) AS
+    SELECT l.*,
+           CASE WHEN kind = 'hold' THEN -amount WHEN kind IN ('capture', 'expire') THEN 0 ELSE amount END
+               AS available_delta,
+           CASE WHEN kind = 'hold' THEN amount WHEN kind IN ('capture', 'release') THEN -amount ELSE 0 END
+               AS held_delta
+    FROM punchcard.ledger l;
+
+-- Every job as it is now. Status words are the ADR's, and `canceled`.
+CREATE VIEW punchcard.jobs_now WITH (security_invoker = on) AS
+    SELECT j.id, j.account_id, j.kind,
+           coalesce(o.status, CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued' ELSE 'running' END)
+               AS status,
+           j.price, j.priority, coalesce(o.attempt, q.attempt) AS attempt, j.max_attempts, j.input, o.output,
+           coalesce(o.error, q.error) AS error,
+           -- Of a row that was changed by hand: a time that the calendar has.
+           least(greatest(coalesce(q.run_at, j.scheduled_at), timestamptz 'epoch'), timestamptz '9999-12-31') AS run_at,
+           j.created_at,
+           coalesce(o.started_at, q.started_at) AS started_at, o.finished_at, j.expires_at, j.batch_id,
+           o.captured, coalesce(o.crashes, q.crashes) AS crashes, q.cancel_requested_at,
+           q.progress_percent, q.progress_message, q.progress_at, j.retry_of, j.metadata, j.tags,
+           q.waiting_until, j.webhook
+    FROM punchcard.jobs j
+    LEFT JOIN punchcard.queue q ON q.job_id = j.id
+    LEFT JOIN punchcard.outcomes o ON o.job_id = j.id;
+
+-- Every run of a job that has ended, and how.
+CREATE VIEW punchcard.runs WITH (security_invoker = on) AS
+    SELECT a.job_id, a.number, a.attempt, a.ended, a.started_at, a.ended_at, a.error FROM punchcard.attempts a
+    UNION ALL
+    SELECT o.job_id, o.lease_token, o.attempt, o.status, o.run_started_at, o.finished_at,
+           CASE WHEN o.status = 'failed' THEN o.error END
+    FROM punchcard.outcomes o WHERE o.run_started_at IS NOT NULL;
 
 -- From whom row security hides rows that they must see: whoever asks, the owner, as whom the functions run, and the
 -- functions' role. By the catalog alone: a look at rows that are hidden finds nothing wrong.
@@ -165,5 +206,3 @@ CREATE VIEW punchcard.audit WITH (security_invoker = on) AS
     UNION ALL SELECT 'I4', * FROM punchcard.audit_i4
     UNION ALL SELECT 'I5', * FROM punchcard.audit_i5
     UNION ALL SELECT 'I6', * FROM punchcard.audit_i6;
-
-SELECT punchcard.revoke_defaults();

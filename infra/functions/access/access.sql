@@ -1,0 +1,42 @@
+-- Who may what: the one list, of this database's roles and schemas. `grant_access` grants it, and `punchcard
+-- doctor` holds it against what is granted. An object of `columns` is granted by these alone.
+CREATE OR REPLACE FUNCTION punchcard.access()
+    RETURNS TABLE (role text, privilege text, type text, object text, columns text)
+    LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    WITH meant (role, privilege, type, object, columns) AS (
+        SELECT 'punchcard_app', 'USAGE', 'SCHEMA', 'punchcard', NULL
+        UNION ALL
+        SELECT 'punchcard_app', 'SELECT', 'TABLE', 'punchcard.' || name, NULL FROM unnest(ARRAY[
+            'accounts', 'balances', 'ledger', 'entries', 'kinds', 'jobs', 'labels', 'queue', 'outcomes',
+            'attempts', 'jobs_now', 'runs', 'caps', 'webhooks', 'deliveries', 'service_tokens',
+            'credit_source', 'migrations', 'hidden']) name
+        UNION ALL
+        SELECT 'punchcard_app', 'EXECUTE', 'FUNCTION', 'punchcard.' || name, NULL FROM unnest(ARRAY[
+            'enqueue', 'enqueue_batch', 'find_jobs', 'cancel', 'retry', 'redrive', 'grant_credits', 'balance',
+            'return_credits', 'source_health', 'claim', 'claim_singly', 'settle', 'check_in', 'rescue', 'call_back', 'claim_deliveries',
+            'settle_deliveries', 'set_webhook', 'rotate_webhook_secret', 'job_now', 'access']) name
+        UNION ALL
+        -- The team's own backend, through a function of its own in an exposed schema.
+        SELECT 'service_role', 'USAGE', 'SCHEMA', 'punchcard', NULL
+        UNION ALL
+        SELECT 'service_role', 'EXECUTE', 'FUNCTION', 'punchcard.' || name, NULL FROM unnest(ARRAY[
+            'enqueue', 'enqueue_batch', 'cancel', 'retry', 'grant_credits', 'increment_user_credits']) name
+        UNION ALL
+        -- Signed-in users: the two views, and of the tables behind them the columns that these read.
+        SELECT 'authenticated', v.* FROM (VALUES
+            ('USAGE', 'SCHEMA', 'punchcard_api', NULL),
+            ('SELECT', 'TABLE', 'punchcard_api.jobs', NULL),
+            ('SELECT', 'TABLE', 'punchcard_api.credits', NULL),
+            ('SELECT', 'TABLE', 'punchcard.jobs',
+             'id, account_id, kind, price, priority, max_attempts, input, scheduled_at, created_at, '
+             'expires_at, retry_of, metadata, tags'),
+            ('SELECT', 'TABLE', 'punchcard.queue',
+             'job_id, account_id, lease_expires_at, waiting_until, attempt, error, run_at, started_at, '
+             'cancel_requested_at, progress_percent, progress_message'),
+            ('SELECT', 'TABLE', 'punchcard.outcomes',
+             'job_id, account_id, status, captured, attempt, output, error, started_at, finished_at'),
+            ('SELECT', 'TABLE', 'punchcard.accounts', 'id, available, held')) v
+        WHERE to_regnamespace('punchcard_api') IS NOT NULL
+    )
+    SELECT m.* FROM meant m WHERE EXISTS (SELECT FROM pg_roles r WHERE r.rolname = m.role)
+$$;

@@ -1,0 +1,75 @@
+-- Holds credits for so many jobs: of the share that this backend uses, else of all shares dealt anew, else with what is
+-- missing drawn from the team's own credits, if there is such a source. Within the account's caps,
+-- unless these were taken in elsewhere.
+-- Raises PT402 insufficient_credits, and as `pass_caps`. The caller writes the ledger entries.
+CREATE OR REPLACE FUNCTION punchcard.hold_credits(
+    p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, p_capped boolean DEFAULT true,
+    OUT share smallint, OUT available bigint, OUT held bigint)
+    LANGUAGE plpgsql AS $$
+DECLARE
+    total bigint;
+    shares integer;
+    capped boolean;
+BEGIN
+    -- Whether anybody is capped is asked along with it: for most, nobody is.
+    SELECT f.spread, EXISTS (SELECT FROM punchcard.caps) INTO shares, capped
+    FROM punchcard.accounts f WHERE f.id = p_account_id AND f.share = 0;
+    IF p_capped AND capped IS NOT FALSE THEN
+        PERFORM punchcard.pass_caps(p_account_id, p_jobs, p_bytes);
+    END IF;
+    IF shares IS NULL THEN
+        IF p_amount = 0 THEN
+            INSERT INTO punchcard.accounts (id) VALUES (p_account_id) ON CONFLICT DO NOTHING;
+        END IF;
+        -- Its first grant may have been on its way then, and be here now: `pass_caps` waits for it, and so
+        -- did this.
+        SELECT f.spread INTO shares FROM punchcard.accounts f WHERE f.id = p_account_id AND f.share = 0;
+        shares := coalesce(shares, 1);
+    END IF;
+    share := pg_backend_pid() % shares;
+    IF shares = 1 THEN
+        UPDATE punchcard.accounts a
+        SET available = a.available - p_amount, held = a.held + p_amount,
+            unfinished_jobs = a.unfinished_jobs + p_jobs, unfinished_bytes = a.unfinished_bytes + p_bytes
+        WHERE a.id = p_account_id AND a.share = 0 AND a.available >= p_amount
+        RETURNING a.available, a.held INTO available, held;
+        IF FOUND THEN
+            RETURN;
+        END IF;
+    ELSE
+        -- An UPDATE that waited for a row and then found too little on it keeps the row's lock, out of the order in which
+        -- dealing takes them: rolling it back lets go of it.
+        BEGIN
+            UPDATE punchcard.accounts a
+            SET available = a.available - p_amount, held = a.held + p_amount,
+                unfinished_jobs = a.unfinished_jobs + p_jobs, unfinished_bytes = a.unfinished_bytes + p_bytes
+            WHERE a.id = p_account_id AND a.share = hold_credits.share AND a.available >= p_amount
+            RETURNING a.available, a.held INTO STRICT available, held;
+            RETURN;
+        EXCEPTION WHEN no_data_found THEN
+            NULL;
+        END;
+    END IF;
+    -- A look without a lock first: whoever has no credits holds nobody up.
+    SELECT sum(a.available) INTO total FROM punchcard.accounts a WHERE a.id = p_account_id;
+    IF total >= p_amount THEN
+        total := punchcard.deal_credits(p_account_id, shares, share, p_amount, true);
+    END IF;
+    -- Also if others took it between that look and the lock: nobody is told that there is too little before
+    -- the source is asked.
+    IF coalesce(total, 0) < p_amount AND EXISTS (SELECT FROM punchcard.credit_source) THEN
+        total := punchcard.draw_credits(p_account_id, p_amount);
+        IF total >= p_amount THEN
+            total := punchcard.deal_credits(p_account_id, shares, share, p_amount);
+        END IF;
+    END IF;
+    IF total IS NULL OR total < p_amount THEN
+        RAISE EXCEPTION 'insufficient_credits' USING ERRCODE = 'PT402',
+            DETAIL = json_build_object('required', p_amount, 'available', coalesce(total, 0))::text;
+    END IF;
+    UPDATE punchcard.accounts a
+    SET available = a.available - p_amount, held = a.held + p_amount,
+        unfinished_jobs = a.unfinished_jobs + p_jobs, unfinished_bytes = a.unfinished_bytes + p_bytes
+    WHERE a.id = p_account_id AND a.share = hold_credits.share
+    RETURNING a.available, a.held INTO STRICT available, held;
+END $$;

@@ -1,0 +1,84 @@
+-- Moves credits from outside (a payment, an operator's correction) once for each key: 'grant' or 'adjust'.
+-- The first positive movement creates the account. Replays answer the first entry; nothing moves twice. An
+-- adjustment that names a job gives back for it, once, to the account that bought it: PT404 not_found for a
+-- job of another's, or of nobody's.
+CREATE OR REPLACE FUNCTION punchcard.move_credits(
+    p_kind punchcard.entry_kind, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text,
+    OUT entry punchcard.ledger, OUT replayed boolean)
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    balance punchcard.accounts;
+    total bigint;
+BEGIN
+    IF p_account_id IS NULL OR p_amount IS NULL OR p_amount = 0 OR abs(p_amount::numeric) > 1e15
+        OR (p_kind = 'grant' AND p_amount < 0)
+    THEN
+        RAISE EXCEPTION 'invalid_amount' USING ERRCODE = 'PT422',
+            DETAIL = 'An account and a whole amount between 1 and 1000000000000000 are required.';
+    END IF;
+    IF p_key IS NULL OR p_key !~ E'^[\\x20-\\x7e]{1,128}$' THEN
+        RAISE EXCEPTION 'idempotency_key_required' USING ERRCODE = 'PT422',
+            DETAIL = 'A key of 1 to 128 printable ASCII characters names this movement.';
+    END IF;
+    IF length(p_reason) > 500 THEN
+        RAISE EXCEPTION 'reason_too_long' USING ERRCODE = 'PT422', DETAIL = 'A reason has at most 500 characters.';
+    END IF;
+    IF p_job_id IS NOT NULL THEN
+        -- A job is charged by its hold alone, and once.
+        IF p_amount < 0 THEN
+            RAISE EXCEPTION 'invalid_amount' USING ERRCODE = 'PT422',
+                DETAIL = 'What names a job gives back for it: its amount is above 0. A charge names none.';
+        END IF;
+        PERFORM FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.id = p_job_id;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'The account has no such job.';
+        END IF;
+    END IF;
+
+    IF p_amount > 0 THEN
+        INSERT INTO punchcard.accounts (id) VALUES (p_account_id) ON CONFLICT DO NOTHING;
+    END IF;
+    -- The row lock comes first: whoever holds it sees every earlier movement from outside.
+    SELECT * INTO balance FROM punchcard.accounts WHERE id = p_account_id AND share = 0 FOR NO KEY UPDATE;
+
+    SELECT * INTO entry FROM punchcard.ledger WHERE account_id = p_account_id AND idempotency_key = p_key;
+    IF FOUND THEN
+        IF (entry.kind, entry.amount, entry.job_id, entry.reason)
+            IS DISTINCT FROM (p_kind, p_amount, p_job_id, p_reason)
+        THEN
+            RAISE EXCEPTION 'idempotency_mismatch' USING ERRCODE = 'PT422',
+                DETAIL = 'This key was used for another movement.';
+        END IF;
+        replayed := true;
+        RETURN;
+    END IF;
+
+    total := balance.available;
+    -- Other shares may have some, also of an account that is not spread any more: what was held on them came back.
+    IF balance.id IS NOT NULL AND total + p_amount < 0 THEN
+        total := punchcard.deal_credits(p_account_id, balance.spread, 0, -p_amount);
+    END IF;
+    IF balance.id IS NULL OR total + p_amount < 0 THEN
+        RAISE EXCEPTION 'insufficient_credits' USING ERRCODE = 'PT402',
+            DETAIL = json_build_object('required', -p_amount, 'available', coalesce(total, 0))::text;
+    END IF;
+    -- Over all shares: under this lock what they have in all grows by nobody else.
+    IF p_amount > 0 AND 1000000000000000000 - p_amount
+        < (SELECT sum(a.available + a.held) FROM punchcard.accounts a WHERE a.id = p_account_id)
+    THEN
+        RAISE EXCEPTION 'invalid_amount' USING ERRCODE = 'PT422', DETAIL = 'An account holds at most 10^18 credits.';
+    END IF;
+    IF p_job_id IS NOT NULL
+        AND EXISTS (SELECT FROM punchcard.ledger l WHERE l.job_id = p_job_id AND l.kind = p_kind)
+    THEN
+        RAISE EXCEPTION 'already_adjusted' USING ERRCODE = 'PT409',
+            DETAIL = 'This job has its one adjustment already.';
+    END IF;
+
+    UPDATE punchcard.accounts a SET available = a.available + p_amount
+    WHERE a.id = p_account_id AND a.share = 0 RETURNING * INTO balance;
+    INSERT INTO punchcard.ledger (account_id, kind, amount, available_after, held_after, job_id, idempotency_key, reason)
+    VALUES (p_account_id, p_kind, p_amount, balance.available, balance.held, p_job_id, p_key, p_reason)
+    RETURNING * INTO entry;
+    replayed := false;
+END $$;

@@ -1,0 +1,123 @@
+-- Buys a job: key, price, hold, ledger entry, job and its place in the queue in one call, all or nothing.
+-- Answers what the caller does not know; `replayed` when the key had bought the job before (jobs_now has it as it is
+-- now); `wake_after`, in seconds, when a wake-up is wanted for it. A priority is at most its kind's `max_priority`: a greater one
+-- is refused, but that of a retry, and 0, which is said for none, are lowered to it. Refuses by raising:
+--   PT402 insufficient_credits · PT422 unknown_kind, idempotency_mismatch, invalid_*, over_cap · PT429 too_many_*
+CREATE OR REPLACE FUNCTION punchcard.enqueue(
+    p_account_id uuid, p_kind text, p_input json DEFAULT '{}', p_key text DEFAULT NULL,
+    p_priority integer DEFAULT 0, p_run_at timestamptz DEFAULT NULL, p_options jsonb DEFAULT NULL,
+    OUT job_id uuid, OUT price bigint, OUT max_attempts smallint, OUT run_at timestamptz, OUT created_at timestamptz,
+    OUT expires_at timestamptz, OUT replayed boolean, OUT wake_after double precision, OUT priority smallint)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    offer punchcard.kinds;
+    hash bytea;
+    bought punchcard.jobs;
+    balance record;
+    attempts smallint;
+    retry jsonb;
+    metadata jsonb;
+    tags text[];
+    webhook jsonb;
+    retry_of uuid;
+    bytes integer := octet_length(p_input::text);
+BEGIN
+    IF p_account_id IS NULL OR p_kind IS NULL OR p_input IS NULL THEN
+        RAISE EXCEPTION 'invalid_request' USING ERRCODE = 'PT422',
+            DETAIL = 'An account, a kind and an input are required.';
+    END IF;
+    IF p_priority IS NULL OR p_priority NOT BETWEEN -10 AND 10 THEN
+        RAISE EXCEPTION 'invalid_priority' USING ERRCODE = 'PT422', DETAIL = 'A priority is from -10 to 10.';
+    END IF;
+    created_at := now();
+    run_at := greatest(p_run_at, created_at);
+    IF run_at > created_at + interval '720 hours' THEN
+        RAISE EXCEPTION 'invalid_run_at' USING ERRCODE = 'PT422', DETAIL = 'A job waits for 30 days at most.';
+    END IF;
+    IF bytes > 65536 OR position(E'\\u0000' IN p_input::text) > 0 THEN
+        PERFORM punchcard.check_input(p_input);
+    END IF;
+
+    -- What was bought stays bought, whatever has become of kind and credits; else the cheap refusals come before the hash.
+    IF p_key IS NOT NULL THEN
+        SELECT * INTO bought FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.idempotency_key = p_key;
+        replayed := FOUND;
+    END IF;
+    IF replayed IS NOT TRUE THEN
+        SELECT * INTO offer FROM punchcard.kinds k WHERE k.name = p_kind AND k.retired_at IS NULL;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION 'unknown_kind' USING ERRCODE = 'PT422', DETAIL = 'No such kind is offered.';
+        END IF;
+        price := offer.price;
+        -- What is short costs less than the look.
+        IF bytes + coalesce(pg_column_size(p_options), 0) > 4096 THEN
+            PERFORM punchcard.look_first(p_account_id, price, 1, bytes, p_key);
+        END IF;
+        IF p_options IS NOT NULL THEN
+            SELECT * INTO attempts, retry, metadata, tags, webhook, retry_of
+            FROM punchcard.check_options(p_options, p_account_id, offer.max_attempts);
+        END IF;
+        priority := least(p_priority, offer.max_priority);
+        IF priority < p_priority AND p_priority <> 0 AND retry_of IS NULL THEN
+            RAISE EXCEPTION 'invalid_priority' USING ERRCODE = 'PT422',
+                DETAIL = format('A priority of this kind is from -10 to %s.', offer.max_priority);
+        END IF;
+    ELSIF p_options IS NOT NULL THEN
+        -- Their text is hashed, and is as long as they are only if they are what they should be.
+        PERFORM punchcard.check_options(p_options - 'retry_of', p_account_id, 25);
+    END IF;
+    IF p_key IS NOT NULL THEN
+        hash := punchcard.request_hash(p_key, concat_ws(E'\n', p_kind, p_priority, extract(epoch FROM p_run_at),
+                                                        p_options), p_input);
+    END IF;
+
+    IF replayed IS NOT TRUE THEN
+        job_id := punchcard.uuid_v7();
+        max_attempts := coalesce(attempts, offer.max_attempts);
+        expires_at := run_at + make_interval(secs => offer.life_seconds);
+        IF offer.dispatch = 'sqs' THEN
+            wake_after := extract(epoch FROM run_at - created_at);
+        END IF;
+        -- A twin in flight with the same key is waited for here, by the unique index.
+        INSERT INTO punchcard.jobs (account_id, id, kind, price, metered, on_cancel, on_input_error, priority, max_attempts,
+                                    retry, scheduled_at, expires_at, idempotency_key, request_hash, retry_of, metadata, tags,
+                                    webhook, input)
+        VALUES (p_account_id, job_id, p_kind, price, offer.metered, offer.on_cancel, offer.on_input_error, priority,
+                max_attempts, retry, run_at, expires_at, p_key, hash, retry_of, metadata, tags, webhook, p_input)
+        ON CONFLICT (account_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
+        replayed := NOT FOUND;
+        IF replayed THEN
+            SELECT * INTO STRICT bought FROM punchcard.jobs j
+            WHERE j.account_id = p_account_id AND j.idempotency_key = p_key;
+        END IF;
+    END IF;
+
+    IF replayed THEN
+        IF bought.request_hash <> hash THEN
+            RAISE EXCEPTION 'idempotency_mismatch' USING ERRCODE = 'PT422',
+                DETAIL = 'This key was used for another request.';
+        END IF;
+        job_id := bought.id;
+        price := bought.price;
+        max_attempts := bought.max_attempts;
+        run_at := bought.scheduled_at;
+        created_at := bought.created_at;
+        expires_at := bought.expires_at;
+        priority := bought.priority;
+        wake_after := NULL;
+        RETURN;
+    END IF;
+
+    balance := punchcard.hold_credits(p_account_id, price, 1, bytes);
+    IF price > 0 THEN
+        INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
+        VALUES (p_account_id, 'hold', price, balance.share, balance.available, balance.held, job_id);
+    END IF;
+    INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, metered, on_cancel, on_input_error, bytes, priority,
+                                 max_attempts, max_crashes, run_at, expires_at, webhook)
+    VALUES (job_id, p_account_id, balance.share, p_kind, price, offer.metered, offer.on_cancel, offer.on_input_error, bytes,
+            priority, max_attempts, offer.max_crashes, run_at, expires_at, webhook);
+    IF metadata IS NOT NULL OR tags IS NOT NULL THEN
+        PERFORM punchcard.label(p_account_id, job_id, tags, metadata);
+    END IF;
+END $$;

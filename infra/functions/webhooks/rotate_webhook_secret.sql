@@ -1,0 +1,7 @@
+-- Gives an account's webhooks a new secret. The last one signs, too, for a day.
+CREATE OR REPLACE FUNCTION punchcard.rotate_webhook_secret(p_account_id uuid) RETURNS punchcard.webhooks
+    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    INSERT INTO punchcard.webhooks (account_id, secret_version, rotated_at) VALUES (p_account_id, 2, now())
+    ON CONFLICT (account_id) DO UPDATE SET secret_version = webhooks.secret_version + 1, rotated_at = now()
+    RETURNING *
+$$;

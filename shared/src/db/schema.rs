@@ -1,0 +1,70 @@
+//! The schema as this build has it: its migrations, its functions, and the servers that it is for.
+
+/// The least version of PostgreSQL, as `server_version_num` has it: views with their caller's rights need it.
+const LEAST_VERSION: i32 = 150_000;
+
+/// Why a server of that `server_version_num`, or a database of that `server_encoding`, is not one for Punchcard.
+pub(crate) fn unfit(version: i32, encoding: &str) -> Option<String> {
+    if version < LEAST_VERSION {
+        let (major, minor, least) = (version / 10_000, version % 10_000, LEAST_VERSION / 10_000);
+        return Some(format!(
+            "the server is PostgreSQL {major}.{minor}: Punchcard needs version {least} or newer"
+        ));
+    }
+    (encoding != "UTF8").then(|| {
+        format!(
+            "the database's encoding is {encoding}: Punchcard needs UTF8 \
+             (CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0)"
+        )
+    })
+}
+
+macro_rules! migrations {
+    ($($name:literal),+ $(,)?) => {
+        /// The migrations' names, oldest first.
+        pub const MIGRATIONS: &[&str] = &[$($name),+];
+        /// What is in them, in the same order. An applied file is never edited once a release is tagged.
+        #[cfg(feature = "migrate")]
+        pub(super) const MIGRATION_SOURCES: &[&str] =
+            &[$(include_str!(concat!("../../../infra/migrations/", $name, ".sql"))),+];
+    };
+}
+
+#[cfg(feature = "migrate")]
+macro_rules! functions {
+    ($($folder:literal => [$($name:literal),+ $(,)?]),+ $(,)?) => {
+        /// The functions: name and source, each a file of `infra/functions`.
+        pub const FUNCTIONS: &[(&str, &str)] = &[$($(
+            ($name, include_str!(concat!("../../../infra/functions/", $folder, "/", $name, ".sql"))),
+        )+)+];
+    };
+}
+
+migrations!["0001_tables", "0002_views", "0003_supabase", "0004_roles"];
+
+#[cfg(feature = "migrate")]
+functions![
+    "access" => ["access", "grant_access", "revoke_defaults", "set_policies"],
+    "credit_source" => ["call_of_mover", "draw_credits", "drawable", "move_at_source", "return_credits", "source_balance", "source_failed", "source_health", "source_knows", "use_credit_source"],
+    "credits" => ["balance", "deal_credits", "grant_credits", "hold_credits", "increment_user_credits", "look_first", "move_credits", "pass_caps", "refund", "spread_account"],
+    "enqueue" => ["canonical", "check_input", "check_options", "check_retry_of", "check_webhook", "enqueue", "enqueue_batch", "fingerprints", "is_whole", "label", "replay_batch", "request_hash", "uuid_v7"],
+    "jobs" => ["cancel", "find_jobs", "job_now", "lock_job", "redrive", "retry"],
+    "run" => ["call_back", "check_in", "claim", "claim_singly", "has_run", "lapsed", "lock_for_settling", "rescue", "settle"],
+    "supabase" => ["broadcast_outcome", "set_realtime"],
+    "webhooks" => ["claim_deliveries", "rotate_webhook_secret", "set_webhook", "settle_deliveries"],
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_old_or_not_unicode_is_told_in_one_line() {
+        assert_eq!(unfit(150_018, "UTF8"), None);
+        assert_eq!(unfit(180_000, "UTF8"), None);
+        let old = unfit(140_009, "UTF8").unwrap_or_default();
+        assert_eq!(old, "the server is PostgreSQL 14.9: Punchcard needs version 15 or newer");
+        let encoding = unfit(150_018, "SQL_ASCII").unwrap_or_default();
+        assert!(encoding.contains("SQL_ASCII") && encoding.contains("UTF8"), "{encoding}");
+    }
+}
