@@ -49,7 +49,8 @@ const PLACE: &str =
            AND EXISTS (SELECT FROM pg_catalog.pg_proc p
                        WHERE p.pronamespace = to_regnamespace('punchcard') AND p.proname = 'grant_access'),
        to_regnamespace('punchcard') IS NULL,
-       to_regclass('punchcard.migrations') IS NOT NULL";
+       EXISTS (SELECT FROM pg_catalog.pg_class c
+               WHERE c.relnamespace = to_regnamespace('punchcard') AND c.relname = 'migrations')";
 
 /// The first edition, before any release, whose tables were others.
 const FIRST_EDITION: &str = "SELECT EXISTS (SELECT FROM punchcard.migrations WHERE name = '0001_credits')";
