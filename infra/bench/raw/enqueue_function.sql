@@ -1,2 +1,2 @@
 -- enqueue_function: the same rows by a function whose plans are kept.
-SELECT raw.enqueue(:account, 'bench.noop', :input);
+SELECT raw.enqueue(:account, 'bench.noop', :input, NULL);

@@ -146,9 +146,11 @@ impl Database {
     /// Jobs of the raw tables.
     pub(crate) async fn fill_raw(&self, jobs: u32) -> Result<()> {
         let sql = format!(
-            "INSERT INTO raw.jobs (account_id, kind, price, run_at, input)
-             SELECT {account}, 'bench.noop', 1, now() - interval '1 hour' + n * interval '1 microsecond', '{INPUT}'
-             FROM generate_series(1, {jobs}) AS n;
+            "INSERT INTO raw.jobs (account_id, id, price, entry, available_after, held_after, kind, input)
+             SELECT {account}, gen_random_uuid(), 1, n, 1, n, 'bench.noop', '{INPUT}' FROM generate_series(1, {jobs}) AS n;
+             INSERT INTO raw.queue (job_id, account_id, price, run_at)
+             SELECT j.id, j.account_id, 1, now() - interval '1 hour' + j.entry * interval '1 microsecond' FROM raw.jobs j
+             ORDER BY j.entry;
              UPDATE raw.accounts SET held = held + {jobs}",
             account = account(&format!("n % {ACCOUNTS} + 1")),
         );

@@ -83,7 +83,7 @@ async fn raw(bench: &Bench, jobs: u32, clients: u32) -> Result<Measure> {
     let load = Load { clients, transactions, define: &define, ..Load::ONE };
     let answer = pgbench::run(&bench.pgbench, &database.url, &statement, load).await?;
     // A client that was ahead of the others may end between a claim and its finish.
-    let left = database.count("SELECT count(*) FROM raw.jobs WHERE status <> 'succeeded'").await? as f64;
+    let left = database.count("SELECT count(*) FROM raw.queue").await? as f64;
     if left > f64::from(RAW_BATCH * clients) {
         return Err(format!("{left} jobs are left").into());
     }
