@@ -12,6 +12,7 @@ CREATE TABLE punchcard.accounts (
     spread      smallint NOT NULL DEFAULT 1,           -- in share 0: how many shares buyers use
     available   bigint NOT NULL DEFAULT 0,             -- free to spend
     held        bigint NOT NULL DEFAULT 0,             -- set aside for unfinished jobs
+    entries     bigint NOT NULL DEFAULT 0,             -- the number of the share's last entry
     unfinished_jobs   integer NOT NULL DEFAULT 0,      -- how many those are, free ones too,
     unfinished_bytes  bigint NOT NULL DEFAULT 0,       -- and the bytes of their inputs: what `caps` bound
     paced_until timestamptz,                           -- in share 0, where enqueues are capped: see `pass_caps`
@@ -32,30 +33,34 @@ CREATE TABLE punchcard.caps (
 -- What moves credits. `expire` is reserved for credits with a date (ADR 0006); `shift` moves them between shares.
 CREATE TYPE punchcard.entry_kind AS ENUM ('grant', 'hold', 'capture', 'release', 'adjust', 'expire', 'shift');
 
--- Append-only. An entry says how much moved; its kind says from where to where, so that no sign can be wrong.
--- CHECKs are kept few and short here and in the tables below: PostgreSQL parses each anew for every statement, and
--- longer ones on this table cost a third of an enqueue (ADR 0007).
-CREATE TABLE punchcard.ledger (
+-- Entries of the ledger that are of no job's making: append-only. A hold is its job's row, a capture and a release are its
+-- outcome's (ADR 16). All of them are numbered 1, 2, 3, … for each account and share, without a gap, by its row's `entries`.
+-- An entry says how much moved; its kind says from where to where, so that no sign can be wrong.
+CREATE TABLE punchcard.movements (
     account_id       uuid NOT NULL,
-    id               bigint GENERATED ALWAYS AS IDENTITY,
-    kind             punchcard.entry_kind NOT NULL,
+    share            smallint NOT NULL,                -- of the account, whose balances follow
+    entry            bigint NOT NULL,                  -- its number there
     amount           bigint NOT NULL,                  -- above 0; of either sign in an adjustment or a shift
-    share            smallint NOT NULL DEFAULT 0,      -- of the account, whose balances follow
     available_after  bigint NOT NULL,                  -- that share's `available` once the entry is in
     held_after       bigint NOT NULL,                  -- and its `held`
-    job_id           uuid,                             -- what a hold, a capture or a release is for
+    created_at       timestamptz NOT NULL DEFAULT clock_timestamp(),
+    job_id           uuid,                             -- what an adjustment gives back for
+    kind             punchcard.entry_kind NOT NULL,
     idempotency_key  text,                             -- of a grant or an adjustment
     reason           text,
-    created_at       timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (account_id, id),                      -- an account's entries, in order
-    CONSTRAINT ledger_amount_fits_kind CHECK (amount > 0 OR kind IN ('adjust', 'shift'))
+    PRIMARY KEY (account_id, share, entry),
+    CONSTRAINT movements_are_of_no_job CHECK (kind IN ('grant', 'adjust', 'shift')),
+    CONSTRAINT movements_amount_fits_kind CHECK (amount > 0 OR kind IN ('adjust', 'shift')),
+    CONSTRAINT movements_have_keys CHECK ((idempotency_key IS NULL) = (kind = 'shift')),
+    CONSTRAINT movements_name_jobs_to_give_back CHECK (job_id IS NULL OR (kind = 'adjust' AND amount > 0))
 );
-
--- At most one entry of each kind for a job: a second refund is impossible, not just unlikely.
-CREATE UNIQUE INDEX ledger_one_of_a_kind_per_job ON punchcard.ledger (job_id, kind) WHERE job_id IS NOT NULL;
-
-CREATE UNIQUE INDEX ledger_idempotency_key ON punchcard.ledger (account_id, idempotency_key)
+-- Nothing moves twice for one key.
+CREATE UNIQUE INDEX movements_idempotency_key ON punchcard.movements (account_id, idempotency_key)
     WHERE idempotency_key IS NOT NULL;
+-- A second refund is impossible, not just unlikely.
+CREATE UNIQUE INDEX movements_one_refund_per_job ON punchcard.movements (job_id) WHERE job_id IS NOT NULL;
+-- The ledger's pages, by time. What was shifted between shares is nothing to their reader.
+CREATE INDEX movements_by_time ON punchcard.movements (account_id, created_at) WHERE kind <> 'shift';
 
 CREATE FUNCTION punchcard.refuse_change() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -64,10 +69,12 @@ BEGIN
         USING ERRCODE = 'restrict_violation';
 END $$;
 
-CREATE TRIGGER ledger_is_append_only BEFORE UPDATE OR DELETE ON punchcard.ledger
+COMMENT ON FUNCTION punchcard.refuse_change() IS 'Refuses what would rewrite history, and says why.';
+
+CREATE TRIGGER movements_are_append_only BEFORE UPDATE OR DELETE ON punchcard.movements
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 
-CREATE TRIGGER ledger_is_never_emptied BEFORE TRUNCATE ON punchcard.ledger
+CREATE TRIGGER movements_are_never_emptied BEFORE TRUNCATE ON punchcard.movements
     FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 
 CREATE TRIGGER accounts_are_never_emptied BEFORE TRUNCATE ON punchcard.accounts
@@ -102,6 +109,7 @@ CREATE TABLE punchcard.kinds (
     cancel_url           text CHECK (cancel_url ~ '^https?://' AND length(cancel_url) <= 2000),  -- told of a job that was dropped
     callback_seconds     integer NOT NULL DEFAULT 3600 CHECK (callback_seconds BETWEEN 1 AND 2592000),  -- within which who answered 202 calls back
     secret_version       integer NOT NULL DEFAULT 1 CHECK (secret_version BETWEEN 1 AND 1000000),
+    terms_id             integer NOT NULL,             -- on what is bought now: `kind_terms`, kept by a trigger
     retired_at           timestamptz,                  -- not sold any more; what is queued fails and is released
     CONSTRAINT kinds_fixed_has_delays CHECK ((backoff = 'fixed') = (cardinality(backoff_delays) > 0))
 );
@@ -109,25 +117,67 @@ CREATE TABLE punchcard.kinds (
 CREATE TRIGGER kinds_are_retired_not_deleted BEFORE DELETE ON punchcard.kinds
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('jobs name their kind; set retired_at instead');
 
--- What was bought. Written once, by the statement that held its price, and never changed.
+-- On what a job was bought: what its kind said of money and attempts then, a row for each change of it. What only says how
+-- a job is run (its target, time limit, back-off) is the kind's of now, so that it can be mended for what is queued.
+CREATE TABLE punchcard.kind_terms (
+    id              integer PRIMARY KEY,
+    kind            text NOT NULL,
+    price           bigint NOT NULL,
+    metered         boolean NOT NULL,
+    on_cancel       punchcard.charge NOT NULL,
+    on_input_error  punchcard.charge NOT NULL,
+    max_attempts    smallint NOT NULL,
+    max_crashes     smallint NOT NULL,
+    life_seconds    integer NOT NULL,
+    created_at      timestamptz NOT NULL DEFAULT now()
+);
+CREATE TRIGGER kind_terms_never_change BEFORE UPDATE OR DELETE ON punchcard.kind_terms
+    FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('jobs were bought on these terms');
+
+-- A kind whose terms have changed gets a new row of them. Numbered by the table itself, which no restore sets back.
+CREATE FUNCTION punchcard.set_terms() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    SELECT t.id INTO NEW.terms_id
+    FROM (SELECT t.* FROM punchcard.kind_terms t WHERE t.kind = NEW.name ORDER BY t.id DESC LIMIT 1) t
+    WHERE (t.kind, t.price, t.metered, t.on_cancel, t.on_input_error, t.max_attempts, t.max_crashes, t.life_seconds)
+          = (NEW.name, NEW.price, NEW.metered, NEW.on_cancel, NEW.on_input_error, NEW.max_attempts, NEW.max_crashes,
+             NEW.life_seconds);
+    IF NOT FOUND THEN
+        LOCK TABLE punchcard.kind_terms IN SHARE ROW EXCLUSIVE MODE;
+        INSERT INTO punchcard.kind_terms (id, kind, price, metered, on_cancel, on_input_error, max_attempts, max_crashes,
+                                          life_seconds)
+        SELECT coalesce(max(t.id), 0) + 1, NEW.name, NEW.price, NEW.metered, NEW.on_cancel, NEW.on_input_error,
+               NEW.max_attempts, NEW.max_crashes, NEW.life_seconds
+        FROM punchcard.kind_terms t
+        RETURNING id INTO NEW.terms_id;
+    END IF;
+    RETURN NEW;
+END $$;
+COMMENT ON FUNCTION punchcard.set_terms() IS 'Gives a kind whose terms have changed a new row of them.';
+CREATE TRIGGER kinds_have_terms BEFORE INSERT OR UPDATE ON punchcard.kinds
+    FOR EACH ROW EXECUTE FUNCTION punchcard.set_terms();
+
+-- What was bought. Written once, by the statement that held its price, and never changed: it is the hold.
+-- CHECKs are kept few and short here and in the tables below: PostgreSQL parses each anew for every statement (ADR 7).
 CREATE TABLE punchcard.jobs (
     account_id       uuid NOT NULL,
     id               uuid NOT NULL,                    -- UUIDv7: sorts by creation
-    kind             text NOT NULL,
     price            bigint NOT NULL,                  -- what was held, whatever the kind costs later
-    metered          boolean NOT NULL DEFAULT false,   -- and on what terms, as the kind's were
-    on_cancel        punchcard.charge NOT NULL DEFAULT 'release',
-    on_input_error   punchcard.charge NOT NULL DEFAULT 'release',
-    priority         smallint NOT NULL,                -- -10 to 10, higher first
-    max_attempts     smallint NOT NULL,
-    retry            jsonb,                            -- where it differs from its kind's policy; NULL: nowhere
+    entry            bigint NOT NULL,                  -- the hold's number in the account's share,
+    available_after  bigint NOT NULL,                  -- and the share's balances once it was in
+    held_after       bigint NOT NULL,
     scheduled_at     timestamptz NOT NULL,             -- asked for: not before
     expires_at       timestamptz NOT NULL,             -- unfinished by then: failed and released
     created_at       timestamptz NOT NULL DEFAULT now(),
-    idempotency_key  text,
-    request_hash     bytea,                            -- SHA-256 of what the key was used for
-    batch_id         uuid,                             -- of a batch with a key: its first job, which carries it
+    terms_id         integer,                          -- on what it was bought; NULL: of an old system
+    share            smallint NOT NULL,                -- of the account, which holds the price
+    priority         smallint NOT NULL,                -- -10 to 10, higher first
+    max_attempts     smallint NOT NULL,
+    kind             text NOT NULL,
+    batch_id         uuid,                             -- of a batch with a key: its first job
     retry_of         uuid,                             -- the failed or canceled job that it is another try of
+    retry            jsonb,                            -- where it differs from its kind's policy; NULL: nowhere
     metadata         jsonb,                            -- the caller's own: an object of strings
     tags             text[],
     webhook          jsonb,                            -- who is told of it, {url, events}; NULL: the account's webhook
@@ -135,14 +185,21 @@ CREATE TABLE punchcard.jobs (
     PRIMARY KEY (account_id, id)                       -- a caller's own jobs, newest first
 );
 
--- A client's name for a request, kept as long as its job.
-CREATE UNIQUE INDEX jobs_idempotency_key ON punchcard.jobs (account_id, idempotency_key)
-    WHERE idempotency_key IS NOT NULL;
+-- A client's names for their requests, whatever has become of what these bought.
+CREATE TABLE punchcard.idempotency_keys (
+    account_id    uuid NOT NULL,
+    key           uuid NOT NULL,                       -- `key_digest`
+    request_hash  uuid NOT NULL,                       -- of what the key was used for
+    job_id        uuid NOT NULL,                       -- what it bought: a job, or a batch from here on
+    last_job_id   uuid,                                -- to here
+    PRIMARY KEY (account_id, key)
+);
 
 -- A job is retried once; who wants more retries the retry.
-CREATE UNIQUE INDEX jobs_retry_of ON punchcard.jobs (retry_of) WHERE retry_of IS NOT NULL;
-
-CREATE INDEX jobs_batch ON punchcard.jobs (account_id, batch_id) WHERE batch_id IS NOT NULL;
+CREATE TABLE punchcard.retries (
+    job_id      uuid PRIMARY KEY,
+    retried_as  uuid NOT NULL
+);
 
 -- By what a caller finds their jobs: each tag, and each pair of the metadata as `key=value`.
 CREATE TABLE punchcard.labels (
@@ -156,18 +213,7 @@ CREATE TABLE punchcard.labels (
 CREATE TABLE punchcard.queue (
     job_id            uuid PRIMARY KEY,
     account_id        uuid NOT NULL,
-    share             smallint NOT NULL,               -- the account's share that holds the price
-    kind              text NOT NULL,
     price             bigint NOT NULL,
-    metered           boolean NOT NULL DEFAULT false,
-    on_cancel         punchcard.charge NOT NULL DEFAULT 'release',
-    on_input_error    punchcard.charge NOT NULL DEFAULT 'release',
-    bytes             integer NOT NULL DEFAULT 0,      -- of the input
-    priority          smallint NOT NULL,
-    attempt           smallint NOT NULL DEFAULT 0,     -- starts that count: neither crashed, nor snoozed, nor returned
-    max_attempts      smallint NOT NULL,
-    crashes           smallint NOT NULL DEFAULT 0,     -- starts whose time was up, or whose worker never reported
-    max_crashes       smallint NOT NULL DEFAULT 3,
     lease_token       bigint NOT NULL DEFAULT 0,       -- rises with each claim, never falls
     lease_expires_at  timestamptz,                     -- leased (running) until then
     waiting_until     timestamptz,                     -- running outside, without a lease: called back by then. Both NULL: queued
@@ -175,6 +221,14 @@ CREATE TABLE punchcard.queue (
     expires_at        timestamptz NOT NULL,
     started_at        timestamptz,                     -- first claim
     run_started_at    timestamptz,                     -- last claim
+    terms_id          integer NOT NULL,                -- on what it was bought
+    bytes             integer NOT NULL DEFAULT 0,      -- of the input
+    share             smallint NOT NULL,               -- the account's share that holds the price
+    priority          smallint NOT NULL,
+    attempt           smallint NOT NULL DEFAULT 0,     -- starts that count: neither crashed, nor snoozed, nor returned
+    max_attempts      smallint NOT NULL,
+    crashes           smallint NOT NULL DEFAULT 0,     -- starts whose time was up, or whose worker never reported
+    kind              text NOT NULL,
     cancel_requested_at  timestamptz,                  -- of a running job: its worker is told when it checks in
     progress_percent  smallint,                        -- of the current run, as its handler said
     progress_message  text,
@@ -193,24 +247,54 @@ CREATE INDEX queue_due ON punchcard.queue (priority, run_at, job_id)
 -- Rescue reads what has lapsed: its lease, its wait, or its life.
 CREATE INDEX queue_lapse ON punchcard.queue (coalesce(lease_expires_at, waiting_until, expires_at));
 
--- What came of it. Written once, by the statement that closed the hold; the job's row in the queue goes with it.
+CREATE TYPE punchcard.final_status AS ENUM ('succeeded', 'failed', 'canceled');
+
+-- What came of it. Written once, by the statement that closed the hold; the job's row in the queue goes with it. It is the
+-- capture, and the release of what is left of the price.
 CREATE TABLE punchcard.outcomes (
-    job_id       uuid PRIMARY KEY,                     -- one final status
+    job_id       uuid PRIMARY KEY,                     -- one final status, one end of the hold
     account_id   uuid NOT NULL,
-    status       text NOT NULL,
-    captured     bigint NOT NULL DEFAULT 0,            -- of its price; the rest was released
-    attempt      smallint NOT NULL,
-    crashes      smallint NOT NULL DEFAULT 0,
+    finished_at  timestamptz NOT NULL,
+    captured     bigint NOT NULL,                      -- of its price; the rest was released
+    entry        bigint,                               -- its number in the account's share; NULL: `deferred_entries` has it,
+    available_after  bigint,                           -- and the share's balances once it was in
+    held_after   bigint,
     lease_token  bigint NOT NULL DEFAULT 0,            -- of its last claim
     started_at   timestamptz,
     run_started_at  timestamptz,                       -- of the run that ended it; NULL: none did
-    finished_at  timestamptz NOT NULL,
+    share        smallint NOT NULL,                    -- of the account, as in jobs
+    attempt      smallint NOT NULL,
+    crashes      smallint NOT NULL DEFAULT 0,
+    status       punchcard.final_status NOT NULL,
     output       json,
     error        json,
-    CONSTRAINT outcomes_are_final CHECK (status IN ('succeeded', 'failed', 'canceled')),
+    CONSTRAINT outcomes_capture_no_debt CHECK (captured >= 0),
     CONSTRAINT outcomes_output_iff_succeeded CHECK ((status = 'succeeded') = (output IS NOT NULL)),
     CONSTRAINT outcomes_failed_says_why CHECK (status <> 'failed' OR error IS NOT NULL)
 );
+
+-- A job that ends, on its way through `settle`.
+CREATE TYPE punchcard.ended_job AS (
+    job_id uuid, price bigint, captured bigint, bytes integer, lease_token bigint, started_at timestamptz,
+    run_started_at timestamptz, attempt smallint, crashes smallint, status punchcard.final_status, output json, error json);
+
+-- The ledger's pages, by time.
+CREATE INDEX outcomes_by_time ON punchcard.outcomes (account_id, finished_at);
+
+-- What jobs moved whose account somebody held when they ended: final at once, and entered into the balances by whoever holds
+-- the account next (`fold_entries`).
+CREATE TABLE punchcard.deferred_entries (
+    job_id           uuid PRIMARY KEY,
+    account_id       uuid NOT NULL,
+    price            bigint NOT NULL,
+    captured         bigint NOT NULL,
+    entry            bigint,                           -- NULL: waits
+    available_after  bigint,
+    held_after       bigint,
+    bytes            integer NOT NULL,                 -- of the input
+    share            smallint NOT NULL
+);
+CREATE INDEX deferred_entries_waiting ON punchcard.deferred_entries (account_id, share) WHERE entry IS NULL;
 
 -- The dead letters, to be found and retried.
 CREATE INDEX outcomes_failed ON punchcard.outcomes (finished_at, job_id) WHERE status = 'failed';
@@ -230,6 +314,15 @@ CREATE TABLE punchcard.attempts (
 
 CREATE TRIGGER jobs_never_change BEFORE UPDATE OR DELETE ON punchcard.jobs
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was; the ledger names it');
+
+CREATE TRIGGER retries_never_change BEFORE UPDATE OR DELETE ON punchcard.retries
+    FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('a job is retried once');
+
+CREATE TRIGGER deferred_entries_are_kept BEFORE DELETE ON punchcard.deferred_entries
+    FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+
+CREATE TRIGGER deferred_entries_are_entered_once BEFORE UPDATE ON punchcard.deferred_entries
+    FOR EACH ROW WHEN (OLD.entry IS NOT NULL) EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 
 CREATE TRIGGER jobs_are_never_emptied BEFORE TRUNCATE ON punchcard.jobs
     FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger names its jobs');

@@ -1,10 +1,52 @@
 -- What is read across tables; and the audit: what must never be. Each of its views answers no row when all is well
 -- (invariants I0 to I6 in docs/ARCHITECTURE.md).
 
--- What an account has, over all its shares.
+-- What an account has, over all its shares, with what waits to be entered.
 CREATE VIEW punchcard.balances WITH (security_invoker = on) AS
-    SELECT id AS account_id, sum(available)::bigint AS available, sum(held)::bigint AS held
-    FROM punchcard.accounts GROUP BY id;
+    SELECT b.account_id, b.available + w.released AS available, b.held - w.price AS held
+    FROM (SELECT a.id AS account_id, sum(a.available)::bigint AS available, sum(a.held)::bigint AS held
+          FROM punchcard.accounts a GROUP BY a.id) b,
+         LATERAL (SELECT coalesce(sum(d.price - d.captured), 0)::bigint AS released, coalesce(sum(d.price), 0)::bigint AS price
+                  FROM punchcard.deferred_entries d WHERE d.account_id = b.account_id AND d.entry IS NULL) w;
+
+-- The end of each hold, with its number and the balances after it. One that waits to be entered has those that it would get now.
+CREATE VIEW punchcard.ends WITH (security_invoker = on) AS
+    SELECT o.job_id, o.account_id, o.share, j.price, o.captured, o.finished_at, d.job_id IS NOT NULL AND d.entry IS NULL AS waits,
+           CASE WHEN o.entry IS NOT NULL THEN o.entry WHEN d.entry IS NOT NULL THEN d.entry ELSE (
+               SELECT a.entries + (SELECT count(*) FROM punchcard.deferred_entries w WHERE w.account_id = o.account_id
+                                     AND w.share = o.share AND w.entry IS NULL AND w.job_id <= o.job_id)
+               FROM punchcard.accounts a WHERE a.id = o.account_id AND a.share = o.share) END AS entry,
+           CASE WHEN o.entry IS NOT NULL THEN o.available_after WHEN d.entry IS NOT NULL THEN d.available_after ELSE (
+               SELECT a.available + (SELECT sum(w.price - w.captured) FROM punchcard.deferred_entries w
+                                     WHERE w.account_id = o.account_id AND w.share = o.share AND w.entry IS NULL
+                                       AND w.job_id <= o.job_id)
+               FROM punchcard.accounts a WHERE a.id = o.account_id AND a.share = o.share)::bigint END AS available_after,
+           CASE WHEN o.entry IS NOT NULL THEN o.held_after WHEN d.entry IS NOT NULL THEN d.held_after ELSE (
+               SELECT a.held - (SELECT sum(w.price) FROM punchcard.deferred_entries w
+                                WHERE w.account_id = o.account_id AND w.share = o.share AND w.entry IS NULL
+                                  AND w.job_id <= o.job_id)
+               FROM punchcard.accounts a WHERE a.id = o.account_id AND a.share = o.share)::bigint END AS held_after
+    FROM punchcard.outcomes o
+    JOIN punchcard.jobs j ON j.account_id = o.account_id AND j.id = o.job_id
+    LEFT JOIN punchcard.deferred_entries d ON d.job_id = o.job_id AND o.entry IS NULL;
+
+-- Every movement of credits. `id` is its number: of an account (of one that is spread: of a share) they count 1, 2, 3, … without
+-- a gap, with those of jobs that were free, which move nothing and are not shown. A capture and a release of one end share it.
+CREATE VIEW punchcard.ledger WITH (security_invoker = on) AS
+    SELECT m.account_id, m.entry AS id, m.kind, m.amount, m.share, m.available_after, m.held_after, m.job_id, m.idempotency_key,
+           m.reason, m.created_at
+    FROM punchcard.movements m
+    UNION ALL
+    SELECT j.account_id, j.entry, 'hold', j.price, j.share, j.available_after, j.held_after, j.id, NULL, NULL, j.created_at
+    FROM punchcard.jobs j WHERE j.price > 0
+    UNION ALL
+    SELECT e.account_id, e.entry, 'capture', e.captured, e.share, e.available_after - (e.price - e.captured),
+           e.held_after + (e.price - e.captured), e.job_id, NULL, NULL, e.finished_at
+    FROM punchcard.ends e WHERE e.captured > 0
+    UNION ALL
+    SELECT e.account_id, e.entry, 'release', e.price - e.captured, e.share, e.available_after, e.held_after, e.job_id, NULL, NULL,
+           e.finished_at
+    FROM punchcard.ends e WHERE e.price > e.captured;
 
 -- The ledger with what each entry did to the two balances.
 CREATE VIEW punchcard.entries WITH (security_invoker = on) AS
@@ -18,7 +60,7 @@ CREATE VIEW punchcard.entries WITH (security_invoker = on) AS
 -- Every job as it is now. Status words are the ADR's, and `canceled`.
 CREATE VIEW punchcard.jobs_now WITH (security_invoker = on) AS
     SELECT j.id, j.account_id, j.kind,
-           coalesce(o.status, CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued' ELSE 'running' END)
+           coalesce(o.status::text, CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued' ELSE 'running' END)
                AS status,
            j.price, j.priority, coalesce(o.attempt, q.attempt) AS attempt, j.max_attempts, j.input, o.output,
            coalesce(o.error, q.error) AS error,
@@ -37,7 +79,7 @@ CREATE VIEW punchcard.jobs_now WITH (security_invoker = on) AS
 CREATE VIEW punchcard.runs WITH (security_invoker = on) AS
     SELECT a.job_id, a.number, a.attempt, a.ended, a.started_at, a.ended_at, a.error FROM punchcard.attempts a
     UNION ALL
-    SELECT o.job_id, o.lease_token, o.attempt, o.status, o.run_started_at, o.finished_at,
+    SELECT o.job_id, o.lease_token, o.attempt, o.status::text, o.run_started_at, o.finished_at,
            CASE WHEN o.status = 'failed' THEN o.error END
     FROM punchcard.outcomes o WHERE o.run_started_at IS NOT NULL;
 
@@ -73,10 +115,11 @@ CREATE VIEW punchcard.audit_i1 WITH (security_invoker = on) AS  -- unfinished <=
     LEFT JOIN punchcard.outcomes o ON o.job_id = j.id AND o.account_id = j.account_id
     WHERE (q.job_id IS NULL) = (o.job_id IS NULL)
     UNION ALL
-    SELECT o.job_id, 'finished job with an open hold'
-    FROM punchcard.outcomes o JOIN punchcard.jobs j ON j.account_id = o.account_id AND j.id = o.job_id
-    WHERE j.price > 0
-      AND NOT EXISTS (SELECT FROM punchcard.ledger l WHERE l.job_id = o.job_id AND l.kind IN ('capture', 'release'))
+    SELECT coalesce(o.job_id, d.job_id), 'what it moved is entered ' || CASE WHEN o.entry IS NULL THEN 'nowhere' ELSE 'twice' END
+    FROM (SELECT o.job_id, o.entry, o.account_id, o.share, o.captured FROM punchcard.outcomes o) o
+    FULL JOIN punchcard.deferred_entries d
+        ON d.job_id = o.job_id AND (d.account_id, d.share, d.captured) = (o.account_id, o.share, o.captured)
+    WHERE (o.entry IS NULL) = (d.job_id IS NULL) OR o.job_id IS NULL
     UNION ALL
     SELECT coalesce(q.job_id, o.job_id), 'no such job was bought'
     FROM punchcard.queue q FULL JOIN punchcard.outcomes o ON o.job_id = q.job_id
@@ -89,113 +132,133 @@ CREATE VIEW punchcard.audit_i1 WITH (security_invoker = on) AS  -- unfinished <=
     SELECT q.job_id, 'waits two ticks after it was to be called back, or is leased meanwhile'
     FROM punchcard.queue q WHERE q.waiting_until < now() - interval '2 minutes' OR (q.waiting_until IS NOT NULL AND q.lease_expires_at IS NOT NULL);
 
-CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS  -- balances are the sums of their entries, entry by entry
-    SELECT a.id AS subject, 'balance is not the sum of its entries' AS finding
+-- What each numbered row did to its account's share: a movement, a hold, or the end of one.
+CREATE VIEW punchcard.numbered WITH (security_invoker = on) AS
+    SELECT m.account_id, m.share, m.entry, m.amount AS available_delta, 0::bigint AS held_delta, m.available_after, m.held_after
+    FROM punchcard.movements m
+    UNION ALL
+    SELECT j.account_id, j.share, j.entry, -j.price, j.price, j.available_after, j.held_after FROM punchcard.jobs j
+    UNION ALL
+    SELECT o.account_id, o.share, coalesce(o.entry, d.entry), j.price - o.captured, -j.price,
+           coalesce(o.available_after, d.available_after), coalesce(o.held_after, d.held_after)
+    FROM punchcard.outcomes o
+    JOIN punchcard.jobs j ON j.account_id = o.account_id AND j.id = o.job_id
+    LEFT JOIN punchcard.deferred_entries d ON d.job_id = o.job_id AND o.entry IS NULL
+    WHERE o.entry IS NOT NULL OR d.entry IS NOT NULL;
+
+-- Balances are the sums of their entries, entry by entry, and no entry is missing: they count 1, 2, 3, … in each share.
+CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS
+    SELECT a.id AS subject, 'balance is not the sum of its ' || a.entries || ' entries' AS finding
     FROM punchcard.accounts a
-    LEFT JOIN (SELECT account_id, share, sum(available_delta) AS available, sum(held_delta) AS held
-               FROM punchcard.entries GROUP BY account_id, share) e ON e.account_id = a.id AND e.share = a.share
-    WHERE (a.available, a.held) IS DISTINCT FROM (coalesce(e.available, 0), coalesce(e.held, 0))
+    LEFT JOIN (SELECT n.account_id, n.share, count(*) AS entries, sum(n.available_delta) AS available, sum(n.held_delta) AS held
+               FROM punchcard.numbered n GROUP BY n.account_id, n.share) e ON e.account_id = a.id AND e.share = a.share
+    WHERE (a.available, a.held, a.entries)
+          IS DISTINCT FROM (coalesce(e.available, 0), coalesce(e.held, 0), coalesce(e.entries, 0))
        OR a.available < 0 OR a.held < 0
     UNION ALL
     SELECT a.id, 'unfinished ' || a.unfinished_jobs || ' jobs, ' || a.unfinished_bytes || ' bytes, but queued '
                  || coalesce(q.jobs, 0) || ', ' || coalesce(q.bytes, 0)
     FROM punchcard.accounts a
-    LEFT JOIN (SELECT account_id, share, count(*) AS jobs, sum(bytes) AS bytes FROM punchcard.queue
-               GROUP BY account_id, share) q ON q.account_id = a.id AND q.share = a.share
+    LEFT JOIN (SELECT u.account_id, u.share, count(*) AS jobs, sum(u.bytes) AS bytes
+               FROM (SELECT q.account_id, q.share, q.bytes FROM punchcard.queue q
+                     UNION ALL
+                     SELECT d.account_id, d.share, d.bytes FROM punchcard.deferred_entries d WHERE d.entry IS NULL) u
+               GROUP BY u.account_id, u.share) q ON q.account_id = a.id AND q.share = a.share
     WHERE (a.unfinished_jobs, a.unfinished_bytes) IS DISTINCT FROM (coalesce(q.jobs, 0), coalesce(q.bytes, 0))
     UNION ALL
-    SELECT r.account_id, 'entry ' || r.id || ' does not continue the balance'
-    FROM (SELECT e.id, e.account_id, e.available_after, e.held_after,
-                 sum(e.available_delta) OVER so_far AS available, sum(e.held_delta) OVER so_far AS held
-          FROM punchcard.entries e
-          WINDOW so_far AS (PARTITION BY e.account_id, e.share ORDER BY e.id)) r
-    WHERE (r.available_after, r.held_after) IS DISTINCT FROM (r.available, r.held)
+    SELECT r.account_id, 'entry ' || r.entry || ' of share ' || r.share || ' is number ' || r.n || ', or does not continue the balance'
+    FROM (SELECT n.*, row_number() OVER so_far AS n, sum(n.available_delta) OVER so_far AS available,
+                 sum(n.held_delta) OVER so_far AS held
+          FROM punchcard.numbered n
+          WINDOW so_far AS (PARTITION BY n.account_id, n.share ORDER BY n.entry
+                            ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)) r
+    WHERE (r.entry, r.available_after, r.held_after) IS DISTINCT FROM (r.n, r.available, r.held)
     UNION ALL
-    SELECT e.account_id, 'entry ' || e.id || ' is of no account, or lacks its key'
-    FROM punchcard.entries e
-    WHERE (e.idempotency_key IS NOT NULL) <> (e.kind IN ('grant', 'adjust'))
-       OR NOT EXISTS (SELECT FROM punchcard.accounts a WHERE a.id = e.account_id AND a.share = e.share)
+    SELECT n.account_id, 'entry ' || n.entry || ' is of no account'
+    FROM punchcard.numbered n
+    WHERE NOT EXISTS (SELECT FROM punchcard.accounts a WHERE a.id = n.account_id AND a.share = n.share)
     UNION ALL
-    SELECT l.account_id, count(*) || ' movements have the key ' || l.idempotency_key
-    FROM punchcard.ledger l WHERE l.idempotency_key IS NOT NULL
-    GROUP BY l.account_id, l.idempotency_key HAVING count(*) > 1
+    SELECT m.account_id, 'entry ' || m.entry || ' lacks its key, or is of a kind that is no movement'
+    FROM punchcard.movements m
+    WHERE (m.idempotency_key IS NOT NULL) <> (m.kind IN ('grant', 'adjust')) OR m.kind NOT IN ('grant', 'adjust', 'shift')
     UNION ALL
-    SELECT l.account_id, 'entry ' || l.id || ' expires credits, which nothing does'
-    FROM punchcard.ledger l WHERE l.kind = 'expire';
+    SELECT m.account_id, count(*) || ' movements have the key ' || m.idempotency_key
+    FROM punchcard.movements m WHERE m.idempotency_key IS NOT NULL
+    GROUP BY m.account_id, m.idempotency_key HAVING count(*) > 1;
 
--- Every priced job has exactly one hold, of its price; no entry names a job that is not its account's.
+-- A job is charged by its hold alone, which is its row: no movement names a job but one that gives back for it, once, to the account
+-- that bought it.
 CREATE VIEW punchcard.audit_i3 WITH (security_invoker = on) AS
-    SELECT j.id AS subject, 'job has ' || count(l.id) || ' holds' AS finding
-    FROM punchcard.jobs j LEFT JOIN punchcard.ledger l ON l.job_id = j.id AND l.kind = 'hold'
-    GROUP BY j.id, j.price
-    HAVING count(l.id) <> CASE WHEN j.price > 0 THEN 1 ELSE 0 END OR coalesce(sum(l.amount), 0) <> j.price
+    SELECT m.job_id AS subject, m.kind || ' of ' || m.amount || ' names a job: it is charged by its hold alone' AS finding
+    FROM punchcard.movements m WHERE m.job_id IS NOT NULL AND (m.kind <> 'adjust' OR m.amount < 0)
     UNION ALL
-    SELECT l.job_id, l.kind || ' without its job'
-    FROM punchcard.ledger l LEFT JOIN punchcard.jobs j ON j.id = l.job_id AND j.account_id = l.account_id
-    WHERE (l.job_id IS NOT NULL OR l.kind IN ('hold', 'capture', 'release')) AND j.id IS NULL
+    SELECT m.job_id, m.kind || ' without its job'
+    FROM punchcard.movements m
+    WHERE m.job_id IS NOT NULL
+      AND NOT EXISTS (SELECT FROM punchcard.jobs j WHERE j.account_id = m.account_id AND j.id = m.job_id)
     UNION ALL
-    SELECT l.job_id, l.kind || ' of ' || l.amount || ' names a job: it is charged by its hold alone'
-    FROM punchcard.ledger l
-    WHERE l.job_id IS NOT NULL AND (l.kind NOT IN ('hold', 'capture', 'release', 'adjust') OR l.amount < 0);
+    SELECT m.job_id, count(*) || ' entries give back for it'
+    FROM punchcard.movements m WHERE m.job_id IS NOT NULL GROUP BY m.job_id HAVING count(*) > 1
+    UNION ALL
+    SELECT j.id, 'held ' || j.price || ' on terms that are not there, or of another kind'
+    FROM punchcard.jobs j LEFT JOIN punchcard.kind_terms t ON t.id = j.terms_id AND t.kind = j.kind
+    WHERE t.id IS NULL AND j.price > 0 OR j.price < 0;
 
 CREATE VIEW punchcard.audit_i4 WITH (security_invoker = on) AS  -- what became of the hold is what became of the job, as its terms say
-    SELECT j.id AS subject, coalesce(o.status, 'unfinished') || ' but captured ' || coalesce(l.captured, 0)
-                            || ' and released ' || coalesce(l.released, 0) AS finding
+    SELECT j.id AS subject, o.status::text || ' but captured ' || o.captured || ' and released ' || j.price - o.captured AS finding
     FROM punchcard.jobs j
-    LEFT JOIN punchcard.outcomes o ON o.job_id = j.id
-    LEFT JOIN (SELECT job_id, sum(amount) FILTER (WHERE kind = 'capture') AS captured,
-                      sum(amount) FILTER (WHERE kind = 'release') AS released
-               FROM punchcard.ledger WHERE kind IN ('capture', 'release') GROUP BY job_id) l ON l.job_id = j.id
+    JOIN punchcard.outcomes o ON o.job_id = j.id AND o.account_id = j.account_id
+    LEFT JOIN punchcard.kind_terms t ON t.id = j.terms_id
     -- As in `has_run`, or while it ran: then that run ended it.
     CROSS JOIN LATERAL (
         SELECT CASE WHEN o.status = 'canceled' THEN o.run_started_at IS NOT NULL OR EXISTS (
             SELECT FROM punchcard.attempts a
             WHERE a.job_id = j.id AND (a.ended <> 'snooze' OR a.error IS NULL)) END
     ) r (has_run)
-    WHERE (coalesce(l.captured, 0), coalesce(l.released, 0)) IS DISTINCT FROM
-          (coalesce(o.captured, 0)::numeric, coalesce(j.price - o.captured, 0)::numeric)
-       OR NOT CASE
-           WHEN o.status IS NULL THEN true
+    WHERE NOT CASE
            WHEN o.status = 'succeeded'
-               THEN o.captured BETWEEN CASE WHEN j.metered THEN 0 ELSE j.price END AND j.price
-           WHEN o.status = 'failed' AND j.on_input_error = 'capture' AND o.error ->> 'code' = 'invalid_input'
+               THEN o.captured BETWEEN CASE WHEN t.metered THEN 0 ELSE j.price END AND j.price
+           WHEN o.status = 'failed' AND t.on_input_error = 'capture' AND o.error ->> 'code' = 'invalid_input'
                THEN o.captured IN (0, j.price)
-           WHEN o.status = 'canceled' AND j.on_cancel = 'capture' AND r.has_run THEN o.captured = j.price
+           WHEN o.status = 'canceled' AND t.on_cancel = 'capture' AND r.has_run THEN o.captured = j.price
            ELSE o.captured = 0 END
-       OR (o.status = 'canceled' AND j.on_cancel = 'refuse' AND r.has_run)
+       OR (o.status = 'canceled' AND t.on_cancel = 'refuse' AND r.has_run)
+       OR o.share <> j.share
     UNION ALL
     SELECT q.job_id, 'queued on other terms than it was bought on'
     FROM punchcard.queue q JOIN punchcard.jobs j ON j.account_id = q.account_id AND j.id = q.job_id
-    WHERE (q.price, q.metered, q.on_cancel, q.on_input_error)
-          IS DISTINCT FROM (j.price, j.metered, j.on_cancel, j.on_input_error)
+    WHERE (q.price, q.terms_id, q.share) IS DISTINCT FROM (j.price, j.terms_id, j.share)
     UNION ALL
-    SELECT l.job_id, count(*) || ' entries of kind ' || l.kind
-    FROM punchcard.ledger l WHERE l.job_id IS NOT NULL GROUP BY l.job_id, l.kind HAVING count(*) > 1;
+    SELECT d.job_id, 'deferred at another price than it was bought at'
+    FROM punchcard.deferred_entries d JOIN punchcard.jobs j ON j.account_id = d.account_id AND j.id = d.job_id
+    WHERE d.price <> j.price;
 
 CREATE VIEW punchcard.audit_i5 WITH (security_invoker = on) AS  -- what came in and was not used up is what is there
-    SELECT coalesce(e.account_id, a.id) AS subject,
-           'in ' || coalesce(e.total, 0) || ', there ' || coalesce(a.total, 0) AS finding
-    FROM (SELECT account_id, sum(CASE kind WHEN 'capture' THEN -amount ELSE amount END) AS total
-          FROM punchcard.ledger WHERE kind IN ('grant', 'adjust', 'capture') GROUP BY account_id) e
-    FULL JOIN (SELECT id, sum(available + held) AS total FROM punchcard.accounts GROUP BY id) a
-        ON a.id = e.account_id
-    WHERE coalesce(e.total, 0) <> coalesce(a.total, 0);
+    SELECT coalesce(e.account_id, b.account_id) AS subject,
+           'in ' || coalesce(e.total, 0) || ', there ' || coalesce(b.available + b.held, 0) AS finding
+    FROM (SELECT i.account_id, sum(i.amount) AS total
+          FROM (SELECT m.account_id, m.amount FROM punchcard.movements m WHERE m.kind IN ('grant', 'adjust')
+                UNION ALL
+                SELECT o.account_id, -o.captured FROM punchcard.outcomes o) i
+          GROUP BY i.account_id) e
+    FULL JOIN punchcard.balances b ON b.account_id = e.account_id
+    WHERE coalesce(e.total, 0) <> coalesce(b.available + b.held, 0);
 
 CREATE VIEW punchcard.audit_i6 WITH (security_invoker = on) AS  -- who asked to be told of an end is, once, and of no other
     SELECT o.job_id AS subject, count(d.id) || ' messages of its end instead of one' AS finding
     FROM punchcard.jobs j
     JOIN punchcard.outcomes o ON o.job_id = j.id
-    LEFT JOIN punchcard.deliveries d ON d.job_id = j.id AND d.event = 'job.' || o.status
-    WHERE j.webhook -> 'events' ? ('job.' || o.status)
+    LEFT JOIN punchcard.deliveries d ON d.job_id = j.id AND d.event = 'job.' || o.status::text
+    WHERE j.webhook -> 'events' ? ('job.' || o.status::text)
     GROUP BY o.job_id HAVING count(d.id) <> 1
     UNION ALL
-    SELECT d.job_id, count(*) || ' messages say ' || d.event || ' of a job that is ' || coalesce(o.status, 'unfinished')
+    SELECT d.job_id, count(*) || ' messages say ' || d.event || ' of a job that is ' || coalesce(o.status::text, 'unfinished')
     FROM punchcard.deliveries d
     LEFT JOIN punchcard.jobs j ON j.account_id = d.account_id AND j.id = d.job_id
     LEFT JOIN punchcard.outcomes o ON o.job_id = d.job_id
     WHERE d.event IN ('job.succeeded', 'job.failed', 'job.canceled')
     GROUP BY d.job_id, d.event, o.status, j.id, j.webhook
-    HAVING count(*) > 1 OR j.id IS NULL OR d.event IS DISTINCT FROM 'job.' || o.status
+    HAVING count(*) > 1 OR j.id IS NULL OR d.event IS DISTINCT FROM 'job.' || o.status::text
         OR NOT coalesce(j.webhook -> 'events' ? d.event, true);
 
 CREATE VIEW punchcard.audit WITH (security_invoker = on) AS

@@ -16,7 +16,7 @@ BEGIN
     -- with the rights of who asks, who has them on these columns alone and cannot name the tables.
     CREATE VIEW punchcard_api.jobs WITH (security_invoker = on, security_barrier = on) AS
         SELECT j.id, j.kind,
-               coalesce(o.status, CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued' ELSE 'running' END)
+               coalesce(o.status::text, CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued' ELSE 'running' END)
                    AS status,
                j.price, j.priority, coalesce(o.attempt, q.attempt) AS attempt, j.max_attempts, j.input, o.output,
                coalesce(o.error, q.error) AS error, coalesce(q.run_at, j.scheduled_at) AS run_at, j.created_at,
@@ -28,11 +28,16 @@ BEGIN
         LEFT JOIN punchcard.outcomes o ON o.job_id = j.id;
 
     CREATE VIEW punchcard_api.credits WITH (security_invoker = on, security_barrier = on) AS
-        SELECT a.id AS account_id, sum(a.available)::bigint AS available, sum(a.held)::bigint AS held
-        FROM punchcard.accounts a GROUP BY a.id;
+        SELECT b.account_id, b.available + w.released AS available, b.held - w.price AS held
+        FROM (SELECT a.id AS account_id, sum(a.available)::bigint AS available, sum(a.held)::bigint AS held
+              FROM punchcard.accounts a GROUP BY a.id) b,
+             LATERAL (SELECT coalesce(sum(d.price - d.captured), 0)::bigint AS released, coalesce(sum(d.price), 0)::bigint AS price
+                      FROM punchcard.deferred_entries d WHERE d.account_id = b.account_id AND d.entry IS NULL) w;
 
     CREATE POLICY own_rows ON punchcard.jobs FOR SELECT TO authenticated USING (account_id = (SELECT auth.uid()));
     CREATE POLICY own_rows ON punchcard.queue FOR SELECT TO authenticated USING (account_id = (SELECT auth.uid()));
     CREATE POLICY own_rows ON punchcard.outcomes FOR SELECT TO authenticated USING (account_id = (SELECT auth.uid()));
+    CREATE POLICY own_rows ON punchcard.deferred_entries FOR SELECT TO authenticated
+        USING (account_id = (SELECT auth.uid()));
     CREATE POLICY own_rows ON punchcard.accounts FOR SELECT TO authenticated USING (id = (SELECT auth.uid()));
 END $$;

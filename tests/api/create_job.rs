@@ -355,7 +355,7 @@ async fn a_database_that_is_busy_or_full_is_503_and_nothing_is_done() {
     let post = event("POST", "/api/jobs", &headers, Some(r#"{"kind":"echo.http"}"#));
     let blocker = crate::support::connect(&bench.direct_url).await;
     blocker
-        .batch_execute("SET statement_timeout = 0; BEGIN; LOCK punchcard.ledger IN EXCLUSIVE MODE")
+        .batch_execute("SET statement_timeout = 0; BEGIN; LOCK punchcard.queue IN EXCLUSIVE MODE")
         .await
         .unwrap();
     let answer = api.invoke(&post).await.unwrap();

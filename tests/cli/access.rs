@@ -63,10 +63,10 @@ async fn each_grant_that_is_taken_away_is_missed_by_name_and_comes_back_with_gra
 #[tokio::test(flavor = "multi_thread")]
 async fn a_column_too_many_is_found() {
     let bench = Bench::new().await;
-    bench.sql("GRANT SELECT (request_hash) ON punchcard.jobs TO authenticated").await;
+    bench.sql("GRANT SELECT (batch_id) ON punchcard.jobs TO authenticated").await;
     let output = at(&as_role(&bench.direct_url, APP), &["doctor", "--grants"]);
     let text = String::from_utf8(output.stdout).unwrap();
-    assert!(text.contains("punchcard.jobs.request_hash: authenticated may SELECT"), "{text}");
+    assert!(text.contains("punchcard.jobs.batch_id: authenticated may SELECT"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -21,7 +21,8 @@ const ATTEMPTS: [&str; 34] = [
     "SELECT punchcard.settle('{}', '{}', '{}', '{}', '{}', '{}')",
     "SELECT * FROM punchcard.claim(1, '{}', true, 60, 60)",
     "INSERT INTO punchcard.accounts (id, available) VALUES (gen_random_uuid(), 1000000)",
-    "INSERT INTO punchcard.ledger (account_id, kind, amount, available_after, held_after) VALUES ('{a}', 'grant', 9, 9, 0)",
+    "INSERT INTO punchcard.movements (account_id, share, entry, kind, amount, available_after, held_after, idempotency_key)
+         VALUES ('{a}', 0, 2, 'grant', 9, 9, 0, 'mint')",
     "INSERT INTO punchcard_api.credits (account_id, available, held) VALUES ('{a}', 9, 9)",
     // read
     "SELECT * FROM punchcard.accounts",
@@ -30,8 +31,8 @@ const ATTEMPTS: [&str; 34] = [
     "SELECT * FROM punchcard.audit",
     "SELECT sha256 FROM punchcard.service_tokens",
     "SELECT punchcard.balance('{a}')",
-    "COPY punchcard.ledger TO STDOUT",
-    "SELECT nextval('punchcard.ledger_id_seq')",
+    "COPY punchcard.movements TO STDOUT",
+    "SELECT key FROM punchcard.idempotency_keys",
     // alter
     "UPDATE punchcard.accounts SET available = 1000000",
     "UPDATE punchcard_api.jobs SET price = 0",
@@ -39,10 +40,10 @@ const ATTEMPTS: [&str; 34] = [
     "ALTER TABLE punchcard.accounts DISABLE ROW LEVEL SECURITY",
     "DROP VIEW punchcard_api.jobs",
     "LOCK TABLE punchcard.queue IN ACCESS EXCLUSIVE MODE",
-    "CREATE TRIGGER t BEFORE INSERT ON punchcard.ledger FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('x')",
+    "CREATE TRIGGER t BEFORE INSERT ON punchcard.movements FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('x')",
     "GRANT punchcard_app TO CURRENT_USER",
     // truncate
-    "TRUNCATE punchcard.ledger",
+    "TRUNCATE punchcard.movements",
     "TRUNCATE punchcard_api.jobs",
     // shadow
     "CREATE FUNCTION punchcard.now() RETURNS timestamptz LANGUAGE sql AS 'SELECT NULL::timestamptz'",
@@ -155,7 +156,7 @@ async fn the_functions_role_writes_through_functions_alone() {
     for sql in [
         "UPDATE punchcard.accounts SET available = 1000000".to_owned(),
         "DELETE FROM punchcard.queue".into(),
-        "TRUNCATE punchcard.ledger".into(),
+        "TRUNCATE punchcard.movements".into(),
         format!("SELECT punchcard.increment_user_credits('{account}', 5, 'k')"),
         "INSERT INTO punchcard.service_tokens (name, slot, scopes, sha256) VALUES ('x', 1, '{grant}', sha256('x'))".into(),
         "UPDATE punchcard.kinds SET price = 0".into(),

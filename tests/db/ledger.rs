@@ -14,9 +14,11 @@ async fn history_cannot_be_rewritten() {
     bench.enqueue(account, "qr.svg", 1).await;
     bench.drain().await;
     for sql in [
-        "UPDATE punchcard.ledger SET amount = 1000",
-        "DELETE FROM punchcard.ledger",
-        "TRUNCATE punchcard.ledger",
+        "UPDATE punchcard.movements SET amount = 1000",
+        "DELETE FROM punchcard.movements",
+        "TRUNCATE punchcard.movements",
+        "UPDATE punchcard.kind_terms SET price = 0",
+        "DELETE FROM punchcard.kind_terms",
         "DELETE FROM punchcard.accounts",
         "UPDATE punchcard.jobs SET price = 0",
         "DELETE FROM punchcard.jobs",
@@ -90,14 +92,15 @@ async fn each_audit_view_finds_what_it_is_for() {
     for (view, plant) in [
         ("audit_i1", "DELETE FROM punchcard.queue"),
         ("audit_i2", "UPDATE punchcard.accounts SET available = available + 1"),
-        ("audit_i3", "UPDATE punchcard.jobs SET price = price + 1"),
+        ("audit_i2", "UPDATE punchcard.jobs SET price = price + 1"),
+        ("audit_i3", "UPDATE punchcard.jobs SET terms_id = 0"),
         (
             "audit_i4",
             "DELETE FROM punchcard.queue; INSERT INTO punchcard.outcomes
-                (job_id, account_id, status, attempt, started_at, finished_at, output, error)
-            SELECT id, account_id, 'succeeded', 1, now(), now(), '1', NULL FROM punchcard.jobs",
+                (job_id, account_id, share, captured, status, attempt, started_at, finished_at, output, error)
+            SELECT id, account_id, 0, 0, 'succeeded', 1, now(), now(), '1', NULL FROM punchcard.jobs",
         ),
-        ("audit_i5", "DELETE FROM punchcard.ledger WHERE kind = 'grant'"),
+        ("audit_i5", "DELETE FROM punchcard.movements WHERE kind = 'grant'"),
     ] {
         let found = bench
             .admin

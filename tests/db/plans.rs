@@ -15,14 +15,18 @@ impl Bench {
     async fn fill(&self, count: usize, priorities: &str, run_at: &str) {
         self.sql(&format!(
             "WITH job AS MATERIALIZED (
-                 SELECT punchcard.uuid_v7() AS id, {priorities} AS priority, {run_at} AS run_at
-                 FROM generate_series(1, {count}) AS n
+                 SELECT punchcard.uuid_v7() AS id, {priorities} AS priority, {run_at} AS run_at, n, k.terms_id
+                 FROM generate_series(1, {count}) AS n, punchcard.kinds k WHERE k.name = 'qr.svg'
              ), bought AS (
-                 INSERT INTO punchcard.jobs (account_id, id, kind, price, priority, max_attempts, scheduled_at, expires_at, input)
-                 SELECT '{NOBODY}', id, 'qr.svg', 0, priority, 3, run_at, now() + interval '40 days', '{{}}' FROM job
+                 INSERT INTO punchcard.jobs (account_id, id, price, entry, available_after, held_after, share, terms_id, kind,
+                                             priority, max_attempts, scheduled_at, expires_at, input)
+                 SELECT '{NOBODY}', id, 0, n, 0, 0, 0, terms_id, 'qr.svg', priority, 3, run_at, now() + interval '40 days',
+                        '{{}}'
+                 FROM job
              )
-             INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, priority, max_attempts, run_at, expires_at)
-             SELECT id, '{NOBODY}', 0, 'qr.svg', 0, priority, 3, run_at, now() + interval '40 days' FROM job"
+             INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, terms_id, priority, max_attempts, run_at,
+                                          expires_at)
+             SELECT id, '{NOBODY}', 0, 'qr.svg', 0, terms_id, priority, 3, run_at, now() + interval '40 days' FROM job"
         ))
         .await;
     }
@@ -30,8 +34,9 @@ impl Bench {
     /// Finished jobs.
     async fn fill_history(&self, count: usize) {
         self.sql(&format!(
-            "INSERT INTO punchcard.outcomes (job_id, account_id, status, attempt, finished_at, output)
-             SELECT gen_random_uuid(), '{NOBODY}', 'succeeded', 1, now(), '{{}}' FROM generate_series(1, {count})"
+            "INSERT INTO punchcard.outcomes (job_id, account_id, share, entry, available_after, held_after, captured, status,
+                                             attempt, finished_at, output)
+             SELECT gen_random_uuid(), '{NOBODY}', 0, n, 0, 0, 0, 'succeeded', 1, now(), '{{}}' FROM generate_series(1, {count}) AS n"
         ))
         .await;
     }

@@ -187,15 +187,19 @@ async fn what_is_out_of_reach_is_said_and_the_others_are_settled() {
         let rest = held.db.settle_within_reach(&all[touched..=touched], moment, soon()).await.unwrap();
         assert_eq!(rest.jobs, [(all[touched].0.job_id, Status::Succeeded)]);
     }
-    // An account that is held: what ends waits, what goes on does not.
+    // An account that is held: what ends does, and what it moves is entered later.
     let mut all: Vec<_> = held.leases().await.into_iter().map(|lease| (lease, complete())).collect();
     all[0].1 = Verdict::Retry { delay: Duration::from_secs(3_600), error: error() };
     let hold = format!("BEGIN; SELECT punchcard.enqueue('{}', 'unserved')", held.account);
     held.team.batch_execute(&hold).await.unwrap();
     let settled = held.db.settle_within_reach(&all, moment, soon()).await.unwrap();
-    assert_eq!((settled.jobs.len(), settled.out_of_reach.len()), (1, JOBS - 1));
+    assert_eq!((settled.jobs.len(), settled.out_of_reach.len()), (JOBS, 0));
+    let waiting = "SELECT count(*) FROM punchcard.deferred_entries WHERE entry IS NULL";
+    assert_eq!(held.bench.count(waiting).await, JOBS as i64 - 1);
+    held.bench.assert_audit_is_clean_meanwhile().await;
     held.team.batch_execute("ROLLBACK").await.unwrap();
-    assert_eq!(held.db.settle_within_reach(&all[1..], moment, soon()).await.unwrap().jobs.len(), JOBS - 1);
+    held.bench.sql("SELECT * FROM punchcard.rescue(10)").await;
+    assert_eq!(held.bench.count(waiting).await, 0);
     held.bench.assert_audit_is_clean().await;
 }
 

@@ -41,7 +41,9 @@ async fn an_audit_that_sees_no_row_is_not_clean() {
     }
     assert!(reader.query_typed(audit, &[]).await.unwrap().is_empty(), "it sees every row, and all is well");
     server
-        .sql(&format!("CREATE POLICY less ON punchcard.ledger AS RESTRICTIVE TO {role} USING (amount > 1)"))
+        .sql(&format!(
+            "CREATE POLICY less ON punchcard.movements AS RESTRICTIVE TO {role} USING (amount > 1)"
+        ))
         .await;
     let found = reader.query_typed(audit, &[]).await.unwrap();
     assert!(

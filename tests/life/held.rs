@@ -53,14 +53,17 @@ async fn an_account_that_somebody_holds_keeps_no_other_result_waiting_and_loses_
     let worker = bench.scripted_worker();
     let tick = tokio::spawn(async move { worker.invoke(&json!({})).await.expect("a tick") });
     until_succeeded(&bench, free, 40).await;
-    assert_eq!(status(&bench, &waits).await, "running", "its account is not free yet");
+    until_succeeded(&bench, held, 1).await;
+    assert_eq!(status(&bench, &waits).await, "succeeded", "though its account is not free yet");
+    bench.assert_audit_is_clean_meanwhile().await;
+    let summary = tick.await.unwrap();
+    assert_eq!((&summary["succeeded"], &summary["lost"]), (&json!(41), &json!(0)), "{summary}");
     // What becomes due meanwhile runs, too.
     bench.script(free, steps()).await;
-    until_succeeded(&bench, free, 41).await;
+    let summary = bench.scripted_worker().invoke(&json!({})).await.expect("a tick");
+    assert_eq!((&summary["succeeded"], &summary["lost"]), (&json!(1), &json!(0)), "{summary}");
 
     holder.batch_execute("COMMIT").await.unwrap();
-    let summary = tick.await.unwrap();
-    assert_eq!((&summary["succeeded"], &summary["lost"]), (&json!(42), &json!(0)), "{summary}");
     let job = bench.job(held, &waits).await;
     assert_eq!((&job["status"], &job["output"]), (&json!("succeeded"), &json!({ "run": 1 })), "run once");
     bench.assert_audit_is_clean().await;
@@ -117,15 +120,21 @@ async fn a_lapsed_job_of_a_held_account_keeps_no_claim_and_no_other_lapsed_job_w
     let summary = bench.scripted_worker().invoke(&json!({})).await.expect("a tick");
     assert_eq!(
         (&summary["lapsed"], &summary["succeeded"]),
-        (&json!(1), &json!(1)),
-        "the other lapsed job ended, and what was due ran: {summary}"
+        (&json!(2), &json!(1)),
+        "both lapsed jobs ended, and what was due ran: {summary}"
     );
-    assert_eq!(status(&bench, &lapsed[1]).await, "failed");
+    for lapsed in &lapsed {
+        assert_eq!(status(&bench, lapsed).await, "failed");
+    }
+    let price = bench.count(&format!("SELECT price FROM punchcard.jobs WHERE id = '{}'", lapsed[0])).await;
+    assert_eq!(bench.balance(held).await, (100, 0), "what was released of {price} is there at once");
+    bench.assert_audit_is_clean_meanwhile().await;
     assert_eq!(status(&bench, &due).await, "succeeded");
     holder.batch_execute("COMMIT").await.unwrap();
-    let summary = bench.scripted_worker().invoke(&json!({})).await.expect("a tick");
-    assert_eq!(summary["lapsed"], 1, "it is taken back once its account is free: {summary}");
-    assert_eq!(status(&bench, &lapsed[0]).await, "failed");
+    let waiting = "SELECT count(*) FROM punchcard.deferred_entries WHERE entry IS NULL";
+    assert_eq!(bench.count(waiting).await, 1);
+    bench.scripted_worker().invoke(&json!({})).await.expect("a tick");
+    assert_eq!(bench.count(waiting).await, 0, "it is entered once its account is free");
     bench.assert_audit_is_clean().await;
 }
 

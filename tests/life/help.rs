@@ -9,7 +9,7 @@ use crate::support::{Answer, Bench, event};
 
 /// All that was bought, is to be done, came of it and was paid, as a hash: what is refused leaves it as it was.
 pub async fn books(bench: &Bench) -> String {
-    let tables = ["jobs", "queue", "outcomes", "attempts", "labels", "ledger", "accounts"];
+    let tables = ["jobs", "queue", "outcomes", "attempts", "labels", "ledger", "accounts", "retries"];
     let parts = tables.map(|table| {
         format!("(SELECT coalesce(string_agg(t::text, ',' ORDER BY t::text), '') FROM punchcard.{table} t)")
     });

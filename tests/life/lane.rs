@@ -99,7 +99,9 @@ impl Lane {
         self.owner
             .batch_execute(
                 "DELETE FROM punchcard.jobs; DELETE FROM punchcard.queue; DELETE FROM punchcard.outcomes;
-                 DELETE FROM punchcard.attempts; DELETE FROM punchcard.ledger; DELETE FROM punchcard.accounts;
+                 DELETE FROM punchcard.attempts; DELETE FROM punchcard.movements; DELETE FROM punchcard.accounts;
+                 DELETE FROM punchcard.idempotency_keys; DELETE FROM punchcard.retries;
+                 DELETE FROM punchcard.deferred_entries;
                  DELETE FROM punchcard.webhooks; DELETE FROM punchcard.deliveries",
             )
             .await

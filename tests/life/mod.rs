@@ -8,6 +8,7 @@ mod caps;
 mod checkpoint;
 mod compare;
 mod deadlocks;
+mod deferred;
 mod error_shown;
 mod events;
 mod held;

@@ -52,7 +52,7 @@ const BUGS: &[(&str, &str, &str)] = &[
     ("settle", "OR punchcard.has_run(q.job_id)", ""),
     ("cancel", "OR punchcard.has_run(job.job_id)", ""),
     // What a metered job did not use is kept.
-    ("settle", "greatest(least(v.used, q.price), 0)", "q.price"),
+    ("settle", "THEN greatest(v.used, 0) ELSE q.price END", "THEN q.price ELSE q.price END"),
     // A poison job loops.
     (
         "settle",
@@ -62,11 +62,11 @@ const BUGS: &[(&str, &str, &str)] = &[
     // A job that is to be canceled is tried again.
     ("settle", "q.cancel_requested_at IS NOT NULL OR (v.verdict = 'crash'", "(v.verdict = 'crash'"),
     // A job that errs for its input is free, whatever its kind says.
-    ("settle", "v.verdict = 'reject' AND q.on_input_error = 'capture'", "false"),
+    ("settle", "WHERE t.id = q.terms_id) = 'capture')\n", "WHERE t.id = q.terms_id) = 'refuse')\n"),
     // A canceled job is given up as failed once its worker is lost.
     ("lapsed", "WHEN canceled THEN 'cancel' WHEN waiting", "WHEN waiting"),
     // A second refund.
-    ("refund", "l.job_id = p_job_id AND l.kind = 'adjust'", "false"),
+    ("refund", "WHERE m.job_id = p_job_id)", "WHERE false)"),
     // A retry of what succeeded.
     ("check_retry_of", "ended.status = 'succeeded'", "false"),
     // A call back by any token.
@@ -80,11 +80,7 @@ const BUGS: &[(&str, &str, &str)] = &[
     ("call_back", "coalesce(job.lease_expires_at, job.waiting_until)", "job.waiting_until"),
     // What nobody called back for is tried again, or paid for.
     ("lapsed", "WHEN waiting THEN 'overdue'", "WHEN waiting THEN 'crash'"),
-    (
-        "settle",
-        "CASE WHEN v.verdict = 'complete' OR (",
-        "CASE WHEN v.verdict IN ('complete', 'overdue') OR (",
-    ),
+    ("settle", "CASE WHEN v.verdict = 'complete'\n", "CASE WHEN v.verdict IN ('complete', 'overdue')\n"),
     // A wait outlives its job.
     (
         "settle",
@@ -118,13 +114,13 @@ const BUGS: &[(&str, &str, &str)] = &[
     ("check_in", "coalesce(s.checkpoint::json, q.checkpoint)", "s.checkpoint::json"),
     ("check_in", "q.lease_token = s.lease_token AND q.lease_expires_at", "q.lease_expires_at"),
     // Nobody is told of an end, of a start, or to drop what was canceled or given up.
-    ("settle", "AND 'job.' || e.status = ANY (w.events)", "AND false"),
-    ("settle", "e.webhook -> 'events' ? ('job.' || e.status)", "false"),
+    ("settle", "AND 'job.' || e.status::text = ANY (w.events)", "AND false"),
+    ("settle", "e.webhook -> 'events' ? ('job.' || e.status::text)", "false"),
     ("claim", "c.webhook -> 'events' ? 'job.running'", "false"),
     ("settle", "v.verdict IN ('cancel', 'overdue') AND", "v.verdict = 'cancel' AND"),
     ("settle", "v.verdict = 'wait' OR (v.verdict", "(v.verdict"),
     // Who did not ask is told, or who wants no more.
-    ("settle", "e.webhook -> 'events' ? ('job.' || e.status)", "true"),
+    ("settle", "e.webhook -> 'events' ? ('job.' || e.status::text)", "true"),
     ("settle", "w.disabled_at IS NULL AND", ""),
     ("claim", "w.disabled_at IS NULL AND", ""),
     ("claim_deliveries", "CASE WHEN w.disabled_at IS NULL THEN w.url END", "w.url"),

@@ -218,7 +218,8 @@ async fn a_retry_is_bought_on_the_terms_of_now() {
     for (old, attempts) in old.iter().zip([2, 2, 1]) {
         assert_eq!(retry(&bench, account, old).await.body["max_attempts"], attempts);
     }
-    let terms = "SELECT count(*) FROM punchcard.jobs WHERE retry_of IS NOT NULL AND on_cancel = 'capture'";
+    let terms = "SELECT count(*) FROM punchcard.jobs j JOIN punchcard.kind_terms t ON t.id = j.terms_id
+         WHERE j.retry_of IS NOT NULL AND t.on_cancel = 'capture'";
     assert_eq!(bench.count(terms).await, 3);
     let kept =
         "SELECT count(*) FROM punchcard.jobs WHERE retry_of IS NOT NULL AND retry = '{\"jitter\": 0.25}'";

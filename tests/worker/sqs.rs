@@ -240,8 +240,8 @@ async fn an_error_and_a_panic_stay_with_their_item() {
     all_final(&bench).await;
     assert_eq!(sqs.emptied().await, 0, "a job's failure is not its message's");
     let outcomes = "SELECT string_agg(it, ', ' ORDER BY it) FROM (
-        SELECT format('%s %s: %s', j.kind, coalesce(o.error->>'code', o.status), count(*)) AS it
-        FROM punchcard.outcomes o JOIN punchcard.jobs j ON j.id = o.job_id GROUP BY j.kind, coalesce(o.error->>'code', o.status)) k";
+        SELECT format('%s %s: %s', j.kind, coalesce(o.error->>'code', o.status::text), count(*)) AS it
+        FROM punchcard.outcomes o JOIN punchcard.jobs j ON j.id = o.job_id GROUP BY j.kind, coalesce(o.error->>'code', o.status::text)) k";
     let outcomes: String = bench.rows(outcomes).await[0].get(0);
     assert_eq!(
         outcomes,

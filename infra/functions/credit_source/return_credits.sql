@@ -23,7 +23,8 @@ BEGIN
         begun := clock_timestamp();
         BEGIN
             SET CONSTRAINTS ALL DEFERRED;
-            PERFORM FROM punchcard.accounts a WHERE a.id = account ORDER BY a.share FOR NO KEY UPDATE;
+            PERFORM punchcard.fold_entries(account, ARRAY(
+                SELECT a.share FROM punchcard.accounts a WHERE a.id = account ORDER BY a.share FOR NO KEY UPDATE));
             -- As much as one movement may: the rest goes with a later tick.
             SELECT least(sum(a.available), 1000000000000000) INTO total
             FROM punchcard.accounts a WHERE a.id = account;

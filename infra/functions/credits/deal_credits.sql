@@ -15,6 +15,7 @@ BEGIN
         BEGIN
             dealt_to := ARRAY(SELECT a.share FROM punchcard.accounts a WHERE a.id = p_account_id ORDER BY a.share
                               FOR NO KEY UPDATE SKIP LOCKED);
+            PERFORM punchcard.fold_entries(p_account_id, dealt_to);
             SELECT sum(a.available) INTO STRICT total FROM punchcard.accounts a
             WHERE a.id = p_account_id AND a.share = ANY (dealt_to)
             HAVING sum(a.available) >= p_least AND p_share = ANY (dealt_to);
@@ -23,24 +24,27 @@ BEGIN
         END;
     END IF;
     IF dealt_to IS NULL THEN
-        PERFORM FROM punchcard.accounts a WHERE a.id = p_account_id ORDER BY a.share FOR NO KEY UPDATE;
-        SELECT sum(a.available), array_agg(a.share ORDER BY a.share) INTO total, dealt_to
-        FROM punchcard.accounts a WHERE a.id = p_account_id;
+        dealt_to := ARRAY(SELECT a.share FROM punchcard.accounts a WHERE a.id = p_account_id ORDER BY a.share FOR NO KEY UPDATE);
+        PERFORM punchcard.fold_entries(p_account_id, dealt_to);
+        SELECT sum(a.available) INTO total FROM punchcard.accounts a WHERE a.id = p_account_id AND a.share = ANY (dealt_to);
         IF total IS NULL OR total < p_least THEN
             RETURN coalesce(total, 0);
         END IF;
     END IF;
     SELECT count(*) INTO users FROM unnest(dealt_to) s (share) WHERE s.share < p_spread;
-    WITH dealt AS (
-        UPDATE punchcard.accounts a
-        SET available = CASE WHEN a.share >= p_spread OR users = 0 THEN 0 ELSE (total - p_least) / users END
-                      + CASE WHEN a.share <> p_share THEN 0
-                             WHEN users = 0 THEN total ELSE p_least + (total - p_least) % users END
-        FROM punchcard.accounts before
-        WHERE a.id = p_account_id AND a.share = ANY (dealt_to) AND before.id = a.id AND before.share = a.share
-        RETURNING a.share, a.available, a.held, a.available - before.available AS shifted
+    WITH target AS MATERIALIZED (
+        SELECT a.share, a.available AS before,
+               CASE WHEN a.share >= p_spread OR users = 0 THEN 0 ELSE (total - p_least) / users END
+               + CASE WHEN a.share <> p_share THEN 0
+                      WHEN users = 0 THEN total ELSE p_least + (total - p_least) % users END AS available
+        FROM punchcard.accounts a WHERE a.id = p_account_id AND a.share = ANY (dealt_to)
+    ), dealt AS (
+        UPDATE punchcard.accounts a SET available = t.available, entries = a.entries + 1
+        FROM target t
+        WHERE a.id = p_account_id AND a.share = t.share AND t.available <> t.before
+        RETURNING a.share, a.entries, a.available, a.held, t.available - t.before AS shifted
     )
-    INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after)
-    SELECT p_account_id, 'shift', d.shifted, d.share, d.available, d.held FROM dealt d WHERE d.shifted <> 0;
+    INSERT INTO punchcard.movements (account_id, share, entry, kind, amount, available_after, held_after)
+    SELECT p_account_id, d.share, d.entries, 'shift', d.shifted, d.available, d.held FROM dealt d;
     RETURN total;
 END $$;

@@ -1,10 +1,11 @@
 -- Holds credits for so many jobs: of the share that this backend uses, else of all shares dealt anew, else with what is
 -- missing drawn from the team's own credits, if there is such a source. Within the account's caps,
 -- unless these were taken in elsewhere.
--- Raises PT402 insufficient_credits, and as `pass_caps`. The caller writes the ledger entries.
+-- Answers the share, its balances, and the number there of the last of these jobs: the caller writes their rows.
+-- Raises PT402 insufficient_credits, and as `pass_caps`.
 CREATE OR REPLACE FUNCTION punchcard.hold_credits(
     p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, p_capped boolean DEFAULT true,
-    OUT share smallint, OUT available bigint, OUT held bigint)
+    OUT share smallint, OUT available bigint, OUT held bigint, OUT entry bigint)
     LANGUAGE plpgsql AS $$
 DECLARE
     total bigint;
@@ -30,9 +31,10 @@ BEGIN
     IF shares = 1 THEN
         UPDATE punchcard.accounts a
         SET available = a.available - p_amount, held = a.held + p_amount,
-            unfinished_jobs = a.unfinished_jobs + p_jobs, unfinished_bytes = a.unfinished_bytes + p_bytes
+            unfinished_jobs = a.unfinished_jobs + p_jobs, unfinished_bytes = a.unfinished_bytes + p_bytes,
+            entries = a.entries + p_jobs
         WHERE a.id = p_account_id AND a.share = 0 AND a.available >= p_amount
-        RETURNING a.available, a.held INTO available, held;
+        RETURNING a.available, a.held, a.entries INTO available, held, entry;
         IF FOUND THEN
             RETURN;
         END IF;
@@ -42,16 +44,17 @@ BEGIN
         BEGIN
             UPDATE punchcard.accounts a
             SET available = a.available - p_amount, held = a.held + p_amount,
-                unfinished_jobs = a.unfinished_jobs + p_jobs, unfinished_bytes = a.unfinished_bytes + p_bytes
+                unfinished_jobs = a.unfinished_jobs + p_jobs, unfinished_bytes = a.unfinished_bytes + p_bytes,
+                entries = a.entries + p_jobs
             WHERE a.id = p_account_id AND a.share = hold_credits.share AND a.available >= p_amount
-            RETURNING a.available, a.held INTO STRICT available, held;
+            RETURNING a.available, a.held, a.entries INTO STRICT available, held, entry;
             RETURN;
         EXCEPTION WHEN no_data_found THEN
             NULL;
         END;
     END IF;
     -- A look without a lock first: whoever has no credits holds nobody up.
-    SELECT sum(a.available) INTO total FROM punchcard.accounts a WHERE a.id = p_account_id;
+    SELECT b.available INTO total FROM punchcard.balances b WHERE b.account_id = p_account_id;
     IF total >= p_amount THEN
         total := punchcard.deal_credits(p_account_id, shares, share, p_amount, true);
     END IF;
@@ -69,7 +72,8 @@ BEGIN
     END IF;
     UPDATE punchcard.accounts a
     SET available = a.available - p_amount, held = a.held + p_amount,
-        unfinished_jobs = a.unfinished_jobs + p_jobs, unfinished_bytes = a.unfinished_bytes + p_bytes
+        unfinished_jobs = a.unfinished_jobs + p_jobs, unfinished_bytes = a.unfinished_bytes + p_bytes,
+        entries = a.entries + p_jobs
     WHERE a.id = p_account_id AND a.share = hold_credits.share
-    RETURNING a.available, a.held INTO STRICT available, held;
+    RETURNING a.available, a.held, a.entries INTO STRICT available, held, entry;
 END $$;

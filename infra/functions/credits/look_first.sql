@@ -7,7 +7,7 @@ DECLARE
     total numeric;
 BEGIN
     PERFORM punchcard.pass_caps(p_account_id, p_jobs, p_bytes, p_look => true);
-    SELECT coalesce(sum(a.available), 0) INTO total FROM punchcard.accounts a WHERE a.id = p_account_id;
+    SELECT coalesce(sum(b.available), 0) INTO total FROM punchcard.balances b WHERE b.account_id = p_account_id;
     -- One's own first: what is given back to the source meanwhile counts twice rather than not at all.
     IF total < p_amount AND EXISTS (SELECT FROM punchcard.credit_source) THEN
         total := total + coalesce(punchcard.drawable(punchcard.source_balance(p_account_id, false)), 0);
@@ -19,7 +19,8 @@ BEGIN
 EXCEPTION WHEN SQLSTATE 'PT402' OR SQLSTATE 'PT422' OR SQLSTATE 'PT429' THEN
     -- A twin may have been bought with this key since it was looked for: then this is its replay.
     IF p_key IS NULL OR NOT EXISTS (
-        SELECT FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.idempotency_key = p_key)
+        SELECT FROM punchcard.idempotency_keys k
+        WHERE k.account_id = p_account_id AND k.key = punchcard.key_digest(p_key))
     THEN
         RAISE;
     END IF;

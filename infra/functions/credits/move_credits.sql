@@ -4,7 +4,7 @@
 -- job of another's, or of nobody's.
 CREATE OR REPLACE FUNCTION punchcard.move_credits(
     p_kind punchcard.entry_kind, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text,
-    OUT entry punchcard.ledger, OUT replayed boolean)
+    OUT entry punchcard.movements, OUT replayed boolean)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     balance punchcard.accounts;
@@ -41,7 +41,7 @@ BEGIN
     -- The row lock comes first: whoever holds it sees every earlier movement from outside.
     SELECT * INTO balance FROM punchcard.accounts WHERE id = p_account_id AND share = 0 FOR NO KEY UPDATE;
 
-    SELECT * INTO entry FROM punchcard.ledger WHERE account_id = p_account_id AND idempotency_key = p_key;
+    SELECT * INTO entry FROM punchcard.movements m WHERE m.account_id = p_account_id AND m.idempotency_key = p_key;
     IF FOUND THEN
         IF (entry.kind, entry.amount, entry.job_id, entry.reason)
             IS DISTINCT FROM (p_kind, p_amount, p_job_id, p_reason)
@@ -69,16 +69,17 @@ BEGIN
         RAISE EXCEPTION 'invalid_amount' USING ERRCODE = 'PT422', DETAIL = 'An account holds at most 10^18 credits.';
     END IF;
     IF p_job_id IS NOT NULL
-        AND EXISTS (SELECT FROM punchcard.ledger l WHERE l.job_id = p_job_id AND l.kind = p_kind)
+        AND EXISTS (SELECT FROM punchcard.movements m WHERE m.job_id = p_job_id)
     THEN
         RAISE EXCEPTION 'already_adjusted' USING ERRCODE = 'PT409',
             DETAIL = 'This job has its one adjustment already.';
     END IF;
 
-    UPDATE punchcard.accounts a SET available = a.available + p_amount
+    UPDATE punchcard.accounts a SET available = a.available + p_amount, entries = a.entries + 1
     WHERE a.id = p_account_id AND a.share = 0 RETURNING * INTO balance;
-    INSERT INTO punchcard.ledger (account_id, kind, amount, available_after, held_after, job_id, idempotency_key, reason)
-    VALUES (p_account_id, p_kind, p_amount, balance.available, balance.held, p_job_id, p_key, p_reason)
+    INSERT INTO punchcard.movements (account_id, share, entry, kind, amount, available_after, held_after, job_id,
+                                     idempotency_key, reason)
+    VALUES (p_account_id, 0, balance.entries, p_kind, p_amount, balance.available, balance.held, p_job_id, p_key, p_reason)
     RETURNING * INTO entry;
     replayed := false;
 END $$;

@@ -33,8 +33,12 @@ BEGIN
         SELECT greatest(a.paced_until, clock_timestamp()) + interval '1 minute' / caps.enqueues_per_minute * p_jobs INTO until
         FROM punchcard.accounts a WHERE a.id = p_account_id AND a.share = 0 FOR NO KEY UPDATE;
     END IF;
-    SELECT sum(a.unfinished_jobs), sum(a.unfinished_bytes) INTO jobs, bytes
-    FROM punchcard.accounts a WHERE a.id = p_account_id;
+    -- Those whose end waits to be entered have ended.
+    SELECT sum(a.unfinished_jobs) - w.jobs, sum(a.unfinished_bytes) - w.bytes INTO jobs, bytes
+    FROM punchcard.accounts a,
+         (SELECT count(*) AS jobs, coalesce(sum(d.bytes), 0) AS bytes FROM punchcard.deferred_entries d
+          WHERE d.account_id = p_account_id AND d.entry IS NULL) w
+    WHERE a.id = p_account_id GROUP BY w.jobs, w.bytes;
     IF jobs + p_jobs > caps.unfinished_jobs THEN
         refused := 'too_many_jobs';
         cap := caps.unfinished_jobs;

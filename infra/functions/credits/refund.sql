@@ -18,12 +18,12 @@ BEGIN
     END IF;
     -- The account's lock first: whoever holds it sees every earlier refund.
     PERFORM FROM punchcard.accounts a WHERE a.id = account_id AND a.share = 0 FOR NO KEY UPDATE;
-    IF EXISTS (SELECT FROM punchcard.ledger l WHERE l.job_id = p_job_id AND l.kind = 'adjust') THEN
+    IF EXISTS (SELECT FROM punchcard.movements m WHERE m.job_id = p_job_id) THEN
         RAISE EXCEPTION 'already_refunded' USING ERRCODE = 'PT409', DETAIL = 'This job has its one adjustment already.';
     END IF;
     -- A movement from outside may bear that key: it is no reason to keep what was captured.
-    PERFORM FROM punchcard.ledger l
-    WHERE l.account_id = refund.account_id AND l.idempotency_key = key AND l.job_id IS DISTINCT FROM p_job_id;
+    PERFORM FROM punchcard.movements m
+    WHERE m.account_id = refund.account_id AND m.idempotency_key = key AND m.job_id IS DISTINCT FROM p_job_id;
     IF FOUND THEN
         key := key || ':' || punchcard.uuid_v7();
     END IF;

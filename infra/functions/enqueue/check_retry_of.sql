@@ -1,7 +1,7 @@
--- The job that p_job_id is to be retried as another try of: failed or canceled, of this account, not retried yet. Locks its
--- outcome, so that of two who retry it one waits, holding nothing.
+-- The job that p_job_id is to be retried as another try of: failed or canceled, of this account, not retried yet. Notes it as
+-- p_retried_as: who retries it just now is waited for.
 -- Raises PT404 not_found · PT409 not_retryable, already_retried.
-CREATE OR REPLACE FUNCTION punchcard.check_retry_of(p_job_id uuid, p_account_id uuid) RETURNS uuid
+CREATE OR REPLACE FUNCTION punchcard.check_retry_of(p_job_id uuid, p_account_id uuid, p_retried_as uuid) RETURNS uuid
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     ended punchcard.outcomes;
@@ -12,15 +12,16 @@ BEGIN
         RAISE EXCEPTION 'not_retryable' USING ERRCODE = 'PT409', DETAIL = 'The job is not final yet.';
     END IF;
     SELECT * INTO ended FROM punchcard.outcomes o
-    WHERE o.job_id = p_job_id AND o.account_id = p_account_id FOR UPDATE;
+    WHERE o.job_id = p_job_id AND o.account_id = p_account_id;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
     END IF;
     IF ended.status = 'succeeded' THEN
         RAISE EXCEPTION 'not_retryable' USING ERRCODE = 'PT409', DETAIL = 'The job succeeded.';
     END IF;
-    SELECT j.id INTO retried FROM punchcard.jobs j WHERE j.retry_of = p_job_id;
-    IF FOUND THEN
+    INSERT INTO punchcard.retries (job_id, retried_as) VALUES (p_job_id, p_retried_as) ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        SELECT r.retried_as INTO STRICT retried FROM punchcard.retries r WHERE r.job_id = p_job_id;
         RAISE EXCEPTION 'already_retried' USING ERRCODE = 'PT409',
             DETAIL = json_build_object('detail', 'The job has been retried already.', 'retried_as', retried)::text;
     END IF;

@@ -1,4 +1,4 @@
--- Buys a job: key, price, hold, ledger entry, job and its place in the queue in one call, all or nothing.
+-- Buys a job: key, price, hold, job and its place in the queue in one call, all or nothing. The job's row is the hold.
 -- Answers what the caller does not know; `replayed` when the key had bought the job before (jobs_now has it as it is
 -- now); `wake_after`, in seconds, when a wake-up is wanted for it. A priority is at most its kind's `max_priority`: a greater one
 -- is refused, but that of a retry, and 0, which is said for none, are lowered to it. Refuses by raising:
@@ -10,10 +10,14 @@ CREATE OR REPLACE FUNCTION punchcard.enqueue(
     OUT expires_at timestamptz, OUT replayed boolean, OUT wake_after double precision, OUT priority smallint)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    offer punchcard.kinds;
-    hash bytea;
+    offer record;
+    hash uuid;
+    known record;
     bought punchcard.jobs;
-    balance record;
+    share smallint;            -- of the account,
+    available_after bigint;    -- and its balances once the hold is in,
+    held_after bigint;
+    entry bigint;              -- under this number
     attempts smallint;
     retry jsonb;
     metadata jsonb;
@@ -40,11 +44,17 @@ BEGIN
 
     -- What was bought stays bought, whatever has become of kind and credits; else the cheap refusals come before the hash.
     IF p_key IS NOT NULL THEN
-        SELECT * INTO bought FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.idempotency_key = p_key;
+        SELECT k.job_id, k.request_hash INTO known FROM punchcard.idempotency_keys k
+        WHERE k.account_id = p_account_id AND k.key = punchcard.key_digest(p_key);
         replayed := FOUND;
     END IF;
     IF replayed IS NOT TRUE THEN
-        SELECT * INTO offer FROM punchcard.kinds k WHERE k.name = p_kind AND k.retired_at IS NULL;
+        -- Whose account is not spread, and not capped (for most, nobody is), needs no more than the update below.
+        SELECT k.price, k.max_priority, k.max_attempts, k.life_seconds, k.dispatch, k.terms_id,
+               a.spread = 1 AND NOT EXISTS (SELECT FROM punchcard.caps) AS plain
+        INTO offer
+        FROM punchcard.kinds k LEFT JOIN punchcard.accounts a ON a.id = p_account_id AND a.share = 0
+        WHERE k.name = p_kind AND k.retired_at IS NULL;
         IF NOT FOUND THEN
             RAISE EXCEPTION 'unknown_kind' USING ERRCODE = 'PT422', DETAIL = 'No such kind is offered.';
         END IF;
@@ -54,8 +64,11 @@ BEGIN
             PERFORM punchcard.look_first(p_account_id, price, 1, bytes, p_key);
         END IF;
         IF p_options IS NOT NULL THEN
+            IF p_options ? 'retry_of' THEN
+                job_id := punchcard.uuid_v7();
+            END IF;
             SELECT * INTO attempts, retry, metadata, tags, webhook, retry_of
-            FROM punchcard.check_options(p_options, p_account_id, offer.max_attempts);
+            FROM punchcard.check_options(p_options, p_account_id, offer.max_attempts, job_id);
         END IF;
         priority := least(p_priority, offer.max_priority);
         IF priority < p_priority AND p_priority <> 0 AND retry_of IS NULL THEN
@@ -64,39 +77,31 @@ BEGIN
         END IF;
     ELSIF p_options IS NOT NULL THEN
         -- Their text is hashed, and is as long as they are only if they are what they should be.
-        PERFORM punchcard.check_options(p_options - 'retry_of', p_account_id, 25);
+        PERFORM punchcard.check_options(p_options - 'retry_of', p_account_id, 25, NULL);
     END IF;
     IF p_key IS NOT NULL THEN
         hash := punchcard.request_hash(p_key, concat_ws(E'\n', p_kind, p_priority, extract(epoch FROM p_run_at),
                                                         p_options), p_input);
-    END IF;
-
-    IF replayed IS NOT TRUE THEN
-        job_id := punchcard.uuid_v7();
-        max_attempts := coalesce(attempts, offer.max_attempts);
-        expires_at := run_at + make_interval(secs => offer.life_seconds);
-        IF offer.dispatch = 'sqs' THEN
-            wake_after := extract(epoch FROM run_at - created_at);
-        END IF;
-        -- A twin in flight with the same key is waited for here, by the unique index.
-        INSERT INTO punchcard.jobs (account_id, id, kind, price, metered, on_cancel, on_input_error, priority, max_attempts,
-                                    retry, scheduled_at, expires_at, idempotency_key, request_hash, retry_of, metadata, tags,
-                                    webhook, input)
-        VALUES (p_account_id, job_id, p_kind, price, offer.metered, offer.on_cancel, offer.on_input_error, priority,
-                max_attempts, retry, run_at, expires_at, p_key, hash, retry_of, metadata, tags, webhook, p_input)
-        ON CONFLICT (account_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
-        replayed := NOT FOUND;
-        IF replayed THEN
-            SELECT * INTO STRICT bought FROM punchcard.jobs j
-            WHERE j.account_id = p_account_id AND j.idempotency_key = p_key;
+        IF NOT replayed THEN
+            job_id := coalesce(job_id, punchcard.uuid_v7());
+            -- A twin in flight with the same key is waited for here, before anything is held.
+            INSERT INTO punchcard.idempotency_keys (account_id, key, request_hash, job_id)
+            VALUES (p_account_id, punchcard.key_digest(p_key), hash, job_id)
+            ON CONFLICT DO NOTHING;
+            IF NOT FOUND THEN
+                replayed := true;
+                SELECT k.job_id, k.request_hash INTO STRICT known FROM punchcard.idempotency_keys k
+                WHERE k.account_id = p_account_id AND k.key = punchcard.key_digest(p_key);
+            END IF;
         END IF;
     END IF;
 
     IF replayed THEN
-        IF bought.request_hash <> hash THEN
+        IF known.request_hash <> hash THEN
             RAISE EXCEPTION 'idempotency_mismatch' USING ERRCODE = 'PT422',
                 DETAIL = 'This key was used for another request.';
         END IF;
+        SELECT * INTO STRICT bought FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.id = known.job_id;
         job_id := bought.id;
         price := bought.price;
         max_attempts := bought.max_attempts;
@@ -108,15 +113,35 @@ BEGIN
         RETURN;
     END IF;
 
-    balance := punchcard.hold_credits(p_account_id, price, 1, bytes);
-    IF price > 0 THEN
-        INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
-        VALUES (p_account_id, 'hold', price, balance.share, balance.available, balance.held, job_id);
+    replayed := false;
+    max_attempts := coalesce(attempts, offer.max_attempts);
+    expires_at := run_at + make_interval(secs => offer.life_seconds);
+    IF offer.dispatch = 'sqs' THEN
+        wake_after := extract(epoch FROM run_at - created_at);
     END IF;
-    INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, metered, on_cancel, on_input_error, bytes, priority,
-                                 max_attempts, max_crashes, run_at, expires_at, webhook)
-    VALUES (job_id, p_account_id, balance.share, p_kind, price, offer.metered, offer.on_cancel, offer.on_input_error, bytes,
-            priority, max_attempts, offer.max_crashes, run_at, expires_at, webhook);
+    IF offer.plain THEN
+        UPDATE punchcard.accounts a
+        SET available = a.available - offer.price, held = a.held + offer.price, entries = a.entries + 1,
+            unfinished_jobs = a.unfinished_jobs + 1, unfinished_bytes = a.unfinished_bytes + bytes
+        WHERE a.id = p_account_id AND a.share = 0 AND a.available >= offer.price
+        RETURNING a.share, a.available, a.held, a.entries INTO share, available_after, held_after, entry;
+    END IF;
+    IF entry IS NULL THEN
+        SELECT h.share, h.available, h.held, h.entry INTO share, available_after, held_after, entry
+        FROM punchcard.hold_credits(p_account_id, price, 1, bytes) h;
+    END IF;
+    -- Made while the account is held: in the order of its entries.
+    job_id := coalesce(job_id, punchcard.uuid_v7());
+    WITH job AS (
+        INSERT INTO punchcard.jobs (account_id, id, price, entry, available_after, held_after, scheduled_at, expires_at, terms_id,
+                                    share, priority, max_attempts, kind, retry_of, retry, metadata, tags, webhook, input)
+        VALUES (p_account_id, job_id, offer.price, entry, available_after, held_after, run_at, expires_at,
+                offer.terms_id, share, priority, max_attempts, p_kind, retry_of, retry, metadata, tags, webhook, p_input)
+    )
+    INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, terms_id, bytes, priority, max_attempts, run_at,
+                                 expires_at, webhook)
+    VALUES (job_id, p_account_id, share, p_kind, offer.price, offer.terms_id, bytes, priority, max_attempts, run_at,
+            expires_at, webhook);
     IF metadata IS NOT NULL OR tags IS NOT NULL THEN
         PERFORM punchcard.label(p_account_id, job_id, tags, metadata);
     END IF;

@@ -8,8 +8,8 @@ CREATE OR REPLACE FUNCTION punchcard.enqueue_batch(p_account_id uuid, p_jobs jso
     SET search_path = pg_catalog, pg_temp SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
-    hash bytea;
-    bought punchcard.jobs;
+    hash uuid;
+    bought punchcard.idempotency_keys;
     wanted record;
     options record;
     ids uuid[];
@@ -24,7 +24,8 @@ BEGIN
     END IF;
     IF p_key IS NOT NULL THEN
         -- Before anything else is looked at: what was bought stays bought, whatever has become of its kind.
-        SELECT * INTO bought FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.idempotency_key = p_key;
+        SELECT * INTO bought FROM punchcard.idempotency_keys k
+        WHERE k.account_id = p_account_id AND k.key = punchcard.key_digest(p_key);
         IF FOUND THEN
             hash := punchcard.request_hash(p_key, 'batch', punchcard.fingerprints(p_jobs));
             RETURN QUERY SELECT * FROM punchcard.replay_batch(bought, hash);
@@ -35,9 +36,8 @@ BEGIN
     -- The jobs as parallel arrays: read once and sorted once, used by each statement below.
     SELECT array_agg(w.kind) AS kinds, array_agg(w.input) AS inputs, array_agg(w.bytes) AS bytes,
            array_agg(least(coalesce(w.priority, 0), w.max_priority)) AS priorities, array_agg(greatest(w.run_at, now())) AS run_ats,
-           array_agg(w.price) AS prices, array_agg(w.metered) AS metered, array_agg(w.on_cancel) AS on_cancel,
-           array_agg(w.on_input_error) AS on_input_error, array_agg(w.max_attempts) AS attempts,
-           array_agg(w.max_crashes) AS crashes, array_agg(make_interval(secs => w.life_seconds)) AS lives,
+           array_agg(w.price) AS prices, array_agg(w.terms_id) AS terms, array_agg(w.max_attempts) AS attempts,
+           array_agg(make_interval(secs => w.life_seconds)) AS lives,
            array_agg(CASE w.dispatch WHEN 'sqs' THEN extract(epoch FROM greatest(w.run_at, now()) - now()) END)
                ::double precision[] AS wakes,
            sum(w.price)::bigint AS total, sum(w.bytes)::bigint AS total_bytes,
@@ -87,7 +87,7 @@ BEGIN
     LEFT JOIN LATERAL punchcard.check_options(
         CASE WHEN octet_length(concat(w.retry, w.metadata, w.tags, w.webhook)) > 131072 THEN '[]'
              ELSE jsonb_build_object('retry', w.retry, 'metadata', w.metadata, 'tags', w.tags, 'webhook', w.webhook) END,
-        p_account_id, w.attempts) o
+        p_account_id, w.attempts, NULL) o
         ON w.retry IS NOT NULL OR w.metadata IS NOT NULL OR w.tags IS NOT NULL OR w.webhook IS NOT NULL
     WHERE p_jobs::text ~ '"(retry|metadata|tags|webhook)"';
     IF options.attempts IS NULL THEN
@@ -98,19 +98,13 @@ BEGIN
 
     IF p_key IS NOT NULL THEN
         batch := ids[1];
-        -- The first job carries the key. A twin in flight is waited for here, by the unique index.
-        INSERT INTO punchcard.jobs (account_id, id, kind, price, metered, on_cancel, on_input_error, priority, max_attempts,
-                                    retry, scheduled_at, expires_at, idempotency_key, request_hash, batch_id, metadata, tags,
-                                    webhook, input)
-        VALUES (p_account_id, batch, wanted.kinds[1], wanted.prices[1], wanted.metered[1], wanted.on_cancel[1],
-                wanted.on_input_error[1], wanted.priorities[1], options.attempts[1], options.retries[1], wanted.run_ats[1],
-                wanted.run_ats[1] + wanted.lives[1], p_key, hash, batch, options.metadata[1],
-                CASE WHEN options.tags[1] IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(options.tags[1])) END,
-                options.webhooks[1], wanted.inputs[1])
-        ON CONFLICT (account_id, idempotency_key) WHERE idempotency_key IS NOT NULL DO NOTHING;
+        -- A twin in flight is waited for here, before anything is held.
+        INSERT INTO punchcard.idempotency_keys (account_id, key, request_hash, job_id, last_job_id)
+        VALUES (p_account_id, punchcard.key_digest(p_key), hash, batch, ids[cardinality(ids)])
+        ON CONFLICT DO NOTHING;
         IF NOT FOUND THEN
-            SELECT * INTO STRICT bought FROM punchcard.jobs j
-            WHERE j.account_id = p_account_id AND j.idempotency_key = p_key;
+            SELECT * INTO STRICT bought FROM punchcard.idempotency_keys k
+            WHERE k.account_id = p_account_id AND k.key = punchcard.key_digest(p_key);
             RETURN QUERY SELECT * FROM punchcard.replay_batch(bought, hash);
             RETURN;
         END IF;
@@ -121,33 +115,27 @@ BEGIN
         PERFORM punchcard.label(p_account_id, l.id, ARRAY(SELECT jsonb_array_elements_text(l.tags)), l.metadata)
         FROM unnest(ids, options.tags, options.metadata) AS l (id, tags, metadata);
     END IF;
+    -- The account moved once; each job is a hold of its own, with its number and the balances after it.
     WITH job AS MATERIALIZED (
-        SELECT * FROM unnest(ids, wanted.kinds, wanted.inputs, wanted.bytes, wanted.priorities, wanted.run_ats, wanted.prices,
-                             wanted.metered, wanted.on_cancel, wanted.on_input_error, options.attempts, wanted.crashes,
-                             options.retries, options.metadata, options.tags, options.webhooks, wanted.lives)
-            AS w (id, kind, input, bytes, priority, run_at, price, metered, on_cancel, on_input_error, max_attempts,
-                  max_crashes, retry, metadata, tags, webhook, life)
+        SELECT w.*, sum(w.price) OVER (ORDER BY w.n) AS price_so_far
+        FROM unnest(ids, wanted.kinds, wanted.inputs, wanted.bytes, wanted.priorities, wanted.run_ats, wanted.prices, wanted.terms,
+                    options.attempts, options.retries, options.metadata, options.tags, options.webhooks, wanted.lives)
+            WITH ORDINALITY AS w (id, kind, input, bytes, priority, run_at, price, terms_id, max_attempts, retry, metadata,
+                                  tags, webhook, life, n)
     ), bought AS (
-        INSERT INTO punchcard.jobs (account_id, id, kind, price, metered, on_cancel, on_input_error, priority, max_attempts,
-                                    retry, scheduled_at, expires_at, batch_id, metadata, tags, webhook, input)
-        SELECT p_account_id, w.id, w.kind, w.price, w.metered, w.on_cancel, w.on_input_error, w.priority, w.max_attempts,
-               w.retry, w.run_at, w.run_at + w.life, batch, w.metadata,
+        INSERT INTO punchcard.jobs (account_id, id, price, entry, available_after, held_after, scheduled_at, expires_at, terms_id,
+                                    share, priority, max_attempts, kind, batch_id, retry, metadata, tags, webhook, input)
+        SELECT p_account_id, w.id, w.price, balance.entry - cardinality(ids) + w.n,
+               balance.available + wanted.total - w.price_so_far, balance.held - wanted.total + w.price_so_far, w.run_at,
+               w.run_at + w.life, w.terms_id, balance.share, w.priority, w.max_attempts, w.kind, batch, w.retry, w.metadata,
                CASE WHEN w.tags IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(w.tags)) END, w.webhook, w.input
-        FROM job w WHERE w.id IS DISTINCT FROM batch
-    ), queued AS (
-        INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, metered, on_cancel, on_input_error, bytes,
-                                     priority, max_attempts, max_crashes, run_at, expires_at, webhook)
-        SELECT w.id, p_account_id, balance.share, w.kind, w.price, w.metered, w.on_cancel, w.on_input_error, w.bytes,
-               w.priority, w.max_attempts, w.max_crashes, w.run_at, w.run_at + w.life, w.webhook
         FROM job w
     )
-    -- The account moved once; each job still gets an entry of its own, with the balances after it.
-    INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
-    SELECT p_account_id, 'hold', w.price, balance.share,
-           balance.available + wanted.total - sum(w.price) OVER so_far,
-           balance.held - wanted.total + sum(w.price) OVER so_far, w.id
-    FROM job w WHERE w.price > 0
-    WINDOW so_far AS (ORDER BY w.id);
+    INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, terms_id, bytes, priority, max_attempts, run_at,
+                                 expires_at, webhook)
+    SELECT w.id, p_account_id, balance.share, w.kind, w.price, w.terms_id, w.bytes, w.priority, w.max_attempts, w.run_at,
+           w.run_at + w.life, w.webhook
+    FROM job w;
     RETURN QUERY
     SELECT w.id, w.kind, 'queued', w.price, false, w.wake_after
     FROM unnest(ids, wanted.kinds, wanted.prices, wanted.wakes) AS w (id, kind, price, wake_after);

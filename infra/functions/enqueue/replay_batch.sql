@@ -1,13 +1,15 @@
--- The batch whose key p_first carries, as it is now, if the key was used for the same.
-CREATE OR REPLACE FUNCTION punchcard.replay_batch(p_first punchcard.jobs, p_hash bytea)
+-- The batch that a key bought, as it is now, if the key was used for the same.
+CREATE OR REPLACE FUNCTION punchcard.replay_batch(p_bought punchcard.idempotency_keys, p_hash uuid)
     RETURNS TABLE (id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF p_first.request_hash <> p_hash THEN
+    IF p_bought.request_hash <> p_hash THEN
         RAISE EXCEPTION 'idempotency_mismatch' USING ERRCODE = 'PT422',
             DETAIL = 'This key was used for another request.';
     END IF;
     RETURN QUERY
     SELECT n.id, n.kind, n.status, n.price, true, NULL::double precision FROM punchcard.jobs_now n
-    WHERE n.account_id = p_first.account_id AND n.batch_id = p_first.batch_id ORDER BY n.id;
+    WHERE n.account_id = p_bought.account_id AND n.id BETWEEN p_bought.job_id AND p_bought.last_job_id
+      AND n.batch_id = p_bought.job_id
+    ORDER BY n.id;
 END $$;

@@ -18,7 +18,7 @@ BEGIN
         END IF;
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
     END IF;
-    IF job.on_cancel = 'refuse'
+    IF (SELECT t.on_cancel FROM punchcard.kind_terms t WHERE t.id = job.terms_id) = 'refuse'
         AND (coalesce(job.lease_expires_at, job.waiting_until) IS NOT NULL OR punchcard.has_run(job.job_id))
     THEN
         RAISE EXCEPTION 'not_cancelable' USING ERRCODE = 'PT409',

@@ -45,7 +45,7 @@ BEGIN
               AND (p_status IS NULL OR p_status = CASE WHEN unfinished THEN (
                        SELECT CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued' ELSE 'running' END
                        FROM punchcard.queue q WHERE q.job_id = w.job_id)
-                   ELSE (SELECT o.status FROM punchcard.outcomes o WHERE o.job_id = w.job_id) END)
+                   ELSE (SELECT o.status::text FROM punchcard.outcomes o WHERE o.job_id = w.job_id) END)
             ORDER BY w.job_id DESC LIMIT p_limit);
     ELSIF unfinished THEN
         ids := ARRAY(
@@ -76,7 +76,7 @@ BEGIN
             FROM (SELECT j.id, j.kind FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.id < before
                   ORDER BY j.id DESC LIMIT 10000) w
             WHERE (p_kind IS NULL OR w.kind = p_kind)
-              AND (p_status IS NULL OR (SELECT o.status FROM punchcard.outcomes o WHERE o.job_id = w.id) = p_status)
+              AND (p_status IS NULL OR (SELECT o.status::text FROM punchcard.outcomes o WHERE o.job_id = w.id) = p_status)
             ORDER BY w.id DESC LIMIT p_limit);
     END IF;
 

@@ -33,8 +33,7 @@ BEGIN
       AND (o.finished_at, o.job_id) > (after_at, after_id)
     ORDER BY o.finished_at, o.job_id OFFSET 9999 LIMIT 1;
     FOR failed IN
-        -- Locked first, and none waited for: whoever retries one by hand goes first, and this holds no account meanwhile.
-        -- Then account by account in their order, so that no two deadlock.
+        -- Account by account in their order, so that no two deadlock.
         WITH found AS MATERIALIZED (
             SELECT o.job_id, o.account_id, o.finished_at
             FROM punchcard.outcomes o JOIN punchcard.jobs j ON j.account_id = o.account_id AND j.id = o.job_id
@@ -47,10 +46,9 @@ BEGIN
               AND (o.finished_at, o.job_id) > (after_at, after_id)
               AND (o.finished_at, o.job_id) <= (coalesce(last.finished_at, 'infinity'),
                                                 coalesce(last.job_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
-              AND NOT EXISTS (SELECT FROM punchcard.jobs r WHERE r.retry_of = o.job_id)
+              AND NOT EXISTS (SELECT FROM punchcard.retries r WHERE r.job_id = o.job_id)
             ORDER BY o.finished_at, o.job_id
             LIMIT p_limit
-            FOR UPDATE OF o SKIP LOCKED
         )
         SELECT f.job_id, f.account_id, f.finished_at,
                row_number() OVER (ORDER BY f.finished_at, f.job_id) - 1 AS place

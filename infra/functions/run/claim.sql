@@ -78,7 +78,9 @@ BEGIN
     SELECT c.job_id, c.lease_token, c.account_id, c.kind, c.attempt, c.max_attempts, j.input::text, k.url,
            k.secret_version, k.retired_at IS NOT NULL, k.timeout_seconds, k.backoff_seconds, k.backoff_max_seconds,
            extract(epoch FROM c.lease_expires_at - clock_timestamp())::double precision, c.priority,
-           (extract(epoch FROM greatest(c.run_at, timestamptz 'epoch')) * 1000000)::bigint, c.price, c.metered, k.backoff, k.backoff_delays, k.jitter,
+           (extract(epoch FROM greatest(c.run_at, timestamptz 'epoch')) * 1000000)::bigint, c.price,
+           CASE WHEN c.terms_id = k.terms_id THEN k.metered
+                ELSE (SELECT t.metered FROM punchcard.kind_terms t WHERE t.id = c.terms_id) END, k.backoff, k.backoff_delays, k.jitter,
            j.retry::text, k.cancel_url, k.callback_seconds, c.checkpoint::text, EXISTS (SELECT FROM told)
     FROM claimed c
     JOIN punchcard.jobs j ON j.account_id = c.account_id AND j.id = c.job_id

@@ -20,6 +20,10 @@ DECLARE
     statuses text[];
     tellings boolean[];
 BEGIN
+    -- What was deferred while its account was held is first: it may be held no more.
+    IF EXISTS (SELECT FROM punchcard.deferred_entries d WHERE d.entry IS NULL) THEN
+        PERFORM punchcard.enter_deferred();
+    END IF;
     SELECT array_agg(l.job_id), array_agg(l.account_id), array_agg(l.lease_token), array_agg(l.verdict), array_agg(l.error),
            array_agg(0)
     INTO ids, accounts, tokens, verdicts, errors, at_once

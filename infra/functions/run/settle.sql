@@ -1,4 +1,4 @@
--- Settles runs in one statement: the job's status, the ledger entries and the balance move together. Verdicts:
+-- Settles runs in one statement: the job's status, its entry and the balance move together. Verdicts:
 --   complete  succeeded, with its output             retry   queued again after p_delays seconds
 --   fail      failed                                 snooze  the same, the attempt not counted
 --   reject    failed, and its input is to blame      crash   the same, a crash counted; failed if that was the last
@@ -10,9 +10,10 @@
 -- p_outputs are also what a run that goes on later saved for it. p_used are the credits that a metered job used; NULL: all.
 -- Each verdict needs its lease: same token, not expired. p_rescue is for those that hold the row's lock: `rescue`, which takes
 -- back what has lapsed, `cancel` and `call_back`.
--- What somebody else holds, a job's row or its account's, is waited for for 200 ms; then all of it is refused (55P03) and can be
--- sent again with p_patience, a time in milliseconds: then what is still held after it is left out, and answered with a NULL
--- as its status. A batch that nobody is in the way of pays nothing for that (ADR 15).
+-- A job ends at once even while somebody else holds its account: what it moves is deferred then (ADR 16), and entered by whoever
+-- holds the account next; by this call, if that is within a moment. A job's own row that somebody holds is waited for for 200 ms;
+-- then all of it is refused (55P03) and can be sent again with p_patience, a time in milliseconds: then what is still held after
+-- it is left out, and answered with a NULL as its status. A batch that nobody is in the way of pays nothing for that (ADR 15).
 -- Answers the jobs it settled, and whether somebody is to be told of it; whoever is missing had lost its lease, and nothing
 -- of it was written. Raises PT422 unknown_verdict.
 CREATE OR REPLACE FUNCTION punchcard.settle(
@@ -26,6 +27,10 @@ CREATE OR REPLACE FUNCTION punchcard.settle(
 #variable_conflict use_column
 DECLARE
     out_of_reach uuid[] := '{}';
+    settled uuid[];
+    statuses text[];
+    tellings boolean[];
+    deferred boolean;
 BEGIN
     -- One that this edition does not know must not pass for a lost lease.
     IF NOT p_verdicts <@ ARRAY['complete', 'fail', 'reject', 'cancel', 'overdue', 'retry', 'snooze', 'crash', 'yield', 'return',
@@ -35,20 +40,19 @@ BEGIN
         RAISE EXCEPTION 'unknown_verdict' USING ERRCODE = 'PT422',
             DETAIL = 'Each job needs its lease token, and one of the verdicts that this function knows.';
     END IF;
-    IF p_patience IS NOT NULL THEN
-        out_of_reach := punchcard.lock_for_settling(p_job_ids, p_lease_tokens, p_verdicts, p_rescue, p_patience);
+    IF p_patience IS NOT NULL AND NOT p_rescue THEN
+        out_of_reach := punchcard.lock_for_settling(p_job_ids, p_lease_tokens, p_patience);
     END IF;
-    RETURN QUERY
     WITH verdict AS MATERIALIZED (
-        -- Rows are locked in the order of job ids, then accounts in theirs (nested loops keep it), so that two
-        -- pollers do not deadlock.
+        -- Rows are locked in the order of job ids (nested loops keep it), so that two pollers do not deadlock.
         SELECT * FROM unnest(p_job_ids, p_lease_tokens, p_verdicts, p_delays, p_outputs, p_errors, p_used)
             AS v (job_id, lease_token, verdict, delay, output, error, used)
         WHERE v.job_id <> ALL (out_of_reach)
         ORDER BY v.job_id
     ), undecided AS MATERIALIZED (
         -- Whether these end the job is in its row, which is locked to look: a cancel may just be on its way.
-        SELECT v.*, q.cancel_requested_at IS NOT NULL OR (v.verdict = 'crash' AND q.crashes + 1 >= q.max_crashes)
+        SELECT v.*, q.cancel_requested_at IS NOT NULL OR (v.verdict = 'crash' AND q.crashes + 1 >= (
+                        SELECT t.max_crashes FROM punchcard.kind_terms t WHERE t.id = q.terms_id))
                     OR (v.verdict = 'retry' AND q.attempt >= q.max_attempts) AS ends
         FROM verdict v JOIN punchcard.queue q ON q.job_id = v.job_id
         WHERE v.verdict IN ('retry', 'snooze', 'yield', 'crash', 'return', 'wait') AND q.lease_token = v.lease_token
@@ -91,16 +95,21 @@ BEGIN
                        THEN q.run_started_at END AS run_started_at,
                   CASE WHEN v.verdict = 'complete' THEN 'succeeded'
                        WHEN v.verdict IN ('fail', 'reject', 'overdue') OR q.cancel_requested_at IS NULL THEN 'failed'
-                       ELSE 'canceled' END AS status,
-                  CASE WHEN v.verdict = 'complete' OR (v.verdict = 'reject' AND q.on_input_error = 'capture')
+                       ELSE 'canceled' END::punchcard.final_status AS status,
+                  -- The terms are looked up where they matter alone.
+                  CASE WHEN v.verdict = 'complete'
+                           OR (v.verdict = 'reject'
+                               AND (SELECT t.on_input_error FROM punchcard.kind_terms t WHERE t.id = q.terms_id) = 'capture')
                            -- Canceled while it ran or waited outside, or between two runs: what was done for
                            -- it is paid for.
-                           OR (v.verdict NOT IN ('fail', 'reject', 'overdue')
-                               AND q.cancel_requested_at IS NOT NULL AND q.on_cancel = 'capture'
+                           OR (v.verdict NOT IN ('fail', 'reject', 'overdue') AND q.cancel_requested_at IS NOT NULL
+                               AND (SELECT t.on_cancel FROM punchcard.kind_terms t WHERE t.id = q.terms_id) = 'capture'
                                AND ((v.verdict <> 'return'
                                      AND coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL)
                                     OR punchcard.has_run(q.job_id)))
-                       THEN CASE WHEN q.metered THEN greatest(least(v.used, q.price), 0) ELSE q.price END
+                       THEN CASE WHEN v.used < q.price
+                                      AND (SELECT t.metered FROM punchcard.kind_terms t WHERE t.id = q.terms_id)
+                                 THEN greatest(v.used, 0) ELSE q.price END
                        ELSE 0 END AS captured,
                   CASE v.verdict WHEN 'complete' THEN v.output::json END AS output,
                   CASE WHEN v.verdict <> 'complete' THEN coalesce(v.error::json, q.error) END AS error
@@ -108,50 +117,59 @@ BEGIN
         INSERT INTO punchcard.attempts (job_id, number, attempt, ended, started_at, ended_at, error)
         SELECT a.job_id, a.lease_token, a.attempt, a.verdict, a.run_started_at, clock_timestamp(), a.error::json
         FROM again a WHERE a.verdict NOT IN ('return', 'wait') AND a.lease_token <= 1000
+    ), payer AS MATERIALIZED (
+        -- Each account with its jobs, so that nothing is joined with itself; without its balances if somebody else holds it.
+        SELECT m.account_id, m.share, m.jobs, a.available, a.held, a.entries
+        FROM (SELECT e.account_id, e.share,
+                     array_agg(ROW(e.job_id, e.price, e.captured, e.bytes, e.lease_token, e.started_at, e.run_started_at, e.attempt,
+                                   e.crashes, e.status, e.output, e.error)::punchcard.ended_job) AS jobs
+              FROM ended e GROUP BY e.account_id, e.share) m
+        LEFT JOIN LATERAL (
+            SELECT a.available, a.held, a.entries FROM punchcard.accounts a
+            WHERE a.id = m.account_id AND a.share = m.share
+            FOR NO KEY UPDATE SKIP LOCKED) a ON true
     ), outcome AS (
-        INSERT INTO punchcard.outcomes (job_id, account_id, status, captured, attempt, crashes, lease_token, started_at,
-                                        run_started_at, finished_at, output, error)
-        SELECT e.job_id, e.account_id, e.status, e.captured, e.attempt, e.crashes, e.lease_token, e.started_at,
-               e.run_started_at, clock_timestamp(), e.output, e.error
-        FROM ended e
+        INSERT INTO punchcard.outcomes (job_id, account_id, share, entry, available_after, held_after, captured, status, attempt,
+                                        crashes, lease_token, started_at, run_started_at, finished_at, output, error)
+        SELECT j.job_id, p.account_id, p.share, p.entries + j.n, p.available + sum(j.price - j.captured) OVER so_far,
+               p.held - sum(j.price) OVER so_far, j.captured, j.status, j.attempt, j.crashes, j.lease_token, j.started_at,
+               j.run_started_at, clock_timestamp(), j.output, j.error
+        FROM payer p, unnest(p.jobs) WITH ORDINALITY AS j (job_id, price, captured, bytes, lease_token, started_at, run_started_at,
+                                                          attempt, crashes, status, output, error, n)
+        WINDOW so_far AS (PARTITION BY p.account_id, p.share ORDER BY j.n)
+    ), deferral AS (
+        INSERT INTO punchcard.deferred_entries (job_id, account_id, share, price, captured, bytes)
+        SELECT j.job_id, p.account_id, p.share, j.price, j.captured, j.bytes FROM payer p, unnest(p.jobs) j WHERE p.entries IS NULL
+        RETURNING job_id
+    ), moved AS (
+        UPDATE punchcard.accounts a
+        SET available = a.available + m.back, held = a.held - m.price, entries = a.entries + m.jobs,
+            unfinished_jobs = a.unfinished_jobs - m.jobs, unfinished_bytes = a.unfinished_bytes - m.bytes
+        FROM (SELECT p.account_id, p.share, sum(j.price)::bigint AS price, sum(j.price - j.captured)::bigint AS back,
+                     count(*)::integer AS jobs, sum(j.bytes)::bigint AS bytes
+              FROM payer p, unnest(p.jobs) j WHERE p.entries IS NOT NULL
+              GROUP BY p.account_id, p.share) m
+        WHERE a.id = m.account_id AND a.share = m.share
     ), told AS (
         INSERT INTO punchcard.deliveries (id, account_id, job_id, event, url, next_at)
-        SELECT punchcard.uuid_v7(), e.account_id, e.job_id, 'job.' || e.status, e.webhook ->> 'url', now()
+        SELECT punchcard.uuid_v7(), e.account_id, e.job_id, 'job.' || e.status::text, e.webhook ->> 'url', now()
         FROM ended e LEFT JOIN punchcard.webhooks w ON w.account_id = e.account_id
-        WHERE CASE WHEN e.webhook IS NOT NULL THEN e.webhook -> 'events' ? ('job.' || e.status)
-                   ELSE w.url IS NOT NULL AND w.disabled_at IS NULL AND 'job.' || e.status = ANY (w.events) END
+        WHERE CASE WHEN e.webhook IS NOT NULL THEN e.webhook -> 'events' ? ('job.' || e.status::text)
+                   ELSE w.url IS NOT NULL AND w.disabled_at IS NULL AND 'job.' || e.status::text = ANY (w.events) END
         UNION ALL
         SELECT punchcard.uuid_v7(), e.account_id, e.job_id, 'cancel', k.cancel_url, now()
         FROM ended e JOIN punchcard.kinds k ON k.name = e.kind
         WHERE e.dropped AND k.cancel_url IS NOT NULL
         RETURNING job_id
-    ), moved AS (
-        -- The account moves once; its jobs go along, so that nothing is joined with itself.
-        UPDATE punchcard.accounts a
-        SET available = a.available + m.back, held = a.held - m.price,
-            unfinished_jobs = a.unfinished_jobs - m.jobs, unfinished_bytes = a.unfinished_bytes - m.bytes
-        FROM (SELECT e.account_id, e.share, sum(e.price)::bigint AS price, sum(e.price - e.captured)::bigint AS back,
-                     count(*)::integer AS jobs, sum(e.bytes)::bigint AS bytes,
-                     array_agg(e.job_id) AS job_ids, array_agg(e.price) AS prices, array_agg(e.captured) AS captured
-              FROM ended e
-              GROUP BY e.account_id, e.share ORDER BY e.account_id, e.share) m
-        WHERE a.id = m.account_id AND a.share = m.share
-        RETURNING a.id, a.share, a.available, a.held, m.job_ids, m.prices, m.captured
-    ), entered AS (
-        -- Each job still gets entries of its own, one for what is captured and one for what is released, with the balances
-        -- after them.
-        INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
-        SELECT a.id, p.kind::punchcard.entry_kind, p.amount, a.share,
-               a.available - coalesce(sum(p.amount) FILTER (WHERE p.kind = 'release') OVER later, 0),
-               a.held + coalesce(sum(p.amount) OVER later, 0), e.job_id
-        FROM moved a, unnest(a.job_ids, a.prices, a.captured) WITH ORDINALITY AS e (job_id, price, captured, n),
-             LATERAL (VALUES (1, 'capture', e.captured), (2, 'release', e.price - e.captured)) AS p (part, kind, amount)
-        WHERE p.amount > 0
-        WINDOW later AS (PARTITION BY a.id, a.share ORDER BY e.n DESC, p.part DESC
-                         ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
-        ORDER BY a.id, a.share, e.n, p.part
     )
-    SELECT e.job_id, e.status, EXISTS (SELECT FROM told) FROM ended e
-    UNION ALL SELECT a.job_id, CASE a.verdict WHEN 'wait' THEN 'running' ELSE 'queued' END, false FROM again a
-    UNION ALL SELECT o.job_id, NULL, false FROM unnest(out_of_reach) AS o (job_id);
+    SELECT array_agg(r.job_id), array_agg(r.status), array_agg(r.told), EXISTS (SELECT FROM deferral)
+    INTO settled, statuses, tellings, deferred
+    FROM (
+        SELECT e.job_id, e.status::text AS status, EXISTS (SELECT FROM told) AS told FROM ended e
+        UNION ALL SELECT a.job_id, CASE a.verdict WHEN 'wait' THEN 'running' ELSE 'queued' END, false FROM again a
+        UNION ALL SELECT o.job_id, NULL, false FROM unnest(out_of_reach) AS o (job_id)) r;
+    IF deferred THEN
+        PERFORM punchcard.enter_deferred(settled);
+    END IF;
+    RETURN QUERY SELECT * FROM unnest(settled, statuses, tellings);
 END $$;

@@ -32,7 +32,8 @@ pub struct Balance {
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Entry {
-    /// Rises with time.
+    /// Its number: an account's entries (of a spread account, a share's) count up without a gap, with those of free jobs, which are
+    /// not listed. What was captured and what was released at a job's end have the same.
     pub id: i64,
     /// `grant`, `hold`, `capture`, `release` or `adjust`.
     pub kind: String,
@@ -63,7 +64,18 @@ pub struct EntryPage {
     /// Newest first. There may be fewer than were asked for, even none, although the ledger goes on.
     pub entries: Vec<Entry>,
     /// Before which entry the next page begins; `None` after the last.
-    pub next: Option<i64>,
+    pub next: Option<Place>,
+}
+
+/// An entry's place in its account's ledger, which is in the order of time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Place {
+    /// In microseconds since 1970.
+    pub at: i64,
+    /// Of those at the same time: by this.
+    pub key: Uuid,
+    /// Of one job's end: 1 is what was captured, 2 what was released.
+    pub part: i16,
 }
 
 /// The team's own credits, where Punchcard draws from them (ADR 10).
@@ -93,16 +105,16 @@ pub struct Finding {
 impl Entry {
     fn from_row(row: &Row) -> Self {
         Self {
-            id: row.get(0),
-            kind: row.get(1),
-            available_delta: row.get(2),
-            held_delta: row.get(3),
-            available_after: row.get(4),
-            held_after: row.get(5),
-            job_id: row.get(6),
-            idempotency_key: row.get(7),
-            reason: row.get(8),
-            created_at: Timestamp(row.get(9)),
+            id: row.get("id"),
+            kind: row.get("kind"),
+            available_delta: row.get("available_delta"),
+            held_delta: row.get("held_delta"),
+            available_after: row.get("available_after"),
+            held_after: row.get("held_after"),
+            job_id: row.get("job_id"),
+            idempotency_key: row.get("idempotency_key"),
+            reason: row.get("reason"),
+            created_at: Timestamp(row.get("created_at")),
             share: None,
         }
     }
@@ -120,24 +132,36 @@ impl Db {
             .map_or_else(Balance::default, |row| Balance { available: row.get(0), held: row.get(1) }))
     }
 
-    /// At most `limit` entries of an account's ledger, newest first, older than the entry `before`.
+    /// At most `limit` entries of an account's ledger, newest first, before that place.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer.
     pub async fn ledger(
         &self,
         account_id: Uuid,
-        before: Option<i64>,
+        before: Option<Place>,
         limit: i64,
         deadline: Deadline,
     ) -> Result<EntryPage, DbError> {
-        let params = [(&account_id as _, Type::UUID), (&before as _, Type::INT8), (&limit as _, Type::INT8)];
+        let (at, key, part) =
+            (before.map(|place| place.at), before.map(|place| place.key), before.map(|place| place.part));
+        let params = [
+            (&account_id as _, Type::UUID),
+            (&at as _, Type::INT8),
+            (&key as _, Type::UUID),
+            (&part as _, Type::INT2),
+            (&limit as _, Type::INT8),
+        ];
         let rows = self.rows(ENTRIES, &params, Again::Safe, deadline).await?;
-        let entries = rows.iter().filter(|row| row.get::<_, Option<i64>>(0).is_some()).map(|row| {
-            let share = Some(row.get(10)).filter(|share| *share > 0);
+        let entries = rows.iter().filter(|row| row.get::<_, Option<i64>>("id").is_some()).map(|row| {
+            let share = Some(row.get("share")).filter(|share| *share > 0);
             Entry { share, ..Entry::from_row(row) }
         });
-        Ok(EntryPage { entries: entries.collect(), next: rows.first().and_then(|row| row.get(11)) })
+        let next = rows.first().and_then(|row| {
+            let at = row.get::<_, Option<i64>>("next_at")?;
+            Some(Place { at, key: row.get("next_key"), part: row.get("next_part") })
+        });
+        Ok(EntryPage { entries: entries.collect(), next })
     }
 
     /// Grants credits once for each key; answers the entry and whether the key had made it before.
@@ -160,7 +184,7 @@ impl Db {
         ];
         let rows = self.rows(GRANT, &params, Again::Safe, deadline).await?;
         let row = rows.first().ok_or_else(|| DbError::Broken("grant answered no row".into()))?;
-        Ok((Entry::from_row(row), row.get(10)))
+        Ok((Entry::from_row(row), row.get("replayed")))
     }
 
     /// Spreads an account's credits over `shares` shares (1 to 64), so that as many buyers go at once.

@@ -9,7 +9,7 @@ use crate::support::{APP, Bench, OWNER, PASSWORD, as_role, binary, connect, envi
 /// What somebody did by hand, what the audit says of it, and what undoes it.
 const OPENED: &[(&str, &str, &str)] = &[
     ("GRANT USAGE ON SCHEMA punchcard TO anon", "open_grant", "SELECT punchcard.grant_access()"),
-    ("GRANT INSERT ON punchcard.ledger TO authenticated", "open_grant", "SELECT punchcard.grant_access()"),
+    ("GRANT INSERT ON punchcard.movements TO authenticated", "open_grant", "SELECT punchcard.grant_access()"),
     ("GRANT TRUNCATE ON punchcard_api.jobs TO anon", "open_grant", "SELECT punchcard.grant_access()"),
     ("GRANT SELECT (sha256) ON punchcard.service_tokens TO PUBLIC", "open_grant", "SELECT punchcard.grant_access()"),
     (

@@ -1,7 +1,8 @@
 //! What an account has, every movement of it, and grants.
 
 use serde::Deserialize;
-use shared::domain::Deadline;
+use shared::{db::credits::Place, domain::Deadline};
+use uuid::Uuid;
 
 use super::{
     Page, as_replayed, bad_cursor, cursor, idempotency_key, known_query, ok, open_cursor, page_size, respond,
@@ -59,17 +60,29 @@ pub(crate) async fn list_ledger(
     let account_id = caller.account(named, &[Scope::Grant, Scope::Operate])?;
     let before = match request.query.get("cursor") {
         Some(cursor) => {
-            let id = open_cursor(cursor, account_id)
-                .and_then(|bytes| bytes.try_into().ok())
-                .map(i64::from_be_bytes);
-            Some(id.ok_or_else(bad_cursor)?)
+            let place = open_cursor(cursor, account_id).and_then(|bytes| place(&bytes));
+            Some(place.ok_or_else(bad_cursor)?)
         }
         None => None,
     };
     let limit = page_size(request)?;
     let page = app.db.ledger(account_id, before, limit, deadline).await?;
-    let next_cursor = page.next.map(|id| cursor(&id.to_be_bytes(), account_id));
+    let next_cursor = page.next.map(|place| {
+        let bytes = [&place.at.to_be_bytes()[..], place.key.as_bytes(), &place.part.to_be_bytes()].concat();
+        cursor(&bytes, account_id)
+    });
     ok(&Page { data: page.entries, next_cursor })
+}
+
+/// What a cursor of the ledger says.
+fn place(bytes: &[u8]) -> Option<Place> {
+    let (at, rest) = bytes.split_first_chunk()?;
+    let (key, part) = rest.split_first_chunk()?;
+    Some(Place {
+        at: i64::from_be_bytes(*at),
+        key: Uuid::from_bytes(*key),
+        part: i16::from_be_bytes(part.try_into().ok()?),
+    })
 }
 
 /// Credits to add.

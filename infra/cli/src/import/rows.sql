@@ -15,7 +15,8 @@ SELECT r.*, r.owner IS NOT NULL AND r.owner = r.account_id AS present,
            WHEN r.input IS NULL THEN 'its input is not JSON'
            WHEN pg_temp.punchcard_flaw('input', r.input) IS NOT NULL THEN pg_temp.punchcard_flaw('input', r.input)
            WHEN r.key !~ E'^[\\x20-\\x7e]{1,128}$' THEN 'its key is not 1 to 128 printable ASCII characters'
-           WHEN EXISTS (SELECT FROM punchcard.jobs j WHERE j.account_id = r.account_id AND j.idempotency_key = r.key)
+           WHEN EXISTS (SELECT FROM punchcard.idempotency_keys k
+                        WHERE k.account_id = r.account_id AND k.key = punchcard.key_digest(r.key))
                THEN 'its key is that of another job'
            WHEN r.state IN ('queued', 'taken') THEN
                CASE WHEN r.price IS NULL THEN 'its price is not a whole number from 0 to 1,000,000,000,000'

@@ -18,17 +18,17 @@ BEGIN
     -- As for whoever buys: before others goes only whom the kind lets. The key's hash has the row's own,
     -- which its buyer sends again.
     priority := least(p_row.priority, offer.max_priority);
-    INSERT INTO punchcard.jobs (account_id, id, kind, price, metered, on_cancel, on_input_error, priority, max_attempts,
-                                scheduled_at, expires_at, created_at, idempotency_key, request_hash, input)
-    VALUES (p_row.account_id, p_row.job_id, p_row.kind, p_row.price, offer.metered, offer.on_cancel, offer.on_input_error,
-            priority, offer.max_attempts, due,
-            due + make_interval(secs => offer.life_seconds), p_row.created_at, p_row.key,
-            CASE WHEN p_row.key IS NOT NULL
-                 THEN punchcard.request_hash(p_row.key, concat_ws(E'\n', p_row.kind, p_row.priority), p_row.input) END,
-            p_row.input)
-    ON CONFLICT DO NOTHING;
-    IF NOT FOUND THEN
+    IF EXISTS (SELECT FROM punchcard.jobs j WHERE j.account_id = p_row.account_id AND j.id = p_row.job_id) THEN
         RETURN false;
+    END IF;
+    IF p_row.key IS NOT NULL THEN
+        INSERT INTO punchcard.idempotency_keys (account_id, key, request_hash, job_id)
+        VALUES (p_row.account_id, punchcard.key_digest(p_row.key),
+                punchcard.request_hash(p_row.key, concat_ws(E'\n', p_row.kind, p_row.priority), p_row.input), p_row.job_id)
+        ON CONFLICT DO NOTHING;
+        IF NOT FOUND THEN
+            RETURN false;
+        END IF;
     END IF;
     IF p_row.price > 0 THEN
         movement := punchcard.grant_credits(p_row.account_id, p_row.price, 'import:' || p_row.job_id,
@@ -38,14 +38,13 @@ BEGIN
         END IF;
     END IF;
     balance := punchcard.hold_credits(p_row.account_id, p_row.price, 1, bytes, false);
-    IF p_row.price > 0 THEN
-        INSERT INTO punchcard.ledger (account_id, kind, amount, share, available_after, held_after, job_id)
-        VALUES (p_row.account_id, 'hold', p_row.price, balance.share, balance.available, balance.held, p_row.job_id);
-    END IF;
-    INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, metered, on_cancel, on_input_error, bytes, priority,
-                                 max_attempts, max_crashes, run_at, expires_at)
-    VALUES (p_row.job_id, p_row.account_id, balance.share, p_row.kind, p_row.price, offer.metered, offer.on_cancel,
-            offer.on_input_error, bytes, priority, offer.max_attempts, offer.max_crashes, due,
-            due + make_interval(secs => offer.life_seconds));
+    INSERT INTO punchcard.jobs (account_id, id, price, entry, available_after, held_after, scheduled_at, expires_at, created_at,
+                                terms_id, share, priority, max_attempts, kind, input)
+    VALUES (p_row.account_id, p_row.job_id, p_row.price, balance.entry, balance.available, balance.held, due,
+            due + make_interval(secs => offer.life_seconds), p_row.created_at, offer.terms_id, balance.share, priority,
+            offer.max_attempts, p_row.kind, p_row.input);
+    INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, terms_id, bytes, priority, max_attempts, run_at, expires_at)
+    VALUES (p_row.job_id, p_row.account_id, balance.share, p_row.kind, p_row.price, offer.terms_id, bytes, priority,
+            offer.max_attempts, due, due + make_interval(secs => offer.life_seconds));
     RETURN true;
 END $$

@@ -5,8 +5,8 @@
 SELECT p.id, p.account_id, p.kind, p.status, p.price, p.attempt, p.max_attempts, p.input::text, p.output::text, p.error::text,
        p.run_at, p.created_at, p.started_at, p.finished_at, p.expires_at, p.priority, p.captured, p.crashes,
        p.cancel_requested_at, p.progress_percent, p.progress_message, p.progress_at, p.retry_of,
-       (SELECT r.id FROM punchcard.jobs r WHERE r.retry_of = p.id), p.metadata::text, p.tags,
-       (SELECT l.amount FROM punchcard.ledger l WHERE l.job_id = p.id AND l.kind = 'adjust'), p.waiting_until, p.webhook::text,
+       (SELECT r.retried_as FROM punchcard.retries r WHERE r.job_id = p.id), p.metadata::text, p.tags,
+       (SELECT m.amount FROM punchcard.movements m WHERE m.job_id = p.id), p.waiting_until, p.webhook::text,
        f.next_before, cardinality(f.ids)
 FROM punchcard.find_jobs($1, $2, $3, $5, $4, $6) f
 LEFT JOIN LATERAL (

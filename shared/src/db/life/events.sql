@@ -25,7 +25,7 @@ WITH job AS MATERIALIZED (
     FROM job j, punchcard.queue q
     WHERE q.job_id = $1 AND j.status = 'running'
     UNION ALL
-    SELECT 2 * o.lease_token + 2, o.status, o.finished_at, o.attempt, NULL, CASE WHEN o.status = 'failed' THEN o.error END
+    SELECT 2 * o.lease_token + 2, o.status::text, o.finished_at, o.attempt, NULL, CASE WHEN o.status = 'failed' THEN o.error END
     FROM job j, punchcard.outcomes o
     WHERE o.job_id = $1 AND o.run_started_at IS NULL
 )

@@ -26,7 +26,7 @@ LEFT JOIN (
       AND CASE WHEN $2::text IS NULL THEN w.error ->> 'code' IS DISTINCT FROM 'imported'
                ELSE w.error ->> 'code' = $2 END
       AND ($3::uuid IS NULL OR w.account_id = $3)
-      AND (SELECT r.id FROM punchcard.jobs r WHERE r.retry_of = w.job_id) IS NULL
+      AND (SELECT r.retried_as FROM punchcard.retries r WHERE r.job_id = w.job_id) IS NULL
     ORDER BY w.finished_at, w.job_id
     LIMIT $6) f ON true
 ORDER BY f.finished_at, f.job_id
