@@ -1,5 +1,5 @@
--- What is read across tables; and the audit: what must never be. Each of its views answers no row when all is well
--- (invariants I0 to I6 in docs/ARCHITECTURE.md).
+-- What is read across tables; and the audit: what must never be. Each of its views answers no row when all is
+-- well (invariants I0 to I6 in docs/ARCHITECTURE.md).
 
 -- What an account has, over all its shares, with what waits to be entered.
 CREATE VIEW punchcard.balances WITH (security_invoker = on) AS
@@ -9,7 +9,8 @@ CREATE VIEW punchcard.balances WITH (security_invoker = on) AS
          LATERAL (SELECT coalesce(sum(d.price - d.captured), 0)::bigint AS released, coalesce(sum(d.price), 0)::bigint AS price
                   FROM punchcard.deferred_entries d WHERE d.account_id = b.account_id AND d.entry IS NULL) w;
 
--- The end of each hold, with its number and the balances after it. One that waits to be entered has those that it would get now.
+-- The end of each hold, with its number and the balances after it. One that waits to be entered has those
+-- that it would get now.
 CREATE VIEW punchcard.ends WITH (security_invoker = on) AS
     SELECT o.job_id, o.account_id, o.share, j.price, o.captured, o.finished_at, d.job_id IS NOT NULL AND d.entry IS NULL AS waits,
            CASE WHEN o.entry IS NOT NULL THEN o.entry WHEN d.entry IS NOT NULL THEN d.entry ELSE (
@@ -30,8 +31,9 @@ CREATE VIEW punchcard.ends WITH (security_invoker = on) AS
     JOIN punchcard.jobs j ON j.account_id = o.account_id AND j.id = o.job_id
     LEFT JOIN punchcard.deferred_entries d ON d.job_id = o.job_id AND o.entry IS NULL;
 
--- Every movement of credits. `id` is its number: of an account (of one that is spread: of a share) they count 1, 2, 3, … without
--- a gap, with those of jobs that were free, which move nothing and are not shown. A capture and a release of one end share it.
+-- Every movement of credits. `id` is its number: of an account (of one that is spread: of a share) they count
+-- 1, 2, 3, … without a gap, with those of jobs that were free, which move nothing and are not shown. A
+-- capture and a release of one end share it.
 CREATE VIEW punchcard.ledger WITH (security_invoker = on) AS
     SELECT m.account_id, m.entry AS id, m.kind, m.amount, m.share, m.available_after, m.held_after, m.job_id, m.idempotency_key,
            m.reason, m.created_at
@@ -65,9 +67,9 @@ CREATE VIEW punchcard.jobs_now WITH (security_invoker = on) AS
            j.price, j.priority, coalesce(o.attempt, q.attempt) AS attempt, j.max_attempts, j.input, o.output,
            coalesce(o.error, q.error) AS error,
            -- Of a row that was changed by hand: a time that the calendar has.
-           least(greatest(coalesce(q.run_at, j.scheduled_at), timestamptz 'epoch'), timestamptz '9999-12-31') AS run_at,
+           least(greatest(coalesce(q.run_at, j.scheduled_at, j.created_at), timestamptz 'epoch'), timestamptz '9999-12-31') AS run_at,
            j.created_at,
-           coalesce(o.started_at, q.started_at) AS started_at, o.finished_at, j.expires_at, j.batch_id,
+           coalesce(o.started_at, o.run_started_at, q.started_at) AS started_at, o.finished_at, j.expires_at, j.batch_id,
            o.captured, coalesce(o.crashes, q.crashes) AS crashes, q.cancel_requested_at,
            q.progress_percent, q.progress_message, q.progress_at, j.retry_of, j.metadata, j.tags,
            q.waiting_until, j.webhook
@@ -77,14 +79,15 @@ CREATE VIEW punchcard.jobs_now WITH (security_invoker = on) AS
 
 -- Every run of a job that has ended, and how.
 CREATE VIEW punchcard.runs WITH (security_invoker = on) AS
-    SELECT a.job_id, a.number, a.attempt, a.ended, a.started_at, a.ended_at, a.error FROM punchcard.attempts a
+    SELECT a.job_id, a.number, a.attempt, a.ended::text AS ended, a.started_at, a.ended_at, a.error
+    FROM punchcard.attempts a
     UNION ALL
     SELECT o.job_id, o.lease_token, o.attempt, o.status::text, o.run_started_at, o.finished_at,
            CASE WHEN o.status = 'failed' THEN o.error END
     FROM punchcard.outcomes o WHERE o.run_started_at IS NOT NULL;
 
--- From whom row security hides rows that they must see: whoever asks, the owner, as whom the functions run, and the
--- functions' role. By the catalog alone: a look at rows that are hidden finds nothing wrong.
+-- From whom row security hides rows that they must see: whoever asks, the owner, as whom the functions run,
+-- and the functions' role. By the catalog alone: a look at rows that are hidden finds nothing wrong.
 CREATE VIEW punchcard.hidden WITH (security_invoker = on) AS
     SELECT c.relname::text AS hidden_table, r.rolname::text AS hidden_from, r.oid = c.relowner AS is_owner
     FROM pg_catalog.pg_class c
@@ -100,7 +103,8 @@ CREATE VIEW punchcard.hidden WITH (security_invoker = on) AS
              AND EXISTS (SELECT FROM unnest(p.polroles) AS passes (role)
                          WHERE passes.role = 0 OR pg_has_role(r.oid, passes.role, 'USAGE'))) IS NOT TRUE;
 
-CREATE VIEW punchcard.audit_i0 WITH (security_invoker = on) AS  -- whoever looks sees every row, and so do the functions
+-- Whoever looks sees every row, and so do the functions.
+CREATE VIEW punchcard.audit_i0 WITH (security_invoker = on) AS
     SELECT NULL::uuid AS subject,
            'row security hides the rows of ' || count(*) || ' tables from ' || h.hidden_from
                || CASE WHEN bool_or(h.is_owner) THEN ', their owner: run `punchcard migrate` as this role'
@@ -108,7 +112,8 @@ CREATE VIEW punchcard.audit_i0 WITH (security_invoker = on) AS  -- whoever looks
     FROM punchcard.hidden h WHERE h.is_owner OR h.hidden_from = current_user
     GROUP BY h.hidden_from;
 
-CREATE VIEW punchcard.audit_i1 WITH (security_invoker = on) AS  -- unfinished <=> queued <=> open hold; none outlives its life
+-- Unfinished <=> queued <=> open hold; none outlives its life.
+CREATE VIEW punchcard.audit_i1 WITH (security_invoker = on) AS
     SELECT j.id AS subject, 'job is in neither queue nor outcomes, or in both' AS finding
     FROM punchcard.jobs j
     LEFT JOIN punchcard.queue q ON q.job_id = j.id AND q.account_id = j.account_id
@@ -146,7 +151,8 @@ CREATE VIEW punchcard.numbered WITH (security_invoker = on) AS
     LEFT JOIN punchcard.deferred_entries d ON d.job_id = o.job_id AND o.entry IS NULL
     WHERE o.entry IS NOT NULL OR d.entry IS NOT NULL;
 
--- Balances are the sums of their entries, entry by entry, and no entry is missing: they count 1, 2, 3, … in each share.
+-- Balances are the sums of their entries, entry by entry, and no entry is missing: they count 1, 2, 3, … in
+-- each share.
 CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS
     SELECT a.id AS subject, 'balance is not the sum of its ' || a.entries || ' entries' AS finding
     FROM punchcard.accounts a
@@ -186,8 +192,8 @@ CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS
     FROM punchcard.movements m WHERE m.idempotency_key IS NOT NULL
     GROUP BY m.account_id, m.idempotency_key HAVING count(*) > 1;
 
--- A job is charged by its hold alone, which is its row: no movement names a job but one that gives back for it, once, to the account
--- that bought it.
+-- A job is charged by its hold alone, which is its row: no movement names a job but one that gives back for
+-- it, once, to the account that bought it.
 CREATE VIEW punchcard.audit_i3 WITH (security_invoker = on) AS
     SELECT m.job_id AS subject, m.kind || ' of ' || m.amount || ' names a job: it is charged by its hold alone' AS finding
     FROM punchcard.movements m WHERE m.job_id IS NOT NULL AND (m.kind <> 'adjust' OR m.amount < 0)
@@ -204,7 +210,8 @@ CREATE VIEW punchcard.audit_i3 WITH (security_invoker = on) AS
     FROM punchcard.jobs j LEFT JOIN punchcard.kind_terms t ON t.id = j.terms_id AND t.kind = j.kind
     WHERE t.id IS NULL AND j.price > 0 OR j.price < 0;
 
-CREATE VIEW punchcard.audit_i4 WITH (security_invoker = on) AS  -- what became of the hold is what became of the job, as its terms say
+-- What became of the hold is what became of the job, as its terms say.
+CREATE VIEW punchcard.audit_i4 WITH (security_invoker = on) AS
     SELECT j.id AS subject, o.status::text || ' but captured ' || o.captured || ' and released ' || j.price - o.captured AS finding
     FROM punchcard.jobs j
     JOIN punchcard.outcomes o ON o.job_id = j.id AND o.account_id = j.account_id
@@ -233,7 +240,8 @@ CREATE VIEW punchcard.audit_i4 WITH (security_invoker = on) AS  -- what became o
     FROM punchcard.deferred_entries d JOIN punchcard.jobs j ON j.account_id = d.account_id AND j.id = d.job_id
     WHERE d.price <> j.price;
 
-CREATE VIEW punchcard.audit_i5 WITH (security_invoker = on) AS  -- what came in and was not used up is what is there
+-- What came in and was not used up is what is there.
+CREATE VIEW punchcard.audit_i5 WITH (security_invoker = on) AS
     SELECT coalesce(e.account_id, b.account_id) AS subject,
            'in ' || coalesce(e.total, 0) || ', there ' || coalesce(b.available + b.held, 0) AS finding
     FROM (SELECT i.account_id, sum(i.amount) AS total
@@ -244,11 +252,12 @@ CREATE VIEW punchcard.audit_i5 WITH (security_invoker = on) AS  -- what came in 
     FULL JOIN punchcard.balances b ON b.account_id = e.account_id
     WHERE coalesce(e.total, 0) <> coalesce(b.available + b.held, 0);
 
-CREATE VIEW punchcard.audit_i6 WITH (security_invoker = on) AS  -- who asked to be told of an end is, once, and of no other
+-- Who asked to be told of an end is, once, and of no other.
+CREATE VIEW punchcard.audit_i6 WITH (security_invoker = on) AS
     SELECT o.job_id AS subject, count(d.id) || ' messages of its end instead of one' AS finding
     FROM punchcard.jobs j
     JOIN punchcard.outcomes o ON o.job_id = j.id
-    LEFT JOIN punchcard.deliveries d ON d.job_id = j.id AND d.event = 'job.' || o.status::text
+    LEFT JOIN punchcard.deliveries d ON d.job_id = j.id AND d.event::text = 'job.' || o.status::text
     WHERE j.webhook -> 'events' ? ('job.' || o.status::text)
     GROUP BY o.job_id HAVING count(d.id) <> 1
     UNION ALL
@@ -258,8 +267,8 @@ CREATE VIEW punchcard.audit_i6 WITH (security_invoker = on) AS  -- who asked to 
     LEFT JOIN punchcard.outcomes o ON o.job_id = d.job_id
     WHERE d.event IN ('job.succeeded', 'job.failed', 'job.canceled')
     GROUP BY d.job_id, d.event, o.status, j.id, j.webhook
-    HAVING count(*) > 1 OR j.id IS NULL OR d.event IS DISTINCT FROM 'job.' || o.status::text
-        OR NOT coalesce(j.webhook -> 'events' ? d.event, true);
+    HAVING count(*) > 1 OR j.id IS NULL OR d.event::text IS DISTINCT FROM 'job.' || o.status::text
+        OR NOT coalesce(j.webhook -> 'events' ? d.event::text, true);
 
 CREATE VIEW punchcard.audit WITH (security_invoker = on) AS
     SELECT 'I0' AS invariant, * FROM punchcard.audit_i0

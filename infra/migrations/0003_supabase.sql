@@ -1,5 +1,6 @@
--- What a Supabase project gets, where `auth.uid()` and its roles are: views for signed-in users through PostgREST, and
--- messages through Realtime if the operator wants them. Elsewhere nothing of it is made but the function that does nothing.
+-- What a Supabase project gets, where `auth.uid()` and its roles are: views for signed-in users through
+-- PostgREST, and messages through Realtime if the operator wants them. Elsewhere nothing of it is made but
+-- the function that does nothing.
 
 DO $$
 BEGIN
@@ -19,8 +20,8 @@ BEGIN
                coalesce(o.status::text, CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued' ELSE 'running' END)
                    AS status,
                j.price, j.priority, coalesce(o.attempt, q.attempt) AS attempt, j.max_attempts, j.input, o.output,
-               coalesce(o.error, q.error) AS error, coalesce(q.run_at, j.scheduled_at) AS run_at, j.created_at,
-               coalesce(o.started_at, q.started_at) AS started_at, o.finished_at, j.expires_at, o.captured,
+               coalesce(o.error, q.error) AS error, coalesce(q.run_at, j.scheduled_at, j.created_at) AS run_at, j.created_at,
+               coalesce(o.started_at, o.run_started_at, q.started_at) AS started_at, o.finished_at, j.expires_at, o.captured,
                q.cancel_requested_at, q.progress_percent, q.progress_message, j.retry_of, j.metadata, j.tags,
                q.waiting_until
         FROM punchcard.jobs j

@@ -13,8 +13,9 @@ EXCEPTION
             current_user USING ERRCODE = 'insufficient_privilege';
 END $$;
 
--- What its statements need, whatever the database says; `punchcard roles` sets the same, and time-outs. Where the role is
--- not ours to change, or another database of this server does so just now, `punchcard doctor` tells what is missing.
+-- What its statements need, whatever the database says; `punchcard roles` sets the same, and time-outs. Where
+-- the role is not ours to change, or another database of this server does so just now, `punchcard doctor`
+-- tells what is missing.
 DO $$
 DECLARE
     setting record;

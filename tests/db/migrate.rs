@@ -75,7 +75,7 @@ async fn they_apply_on_a_plain_server_and_on_one_with_the_roles_of_supabase_and_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_function_that_differs_is_applied_again_and_keeps_its_grants() {
+async fn a_function_that_differs_is_applied_again_and_keeps_its_grants_and_all_has_a_comment() {
     let server = Postgres::start_embedded(Options::default()).expect("a server");
     let url = server.url("postgres");
     apply(&url).await.expect("migrations");
@@ -92,9 +92,18 @@ async fn a_function_that_differs_is_applied_again_and_keeps_its_grants() {
     let id = client.query_typed("SELECT punchcard.uuid_v7() IS NOT NULL AS made", &[]).await.unwrap();
     assert!(id[0].get::<_, bool>("made"));
     assert_eq!(callers(&client).await, before);
-    let silent =
-        "SELECT p.proname::text AS name FROM pg_proc p WHERE p.pronamespace = 'punchcard'::regnamespace
-        AND coalesce(length(obj_description(p.oid, 'pg_proc')), 0) < 20";
+    let silent = "SELECT p.proname::text AS name FROM pg_proc p WHERE p.pronamespace = 'punchcard'::regnamespace
+            AND coalesce(length(obj_description(p.oid, 'pg_proc')), 0) < 10
+        UNION ALL SELECT c.relname::text FROM pg_class c
+        WHERE c.relnamespace = 'punchcard'::regnamespace AND c.relname NOT IN ('migrations', 'functions')
+            AND (c.relkind IN ('r', 'v') OR (c.relkind = 'i' AND NOT EXISTS (
+                SELECT FROM pg_constraint o WHERE o.conindid = c.oid)))
+            AND (c.relname <> 'audit' AND coalesce(length(obj_description(c.oid, 'pg_class')), 0) < 10)
+        UNION ALL SELECT format('%s.%s', c.relname, a.attname) FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
+        WHERE c.relnamespace = 'punchcard'::regnamespace AND c.relkind = 'r' AND a.attnum > 0
+            AND c.relname NOT IN ('migrations', 'functions') AND col_description(c.oid, a.attnum) IS NULL
+        UNION ALL SELECT t.typname::text FROM pg_type t WHERE t.typnamespace = 'punchcard'::regnamespace AND t.typtype = 'e'
+            AND obj_description(t.oid, 'pg_type') IS NULL";
     let silent = client.query_typed(silent, &[]).await.unwrap();
     let silent: Vec<String> = silent.iter().map(|row| row.get("name")).collect();
     assert!(silent.is_empty(), "no comment says what these are: {silent:?}");

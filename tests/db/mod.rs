@@ -1,6 +1,7 @@
 //! The schema and its statements.
 
 mod audit;
+mod baseline;
 mod credit_source;
 mod engine;
 mod grants;
@@ -11,6 +12,7 @@ mod money;
 mod outbox_plans;
 mod plans;
 mod read_committed;
+mod schema;
 mod shadowing;
 mod statements;
 mod transitions;

@@ -303,13 +303,13 @@ async fn an_end_that_nobody_is_told_of_or_too_often_is_noticed() {
     let settle = "SELECT pg_get_functiondef('punchcard.settle'::regproc)";
     let sound: String = bench.rows(settle).await[0].get(0);
     let findings = "SELECT count(*) FROM punchcard.audit WHERE invariant = 'I6'";
-    let asked = "e.webhook -> 'events' ? ('job.' || e.status)";
+    let asked = "e.webhook -> 'events' ? ('job.' || e.status::text)";
     // Nobody is told; whoever did not ask is; twice; of another end.
     for (right, wrong) in [
         (asked, "false"),
         (asked, "true"),
         ("ON w.account_id = e.account_id", "ON w.account_id = e.account_id CROSS JOIN generate_series(1, 2)"),
-        ("'job.' || e.status, e.webhook", "'job.' || 'canceled', e.webhook"),
+        ("('job.' || e.status::text)::punchcard.event", "('job.' || 'canceled')::punchcard.event"),
     ] {
         assert!(sound.contains(right), "{right} is not there to be spoiled");
         bench.sql(&sound.replace(right, wrong)).await;

@@ -112,7 +112,7 @@ async fn a_delayed_job_is_woken_when_it_is_due_and_not_before() {
     let job = json!({ "kind": "qr.svg", "input": { "text": "hello" }, "run_at": run_at });
     assert_eq!(sqs.api(&bench).invoke(&post(account, &job)).await.unwrap()["statusCode"], 202);
     all_final(&bench).await;
-    let late = "SELECT extract(epoch FROM o.started_at - j.scheduled_at)::float8
+    let late = "SELECT extract(epoch FROM o.run_started_at - j.scheduled_at)::float8
                 FROM punchcard.jobs j JOIN punchcard.outcomes o ON o.job_id = j.id";
     let late: f64 = bench.rows(late).await[0].get(0);
     assert!((0.0..60.0).contains(&late), "{late} s");
@@ -382,7 +382,7 @@ async fn a_woken_worker_fills_up_with_what_is_due_by_priority_but_leaves_polled_
     let answer = worker.invoke(&json!({ "Records": records })).await.unwrap();
     assert_eq!(answer, json!({ "batchItemFailures": [] }));
     assert_eq!(bench.count("SELECT count(*) FROM punchcard.outcomes WHERE status = 'succeeded'").await, 30);
-    let first = "SELECT o.job_id FROM punchcard.outcomes o ORDER BY o.started_at, o.job_id LIMIT 4";
+    let first = "SELECT o.job_id FROM punchcard.outcomes o ORDER BY o.run_started_at, o.job_id LIMIT 4";
     let first = bench.rows(first).await;
     assert!(
         first.iter().any(|row| row.get::<_, Uuid>(0) == newest[0].get::<_, Uuid>(0)),

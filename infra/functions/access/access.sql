@@ -35,7 +35,7 @@ CREATE OR REPLACE FUNCTION punchcard.access()
              'job_id, account_id, lease_expires_at, waiting_until, attempt, error, run_at, started_at, '
              'cancel_requested_at, progress_percent, progress_message'),
             ('SELECT', 'TABLE', 'punchcard.outcomes',
-             'job_id, account_id, status, captured, attempt, output, error, started_at, finished_at'),
+             'job_id, account_id, status, captured, attempt, output, error, started_at, run_started_at, finished_at'),
             ('SELECT', 'TABLE', 'punchcard.deferred_entries', 'account_id, price, captured, entry'),
             ('SELECT', 'TABLE', 'punchcard.accounts', 'id, available, held')) v
         WHERE to_regnamespace('punchcard_api') IS NOT NULL

@@ -1,5 +1,5 @@
--- Every grant there is, and the policies of owner and functions' role. Run it again, as the owner, after something was
--- granted by hand or a restore left something out; `punchcard migrate` does where it must.
+-- Every grant there is, and the policies of owner and functions' role. Run it again, as the owner, after
+-- something was granted by hand or a restore left something out; `punchcard migrate` does where it must.
 CREATE OR REPLACE FUNCTION punchcard.grant_access() RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -1,7 +1,7 @@
--- Takes back what is everybody's once it is created: functions by PostgreSQL's default, and by name what default
--- privileges give (Supabase's). `grant_access` then grants what is meant, by name.
--- Every function's path ends in pg_temp, which is searched first where it is not named, for types and relations: a
--- caller's temporary domain `text` would run as the owner.
+-- Takes back what is everybody's once it is created: functions by PostgreSQL's default, and by name what
+-- default privileges give (Supabase's). `grant_access` then grants what is meant, by name. Every function's
+-- path ends in pg_temp, which is searched first where it is not named, for types and relations: a caller's
+-- temporary domain `text` would run as the owner.
 CREATE OR REPLACE FUNCTION punchcard.revoke_defaults() RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

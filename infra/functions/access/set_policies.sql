@@ -1,6 +1,6 @@
--- Row security binds the owner too (FORCE): it and the functions' role pass by name, everybody else sees no row. Run again
--- where somebody else owns the tables now: after a restore, or REASSIGN OWNED. What fits is left alone, since each change
--- takes its table's lock.
+-- Row security binds the owner too (FORCE): it and the functions' role pass by name, everybody else sees no
+-- row. Run again where somebody else owns the tables now: after a restore, or REASSIGN OWNED. What fits is
+-- left alone, since each change takes its table's lock.
 CREATE OR REPLACE FUNCTION punchcard.set_policies() RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -1,5 +1,6 @@
--- How to call the team's function that moves credits: its first argument that can be an account is the account, its
--- first number the amount; p_constants has the values of others by name; those that have defaults are left out.
+-- How to call the team's function that moves credits: its first argument that can be an account is the
+-- account, its first number the amount; p_constants has the values of others by name; those that have
+-- defaults are left out.
 CREATE OR REPLACE FUNCTION punchcard.call_of_mover(p_function text, p_constants jsonb) RETURNS text
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

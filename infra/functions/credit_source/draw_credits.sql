@@ -1,5 +1,5 @@
--- Makes p_amount available, drawn from the source as far as it is missing. Answers what there is in all; moves nothing if
--- that is less.
+-- Makes p_amount available, drawn from the source as far as it is missing. Answers what there is in all;
+-- moves nothing if that is less.
 CREATE OR REPLACE FUNCTION punchcard.draw_credits(p_account_id uuid, p_amount bigint) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

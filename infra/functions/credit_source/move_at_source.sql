@@ -1,5 +1,5 @@
--- Moves credits at the source, and looks whether they moved: an existing function may clamp, report an error as a row,
--- or do nothing. Then nothing has happened: this raises PT503.
+-- Moves credits at the source, and looks whether they moved: an existing function may clamp, report an error
+-- as a row, or do nothing. Then nothing has happened: this raises PT503.
 CREATE OR REPLACE FUNCTION punchcard.move_at_source(p_account_id uuid, p_amount bigint) RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

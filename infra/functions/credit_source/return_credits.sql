@@ -1,5 +1,6 @@
--- Returns what is available to the source, for up to 50 accounts that it knows; answers how many were returned. What it
--- does not take now goes on waiting: a tick calls this in a statement of its own, and holds nothing up by it.
+-- Returns what is available to the source, for up to 50 accounts that it knows; answers how many were
+-- returned. What it does not take now goes on waiting: a tick calls this in a statement of its own, and holds
+-- nothing up by it.
 CREATE OR REPLACE FUNCTION punchcard.return_credits() RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE
@@ -11,7 +12,8 @@ DECLARE
     total bigint;
 BEGIN
     FOR account IN
-        -- Any of them, so that accounts that stay behind keep no other waiting; in order, so that none deadlock.
+        -- Any of them, so that accounts that stay behind keep no other waiting; in order, so that none
+        -- deadlock.
         SELECT r.id FROM (
             SELECT w.id FROM (SELECT DISTINCT a.id FROM punchcard.accounts a WHERE a.available > 0) w
             WHERE punchcard.source_knows(w.id)

@@ -1,4 +1,5 @@
--- Whether the source knows an account, and can say what it has. One that it cannot say keeps no other from being asked for.
+-- Whether the source knows an account, and can say what it has. One that it cannot say keeps no other from
+-- being asked for.
 CREATE OR REPLACE FUNCTION punchcard.source_knows(p_account_id uuid) RETURNS boolean
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

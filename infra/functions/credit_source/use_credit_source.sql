@@ -1,7 +1,7 @@
--- Takes the team's credits as the source of all: p_function moves them, or else we update p_table. It is tried on one
--- account and rolled back, by what it does, not by what it answers; what does not do as it must is refused.
--- So is a change while credits are in Punchcard's own accounts, unless p_force: they would move there too.
--- Answers what is worth a warning.
+-- Takes the team's credits as the source of all: p_function moves them, or else we update p_table. It is
+-- tried on one account and rolled back, by what it does, not by what it answers; what does not do as it must
+-- is refused. So is a change while credits are in Punchcard's own accounts, unless p_force: they would move
+-- there too. Answers what is worth a warning.
 CREATE OR REPLACE FUNCTION punchcard.use_credit_source(
     p_table text, p_account_column text, p_balance_column text, p_function text DEFAULT NULL,
     p_constants jsonb DEFAULT '{}', p_search_path text DEFAULT 'public', p_force boolean DEFAULT false) RETURNS SETOF text
@@ -56,7 +56,8 @@ BEGIN
     source.read_balance := format('SELECT %I::numeric FROM %s WHERE %I = $1::%s', p_balance_column, source.balances,
                                   p_account_column, account_type);
     source.move_balance := CASE WHEN p_function IS NULL THEN
-        -- Triggers of the team's run under its path; what is written here means PostgreSQL's own operators all the same.
+        -- Triggers of the team's run under its path; what is written here means PostgreSQL's own operators
+        -- all the same.
         format('UPDATE %s SET %I = %I OPERATOR(pg_catalog.+) $2 WHERE %I OPERATOR(pg_catalog.=) $1::%s', source.balances,
                p_balance_column, p_balance_column, p_account_column, account_type)
         ELSE punchcard.call_of_mover(p_function, p_constants) END;

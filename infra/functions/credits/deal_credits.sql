@@ -1,6 +1,6 @@
--- Deals what an account has available evenly over the first p_spread of its shares; p_least of it, at least, to share p_share.
--- Answers what there is in all; moves nothing if that is less. With p_free, what it has on shares that nobody else holds, if
--- that is enough: else all shares are locked, in their order.
+-- Deals what an account has available evenly over the first p_spread of its shares; p_least of it, at least,
+-- to share p_share. Answers what there is in all; moves nothing if that is less. With p_free, what it has on
+-- shares that nobody else holds, if that is enough: else all shares are locked, in their order.
 CREATE OR REPLACE FUNCTION punchcard.deal_credits(
     p_account_id uuid, p_spread integer, p_share integer, p_least bigint, p_free boolean DEFAULT false) RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -9,8 +9,9 @@ DECLARE
     dealt_to smallint[];  -- shares, in their order
     users integer;        -- how many of them are dealt to
 BEGIN
-    -- A transaction that bought before holds a share already: if it waited for another, it might for one whose holder waits
-    -- for it. What it locks and finds too little on, it lets go of (by rolling back) before it waits.
+    -- A transaction that bought before holds a share already: if it waited for another, it might for one
+    -- whose holder waits for it. What it locks and finds too little on, it lets go of (by rolling back)
+    -- before it waits.
     IF p_free THEN
         BEGIN
             dealt_to := ARRAY(SELECT a.share FROM punchcard.accounts a WHERE a.id = p_account_id ORDER BY a.share

@@ -1,8 +1,11 @@
--- Enters what waits of an account into the balances of these shares, in the order in which its jobs were bought, and numbers it.
--- For whoever holds these shares' rows, by a statement before this: so that nobody else folds meanwhile, and this sees what
--- was folded before. What is entered is what is numbered here, not what waited when it was looked for: nothing counts twice.
+-- Enters what waits of an account into the balances of these shares, in the order in which its jobs were
+-- bought, and numbers it. For whoever holds these shares' rows, by a statement before this: so that nobody
+-- else folds meanwhile, and this sees what was folded before. What is entered is what is numbered here, not
+-- what waited when it was looked for: nothing counts twice.
 CREATE OR REPLACE FUNCTION punchcard.fold_entries(p_account_id uuid, p_shares smallint[]) RETURNS void
-    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
+    SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
+    SET jit = off AS $$
 BEGIN
     IF NOT EXISTS (SELECT FROM punchcard.deferred_entries d WHERE d.account_id = p_account_id AND d.entry IS NULL) THEN
         RETURN;

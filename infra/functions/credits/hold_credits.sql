@@ -1,8 +1,7 @@
--- Holds credits for so many jobs: of the share that this backend uses, else of all shares dealt anew, else with what is
--- missing drawn from the team's own credits, if there is such a source. Within the account's caps,
--- unless these were taken in elsewhere.
--- Answers the share, its balances, and the number there of the last of these jobs: the caller writes their rows.
--- Raises PT402 insufficient_credits, and as `pass_caps`.
+-- Holds credits for so many jobs: of the share that this backend uses, else of all shares dealt anew, else
+-- with what is missing drawn from the team's own credits, if there is such a source. Within the account's
+-- caps, unless these were taken in elsewhere. Answers the share, its balances, and the number there of the
+-- last of these jobs: the caller writes their rows. Raises PT402 insufficient_credits, and as `pass_caps`.
 CREATE OR REPLACE FUNCTION punchcard.hold_credits(
     p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, p_capped boolean DEFAULT true,
     OUT share smallint, OUT available bigint, OUT held bigint, OUT entry bigint)
@@ -39,8 +38,8 @@ BEGIN
             RETURN;
         END IF;
     ELSE
-        -- An UPDATE that waited for a row and then found too little on it keeps the row's lock, out of the order in which
-        -- dealing takes them: rolling it back lets go of it.
+        -- An UPDATE that waited for a row and then found too little on it keeps the row's lock, out of the
+        -- order in which dealing takes them: rolling it back lets go of it.
         BEGIN
             UPDATE punchcard.accounts a
             SET available = a.available - p_amount, held = a.held + p_amount,

@@ -1,5 +1,6 @@
--- Refuses, as `hold_credits` would, whoever is over their caps or plainly lacks the credits, by a look that locks nothing:
--- before what is dear to take in is read, hashed or written. Whoever passes it may still be refused there.
+-- Refuses, as `hold_credits` would, whoever is over their caps or plainly lacks the credits, by a look that
+-- locks nothing: before what is dear to take in is read, hashed or written. Whoever passes it may still be
+-- refused there.
 CREATE OR REPLACE FUNCTION punchcard.look_first(
     p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, p_key text) RETURNS void
     LANGUAGE plpgsql AS $$

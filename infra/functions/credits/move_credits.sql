@@ -54,7 +54,8 @@ BEGIN
     END IF;
 
     total := balance.available;
-    -- Other shares may have some, also of an account that is not spread any more: what was held on them came back.
+    -- Other shares may have some, also of an account that is not spread any more: what was held on them came
+    -- back.
     IF balance.id IS NOT NULL AND total + p_amount < 0 THEN
         total := punchcard.deal_credits(p_account_id, balance.spread, 0, -p_amount);
     END IF;

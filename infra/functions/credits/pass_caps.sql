@@ -1,7 +1,8 @@
--- Lets so many jobs more pass the account's caps, or refuses: PT429 too_many_jobs, too_many_bytes, too_many_enqueues; PT422
--- over_cap if they never could. Share 0 is locked first, so that no two buyers pass where one may.
--- Enqueues are paced as by the generic cell rate algorithm (ITU-T I.371): a minute's worth at once, then one for each
--- part of a minute that has passed. p_look only looks: it locks nothing, and whoever passes it may still be refused.
+-- Lets so many jobs more pass the account's caps, or refuses: PT429 too_many_jobs, too_many_bytes,
+-- too_many_enqueues; PT422 over_cap if they never could. Share 0 is locked first, so that no two buyers pass
+-- where one may. Enqueues are paced as by the generic cell rate algorithm (ITU-T I.371): a minute's worth at
+-- once, then one for each part of a minute that has passed. p_look only looks: it locks nothing, and whoever
+-- passes it may still be refused.
 CREATE OR REPLACE FUNCTION punchcard.pass_caps(p_account_id uuid, p_jobs integer, p_bytes bigint, p_look boolean DEFAULT false)
     RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

@@ -1,5 +1,5 @@
--- Refunds what was captured for a job, once, by the operator's decision. Answers the amount, and the job's account.
--- Raises PT404 not_found · PT409 nothing_captured, already_refunded.
+-- Refunds what was captured for a job, once, by the operator's decision. Answers the amount, and the job's
+-- account. Raises PT404 not_found · PT409 nothing_captured, already_refunded.
 CREATE OR REPLACE FUNCTION punchcard.refund(p_job_id uuid, p_reason text DEFAULT NULL, OUT account_id uuid, OUT amount bigint)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

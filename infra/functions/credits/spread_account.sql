@@ -9,8 +9,9 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'unknown_account' USING ERRCODE = 'PT422', DETAIL = 'No such account.';
     END IF;
-    -- Share 0 is held by now, and nothing else is waited for: neither here, for one that is there and in somebody's hands, nor when
-    -- it is dealt. What such a share has stays there, and is found by whoever lacks it.
+    -- Share 0 is held by now, and nothing else is waited for: neither here, for one that is there and in
+    -- somebody's hands, nor when it is dealt. What such a share has stays there, and is found by whoever
+    -- lacks it.
     INSERT INTO punchcard.accounts (id, share)
     SELECT p_account_id, s FROM generate_series(1, p_shares - 1) s
     WHERE NOT EXISTS (SELECT FROM punchcard.accounts a WHERE a.id = p_account_id AND a.share = s);

@@ -1,5 +1,6 @@
--- Vets what a job asks for beside its kind's policy: an object with, as wished, `retry`, `metadata`, `tags`, `webhook`, `retry_of`.
--- Answers NULL for what it does not ask for. p_job_id is the job that retries another, if it is to.
+-- Vets what a job asks for beside its kind's policy: an object with, as wished, `retry`, `metadata`, `tags`,
+-- `webhook`, `retry_of`. Answers NULL for what it does not ask for. p_job_id is the job that retries another,
+-- if it is to.
 CREATE OR REPLACE FUNCTION punchcard.check_options(
     p_options jsonb, p_account_id uuid, p_max_attempts integer, p_job_id uuid,
     OUT max_attempts smallint, OUT retry jsonb, OUT metadata jsonb, OUT tags text[], OUT webhook jsonb, OUT retry_of uuid)

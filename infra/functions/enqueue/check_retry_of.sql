@@ -1,6 +1,6 @@
--- The job that p_job_id is to be retried as another try of: failed or canceled, of this account, not retried yet. Notes it as
--- p_retried_as: who retries it just now is waited for.
--- Raises PT404 not_found · PT409 not_retryable, already_retried.
+-- The job that p_job_id is to be retried as another try of: failed or canceled, of this account, not retried
+-- yet. Notes it as p_retried_as: who retries it just now is waited for. Raises PT404 not_found · PT409
+-- not_retryable, already_retried.
 CREATE OR REPLACE FUNCTION punchcard.check_retry_of(p_job_id uuid, p_account_id uuid, p_retried_as uuid) RETURNS uuid
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

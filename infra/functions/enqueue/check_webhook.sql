@@ -1,5 +1,5 @@
--- Vets a webhook, {url, events}: events are those that end a job unless it says otherwise. Where it may point to is vetted by
--- whoever sends, address by address.
+-- Vets a webhook, {url, events}: events are those that end a job unless it says otherwise. Where it may point
+-- to is vetted by whoever sends, address by address.
 CREATE OR REPLACE FUNCTION punchcard.check_webhook(p_webhook jsonb) RETURNS jsonb
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

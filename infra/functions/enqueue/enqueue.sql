@@ -1,7 +1,8 @@
--- Buys a job: key, price, hold, job and its place in the queue in one call, all or nothing. The job's row is the hold.
--- Answers what the caller does not know; `replayed` when the key had bought the job before (jobs_now has it as it is
--- now); `wake_after`, in seconds, when a wake-up is wanted for it. A priority is at most its kind's `max_priority`: a greater one
--- is refused, but that of a retry, and 0, which is said for none, are lowered to it. Refuses by raising:
+-- Buys a job: key, price, hold, job and its place in the queue in one call, all or nothing. The job's row is
+-- the hold. Answers what the caller does not know; `replayed` when the key had bought the job before
+-- (jobs_now has it as it is now); `wake_after`, in seconds, when a wake-up is wanted for it. A priority is at
+-- most its kind's `max_priority`: a greater one is refused, but that of a retry, and 0, which is said for
+-- none, are lowered to it. Refuses by raising:
 --   PT402 insufficient_credits · PT422 unknown_kind, idempotency_mismatch, invalid_*, over_cap · PT429 too_many_*
 CREATE OR REPLACE FUNCTION punchcard.enqueue(
     p_account_id uuid, p_kind text, p_input json DEFAULT '{}', p_key text DEFAULT NULL,
@@ -42,14 +43,16 @@ BEGIN
         PERFORM punchcard.check_input(p_input);
     END IF;
 
-    -- What was bought stays bought, whatever has become of kind and credits; else the cheap refusals come before the hash.
+    -- What was bought stays bought, whatever has become of kind and credits; else the cheap refusals come
+    -- before the hash.
     IF p_key IS NOT NULL THEN
         SELECT k.job_id, k.request_hash INTO known FROM punchcard.idempotency_keys k
         WHERE k.account_id = p_account_id AND k.key = punchcard.key_digest(p_key);
         replayed := FOUND;
     END IF;
     IF replayed IS NOT TRUE THEN
-        -- Whose account is not spread, and not capped (for most, nobody is), needs no more than the update below.
+        -- Whose account is not spread, and not capped (for most, nobody is), needs no more than the update
+        -- below.
         SELECT k.price, k.max_priority, k.max_attempts, k.life_seconds, k.dispatch, k.terms_id,
                a.spread = 1 AND NOT EXISTS (SELECT FROM punchcard.caps) AS plain
         INTO offer
@@ -105,7 +108,7 @@ BEGIN
         job_id := bought.id;
         price := bought.price;
         max_attempts := bought.max_attempts;
-        run_at := bought.scheduled_at;
+        run_at := coalesce(bought.scheduled_at, bought.created_at);
         created_at := bought.created_at;
         expires_at := bought.expires_at;
         priority := bought.priority;
@@ -135,7 +138,7 @@ BEGIN
     WITH job AS (
         INSERT INTO punchcard.jobs (account_id, id, price, entry, available_after, held_after, scheduled_at, expires_at, terms_id,
                                     share, priority, max_attempts, kind, retry_of, retry, metadata, tags, webhook, input)
-        VALUES (p_account_id, job_id, offer.price, entry, available_after, held_after, run_at, expires_at,
+        VALUES (p_account_id, job_id, offer.price, entry, available_after, held_after, nullif(run_at, created_at), expires_at,
                 offer.terms_id, share, priority, max_attempts, p_kind, retry_of, retry, metadata, tags, webhook, p_input)
     )
     INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, terms_id, bytes, priority, max_attempts, run_at,

@@ -1,7 +1,7 @@
--- Buys up to 1,000 jobs of one account in one call, all or nothing: p_jobs is an array, of up to 5 MiB, of objects with `kind`
--- and, as wished, `input`, `priority`, `run_at`, `retry`, `metadata`, `tags`, `webhook`. One hold for each. The key names the whole
--- batch.
--- Answers the jobs in their order. Refuses as `enqueue` does, and says which job, but for a bad input.
+-- Buys up to 1,000 jobs of one account in one call, all or nothing: p_jobs is an array, of up to 5 MiB, of
+-- objects with `kind` and, as wished, `input`, `priority`, `run_at`, `retry`, `metadata`, `tags`, `webhook`.
+-- One hold for each. The key names the whole batch. Answers the jobs in their order. Refuses as `enqueue`
+-- does, and says which job, but for a bad input.
 CREATE OR REPLACE FUNCTION punchcard.enqueue_batch(p_account_id uuid, p_jobs json, p_key text DEFAULT NULL)
     RETURNS TABLE (id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision)
     LANGUAGE plpgsql SECURITY DEFINER
@@ -80,7 +80,8 @@ BEGIN
            array_agg(o.webhook ORDER BY w.n) AS webhooks,
            count(*) FILTER (WHERE o.metadata IS NOT NULL OR o.tags IS NOT NULL) AS labeled
     INTO options
-    -- As json: jsonb needs many times as much room, and is made of them one by one, and of none that is too long.
+    -- As json: jsonb needs many times as much room, and is made of them one by one, and of none that is too
+    -- long.
     FROM ROWS FROM (unnest(wanted.attempts),
                     json_to_recordset(p_jobs) AS (retry json, metadata json, tags json, webhook json))
          WITH ORDINALITY AS w (attempts, retry, metadata, tags, webhook, n)
@@ -126,7 +127,7 @@ BEGIN
         INSERT INTO punchcard.jobs (account_id, id, price, entry, available_after, held_after, scheduled_at, expires_at, terms_id,
                                     share, priority, max_attempts, kind, batch_id, retry, metadata, tags, webhook, input)
         SELECT p_account_id, w.id, w.price, balance.entry - cardinality(ids) + w.n,
-               balance.available + wanted.total - w.price_so_far, balance.held - wanted.total + w.price_so_far, w.run_at,
+               balance.available + wanted.total - w.price_so_far, balance.held - wanted.total + w.price_so_far, nullif(w.run_at, now()),
                w.run_at + w.life, w.terms_id, balance.share, w.priority, w.max_attempts, w.kind, batch, w.retry, w.metadata,
                CASE WHEN w.tags IS NOT NULL THEN ARRAY(SELECT jsonb_array_elements_text(w.tags)) END, w.webhook, w.input
         FROM job w

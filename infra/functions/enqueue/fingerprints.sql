@@ -1,5 +1,5 @@
--- A batch as `request_hash` takes it: the hash of each of its jobs, so that there is but one of them as jsonb at a time. One that
--- is longer than any job that can be bought counts as it is written.
+-- A batch as `request_hash` takes it: the hash of each of its jobs, so that there is but one of them as jsonb
+-- at a time. One that is longer than any job that can be bought counts as it is written.
 CREATE OR REPLACE FUNCTION punchcard.fingerprints(p_jobs json) RETURNS json
     LANGUAGE plpgsql AS $$
 BEGIN

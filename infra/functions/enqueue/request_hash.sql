@@ -1,5 +1,6 @@
--- What a key was used for, as a hash; refuses what is no key. What jsonb cannot hold (a lone surrogate, more digits than
--- `numeric` has), or what looks like a number with an exponent within a string, makes an input count as it is written.
+-- What a key was used for, as a hash; refuses what is no key. What jsonb cannot hold (a lone surrogate, more
+-- digits than `numeric` has), or what looks like a number with an exponent within a string, makes an input
+-- count as it is written.
 CREATE OR REPLACE FUNCTION punchcard.request_hash(p_key text, p_what text, p_input json) RETURNS uuid
     LANGUAGE plpgsql AS $$
 BEGIN

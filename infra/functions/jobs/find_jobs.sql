@@ -1,11 +1,12 @@
--- The ids of an account's jobs, newest first, before p_before: up to p_limit of those of one status and kind, if these are given,
--- that have all of p_labels. Walks past 10,000 others at most, whatever the history. `next_before` is where the next page begins,
--- also if nothing was found so far; NULL when there is no more.
+-- The ids of an account's jobs, newest first, before p_before: up to p_limit of those of one status and kind,
+-- if these are given, that have all of p_labels. Walks past 10,000 others at most, whatever the history.
+-- `next_before` is where the next page begins, also if nothing was found so far; NULL when there is no more.
 CREATE OR REPLACE FUNCTION punchcard.find_jobs(
     p_account_id uuid, p_status text, p_kind text, p_labels text[], p_before uuid, p_limit bigint,
     OUT ids uuid[], OUT next_before uuid)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-    -- Planned for what is asked: what is not, is not read. By scalar sub-selects, each by its key, job by job.
+    -- Planned for what is asked: what is not, is not read. By scalar sub-selects, each by its key, job by
+    -- job.
     SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
     SET jit = off AS $$
 DECLARE

@@ -1,7 +1,7 @@
--- Locks a job's account, and then the job, and answers it; NULL if nothing is left to be done of it. In this order in everything
--- that users may call in transactions of their own: who holds an account and wants one more of its jobs never meets somebody
--- who holds that job and wants the account. A worker has them in the other order, for a moment: it is waited for without the
--- account.
+-- Locks a job's account, and then the job, and answers it; NULL if nothing is left to be done of it. In this
+-- order in everything that users may call in transactions of their own: who holds an account and wants one
+-- more of its jobs never meets somebody who holds that job and wants the account. A worker has them in the
+-- other order, for a moment: it is waited for without the account.
 CREATE OR REPLACE FUNCTION punchcard.lock_job(p_job_id uuid, p_account_id uuid) RETURNS punchcard.queue
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

@@ -1,9 +1,10 @@
--- Retries failed jobs in bulk, oldest first: those of p_kind and, as wished, of one error code, one account, and finished
--- within a time; up to p_limit after (p_after_at, p_after_id), p_per_second of them a second, the first in p_delay seconds.
--- Answers each with the job that it is retried as, or the word of why it is not (such as insufficient_credits; account_busy:
--- somebody has held its account for a quarter of a second; refused_by_database: something else, such as a trigger of the team's,
--- which the server's log tells): it keeps no other from being retried. Walks past 10,000 failed jobs at most: if there may be more behind
--- them, a last row with neither says where the next call goes on.
+-- Retries failed jobs in bulk, oldest first: those of p_kind and, as wished, of one error code, one account,
+-- and finished within a time; up to p_limit after (p_after_at, p_after_id), p_per_second of them a second,
+-- the first in p_delay seconds. Answers each with the job that it is retried as, or the word of why it is not
+-- (such as insufficient_credits; account_busy: somebody has held its account for a quarter of a second;
+-- refused_by_database: something else, such as a trigger of the team's, which the server's log tells): it
+-- keeps no other from being retried. Walks past 10,000 failed jobs at most: if there may be more behind them,
+-- a last row with neither says where the next call goes on.
 CREATE OR REPLACE FUNCTION punchcard.redrive(
     p_kind text, p_code text DEFAULT NULL, p_account_id uuid DEFAULT NULL, p_from timestamptz DEFAULT NULL,
     p_until timestamptz DEFAULT NULL, p_limit integer DEFAULT 1000, p_per_second double precision DEFAULT NULL,
@@ -38,7 +39,8 @@ BEGIN
             SELECT o.job_id, o.account_id, o.finished_at
             FROM punchcard.outcomes o JOIN punchcard.jobs j ON j.account_id = o.account_id AND j.id = o.job_id
             WHERE o.status = 'failed' AND j.kind = p_kind
-              -- What an old system failed at was bought there: it is bought anew if it is asked for by name alone.
+              -- What an old system failed at was bought there: it is bought anew if it is asked for by name
+              -- alone.
               AND CASE WHEN p_code IS NULL THEN o.error ->> 'code' IS DISTINCT FROM 'imported'
                        ELSE o.error ->> 'code' = p_code END
               AND (p_account_id IS NULL OR o.account_id = p_account_id)
@@ -60,7 +62,8 @@ BEGIN
         refused := NULL;
         IF failed.account_id IS DISTINCT FROM busy THEN
             BEGIN
-                -- All shares in their order before any of them: the next job of this account may need another one.
+                -- All shares in their order before any of them: the next job of this account may need another
+                -- one.
                 PERFORM FROM punchcard.accounts a WHERE a.id = failed.account_id ORDER BY a.share FOR NO KEY UPDATE;
                 SET CONSTRAINTS ALL DEFERRED;
                 SELECT r.job_id INTO retried_as FROM punchcard.retry(

@@ -1,5 +1,5 @@
--- Buys a failed or canceled job once more, at its kind's price of now: a new job with an id and a hold of its own. The old
--- one stays as it is. Refuses as `check_retry_of` and `enqueue` do.
+-- Buys a failed or canceled job once more, at its kind's price of now: a new job with an id and a hold of its
+-- own. The old one stays as it is. Refuses as `check_retry_of` and `enqueue` do.
 CREATE OR REPLACE FUNCTION punchcard.retry(
     p_job_id uuid, p_account_id uuid DEFAULT NULL, p_run_at timestamptz DEFAULT NULL,
     OUT job_id uuid, OUT account_id uuid, OUT wake_after double precision)

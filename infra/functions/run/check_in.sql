@@ -1,6 +1,6 @@
--- What a worker says of the jobs that it is running, and hears: notes their progress and what they save, and answers those of
--- which something was noted, and those that are to be canceled. NULLs are nothing new. A job that somebody else holds is not
--- waited for: what is said of it is to be said again.
+-- What a worker says of the jobs that it is running, and hears: notes their progress and what they save, and
+-- answers those of which something was noted, and those that are to be canceled. NULLs are nothing new. A job
+-- that somebody else holds is not waited for: what is said of it is to be said again.
 CREATE OR REPLACE FUNCTION punchcard.check_in(
     p_job_ids uuid[], p_lease_tokens bigint[], p_percents smallint[], p_messages text[], p_checkpoints text[])
     RETURNS TABLE (job_id uuid, noted boolean, to_cancel boolean)

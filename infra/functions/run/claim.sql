@@ -1,13 +1,12 @@
--- queued -> running for up to p_limit due jobs, by priority, then age, under a lease of at most p_lease seconds; those
--- in p_named, which the worker was woken for, before all others.
--- Only kinds that the worker serves: the Rust kinds in p_kinds and, if p_http, HTTP targets, whose time limit fits into
--- the p_budget seconds that it has left; if it was woken, p_woken, only those that SQS dispatches; and retired ones, to
--- fail them.
--- p_after_* say, for a priority, the `run_at` (in microseconds since 1970) and id of the last job that this worker
--- claimed of it: the next claim starts there, and never walks again past the dead rows of its own earlier claims,
--- which no vacuum removes while a long transaction is open anywhere (ADR 0007). But for what is due since less than
--- five seconds: jobs are not committed in the order of their `run_at`. What a claim passes over for its start, the
--- next one without a start finds.
+-- queued -> running for up to p_limit due jobs, by priority, then age, under a lease of at most p_lease
+-- seconds; those in p_named, which the worker was woken for, before all others. Only kinds that the worker
+-- serves: the Rust kinds in p_kinds and, if p_http, HTTP targets, whose time limit fits into the p_budget
+-- seconds that it has left; if it was woken, p_woken, only those that SQS dispatches; and retired ones, to
+-- fail them. p_after_* say, for a priority, the `run_at` (in microseconds since 1970) and id of the last job
+-- that this worker claimed of it: the next claim starts there, and never walks again past the dead rows of
+-- its own earlier claims, which no vacuum removes while a long transaction is open anywhere (ADR 0007). But
+-- for what is due since less than five seconds: jobs are not committed in the order of their `run_at`. What a
+-- claim passes over for its start, the next one without a start finds.
 CREATE OR REPLACE FUNCTION punchcard.claim(
     p_limit bigint, p_kinds text[], p_http boolean, p_budget integer, p_lease double precision,
     p_after_priorities smallint[] DEFAULT '{}', p_after_run_ats bigint[] DEFAULT '{}', p_after_ids uuid[] DEFAULT '{}',
@@ -48,7 +47,8 @@ BEGIN
             LIMIT p_limit
             FOR NO KEY UPDATE SKIP LOCKED) d
         UNION ALL
-        -- One range of the index for each priority: delayed jobs lie behind `now()` in each, and are never read.
+        -- One range of the index for each priority: delayed jobs lie behind `now()` in each, and are never
+        -- read.
         SELECT d.job_id
         FROM level l, LATERAL (
             SELECT q.job_id FROM punchcard.queue q
@@ -60,16 +60,19 @@ BEGIN
             LIMIT p_limit
             FOR NO KEY UPDATE SKIP LOCKED) d
         LIMIT p_limit
+    ), clock AS MATERIALIZED (
+        -- One time for both, so that the outcome of a job that ran once keeps one.
+        SELECT clock_timestamp() AS at
     ), claimed AS (
         UPDATE punchcard.queue q
         SET attempt = q.attempt + 1, lease_token = q.lease_token + 1,
             lease_expires_at = least(clock_timestamp() + make_interval(secs => p_lease), q.expires_at),
-            started_at = coalesce(q.started_at, clock_timestamp()), run_started_at = clock_timestamp()
+            started_at = coalesce(q.started_at, (SELECT at FROM clock)), run_started_at = (SELECT at FROM clock)
         WHERE q.job_id = ANY (ARRAY(SELECT d.job_id FROM due d))
         RETURNING q.*
     ), told AS (
         INSERT INTO punchcard.deliveries (id, account_id, job_id, event, url, next_at)
-        SELECT punchcard.uuid_v7(), c.account_id, c.job_id, 'job.running', c.webhook ->> 'url', now()
+        SELECT punchcard.uuid_v7(), c.account_id, c.job_id, 'job.running'::punchcard.event, c.webhook ->> 'url', now()
         FROM claimed c LEFT JOIN punchcard.webhooks w ON w.account_id = c.account_id
         WHERE CASE WHEN c.webhook IS NOT NULL THEN c.webhook -> 'events' ? 'job.running'
                    ELSE w.url IS NOT NULL AND w.disabled_at IS NULL AND 'job.running' = ANY (w.events) END

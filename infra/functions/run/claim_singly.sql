@@ -1,6 +1,7 @@
--- Claims as `claim` does, job by job, for when one of them cannot be claimed at all (a trigger of the team's, a row that was
--- changed by hand): that one stays as it is, and keeps no other from being claimed. Accounts come in any order, so that none is
--- always the first, and one whose job was refused is passed over. Ends after some seconds.
+-- Claims as `claim` does, job by job, for when one of them cannot be claimed at all (a trigger of the team's,
+-- a row that was changed by hand): that one stays as it is, and keeps no other from being claimed. Accounts
+-- come in any order, so that none is always the first, and one whose job was refused is passed over. Ends
+-- after some seconds.
 CREATE OR REPLACE FUNCTION punchcard.claim_singly(
     p_limit bigint, p_kinds text[], p_http boolean, p_budget integer, p_lease double precision, p_woken boolean)
     RETURNS TABLE (

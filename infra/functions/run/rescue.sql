@@ -1,8 +1,9 @@
--- Takes back up to p_limit jobs that have lapsed. Past its life a job fails, and so does one that nobody called back for in
--- time; a job whose lease expired has crashed, and is queued again at once (the lease was delay enough); one that was to be
--- canceled is. None keeps the others waiting: one whose account somebody holds, or that the database refuses, stays as it is,
--- and is answered with a NULL as its status; p_busy are accounts that such jobs are not to be asked for of again. Where each
--- has to be tried alone, it ends after some seconds, and leaves the others to the next call.
+-- Takes back up to p_limit jobs that have lapsed. Past its life a job fails, and so does one that nobody
+-- called back for in time; a job whose lease expired has crashed, and is queued again at once (the lease was
+-- delay enough); one that was to be canceled is. None keeps the others waiting: one whose account somebody
+-- holds, or that the database refuses, stays as it is, and is answered with a NULL as its status; p_busy are
+-- accounts that such jobs are not to be asked for of again. Where each has to be tried alone, it ends after
+-- some seconds, and leaves the others to the next call.
 CREATE OR REPLACE FUNCTION punchcard.rescue(p_limit bigint, p_busy uuid[] DEFAULT '{}')
     RETURNS TABLE (job_id uuid, status text, told boolean, account_id uuid)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$

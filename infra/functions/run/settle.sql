@@ -5,17 +5,17 @@
 --   cancel    canceled, as was asked for             yield   queued again at once, the attempt not counted
 --   overdue   failed: nobody called back in time     return  queued as it was: it never started
 --   wait      running without a lease: somebody outside calls back within p_delays seconds
--- A job that is to be canceled is not queued again, but canceled, and one that has no attempt left fails. What succeeds, or
--- fails for good, does.
--- p_outputs are also what a run that goes on later saved for it. p_used are the credits that a metered job used; NULL: all.
--- Each verdict needs its lease: same token, not expired. p_rescue is for those that hold the row's lock: `rescue`, which takes
--- back what has lapsed, `cancel` and `call_back`.
--- A job ends at once even while somebody else holds its account: what it moves is deferred then (ADR 16), and entered by whoever
--- holds the account next; by this call, if that is within a moment. A job's own row that somebody holds is waited for for 200 ms;
--- then all of it is refused (55P03) and can be sent again with p_patience, a time in milliseconds: then what is still held after
--- it is left out, and answered with a NULL as its status. A batch that nobody is in the way of pays nothing for that (ADR 15).
--- Answers the jobs it settled, and whether somebody is to be told of it; whoever is missing had lost its lease, and nothing
--- of it was written. Raises PT422 unknown_verdict.
+-- A job that is to be canceled is not queued again, but canceled, and one that has no attempt left fails.
+-- What succeeds, or fails for good, does. p_outputs are also what a run that goes on later saved for it.
+-- p_used are the credits that a metered job used; NULL: all. Each verdict needs its lease: same token, not
+-- expired. p_rescue is for those that hold the row's lock: `rescue`, which takes back what has lapsed,
+-- `cancel` and `call_back`. A job ends at once even while somebody else holds its account: what it moves is
+-- deferred then (ADR 16), and entered by whoever holds the account next; by this call, if that is within a
+-- moment. A job's own row that somebody holds is waited for for 200 ms; then all of it is refused (55P03) and
+-- can be sent again with p_patience, a time in milliseconds: then what is still held after it is left out,
+-- and answered with a NULL as its status. A batch that nobody is in the way of pays nothing for that (ADR
+-- 15). Answers the jobs it settled, and whether somebody is to be told of it; whoever is missing had lost its
+-- lease, and nothing of it was written. Raises PT422 unknown_verdict.
 CREATE OR REPLACE FUNCTION punchcard.settle(
     p_job_ids uuid[], p_lease_tokens bigint[], p_verdicts text[], p_delays double precision[],
     p_outputs text[], p_errors text[], p_used bigint[] DEFAULT NULL, p_rescue boolean DEFAULT false,
@@ -33,8 +33,7 @@ DECLARE
     deferred boolean;
 BEGIN
     -- One that this edition does not know must not pass for a lost lease.
-    IF NOT p_verdicts <@ ARRAY['complete', 'fail', 'reject', 'cancel', 'overdue', 'retry', 'snooze', 'crash', 'yield', 'return',
-                               'wait']
+    IF NOT p_verdicts <@ enum_range(NULL::punchcard.verdict)::text[]
         OR cardinality(p_verdicts) <> cardinality(p_job_ids) OR cardinality(p_lease_tokens) <> cardinality(p_job_ids)
     THEN
         RAISE EXCEPTION 'unknown_verdict' USING ERRCODE = 'PT422',
@@ -44,8 +43,9 @@ BEGIN
         out_of_reach := punchcard.lock_for_settling(p_job_ids, p_lease_tokens, p_patience);
     END IF;
     WITH verdict AS MATERIALIZED (
-        -- Rows are locked in the order of job ids (nested loops keep it), so that two pollers do not deadlock.
-        SELECT * FROM unnest(p_job_ids, p_lease_tokens, p_verdicts, p_delays, p_outputs, p_errors, p_used)
+        -- Rows are locked in the order of job ids (nested loops keep it), so that two pollers do not
+        -- deadlock.
+        SELECT * FROM unnest(p_job_ids, p_lease_tokens, p_verdicts::punchcard.verdict[], p_delays, p_outputs, p_errors, p_used)
             AS v (job_id, lease_token, verdict, delay, output, error, used)
         WHERE v.job_id <> ALL (out_of_reach)
         ORDER BY v.job_id
@@ -75,8 +75,9 @@ BEGIN
         RETURNING q.job_id, q.lease_token, v.verdict, q.run_started_at, v.error,
                   CASE WHEN v.verdict IN ('retry', 'wait') THEN q.attempt ELSE q.attempt + 1 END AS attempt
     ), ending AS MATERIALIZED (
-        -- Apart, and not as a sub-select of what deletes: of an appended sub-select PostgreSQL checks a row that was touched
-        -- meanwhile against the first row alone, and would drop its verdict (see the README beside this file).
+        -- Apart, and not as a sub-select of what deletes: of an appended sub-select PostgreSQL checks a row
+        -- that was touched meanwhile against the first row alone, and would drop its verdict (see the README
+        -- beside this file).
         SELECT v.* FROM verdict v WHERE v.verdict IN ('complete', 'fail', 'reject', 'cancel', 'overdue')
         UNION ALL
         SELECT u.job_id, u.lease_token, u.verdict, u.delay, u.output, u.error, u.used FROM undecided u WHERE u.ends
@@ -115,10 +116,11 @@ BEGIN
                   CASE WHEN v.verdict <> 'complete' THEN coalesce(v.error::json, q.error) END AS error
     ), history AS (
         INSERT INTO punchcard.attempts (job_id, number, attempt, ended, started_at, ended_at, error)
-        SELECT a.job_id, a.lease_token, a.attempt, a.verdict, a.run_started_at, clock_timestamp(), a.error::json
+        SELECT a.job_id, a.lease_token, a.attempt, a.verdict::text::punchcard.run_end, a.run_started_at, clock_timestamp(), a.error::json
         FROM again a WHERE a.verdict NOT IN ('return', 'wait') AND a.lease_token <= 1000
     ), payer AS MATERIALIZED (
-        -- Each account with its jobs, so that nothing is joined with itself; without its balances if somebody else holds it.
+        -- Each account with its jobs, so that nothing is joined with itself; without its balances if somebody
+        -- else holds it.
         SELECT m.account_id, m.share, m.jobs, a.available, a.held, a.entries
         FROM (SELECT e.account_id, e.share,
                      array_agg(ROW(e.job_id, e.price, e.captured, e.bytes, e.lease_token, e.started_at, e.run_started_at, e.attempt,
@@ -132,8 +134,8 @@ BEGIN
         INSERT INTO punchcard.outcomes (job_id, account_id, share, entry, available_after, held_after, captured, status, attempt,
                                         crashes, lease_token, started_at, run_started_at, finished_at, output, error)
         SELECT j.job_id, p.account_id, p.share, p.entries + j.n, p.available + sum(j.price - j.captured) OVER so_far,
-               p.held - sum(j.price) OVER so_far, j.captured, j.status, j.attempt, j.crashes, j.lease_token, j.started_at,
-               j.run_started_at, clock_timestamp(), j.output, j.error
+               p.held - sum(j.price) OVER so_far, j.captured, j.status, j.attempt, j.crashes, j.lease_token,
+               nullif(j.started_at, j.run_started_at), j.run_started_at, clock_timestamp(), j.output, j.error
         FROM payer p, unnest(p.jobs) WITH ORDINALITY AS j (job_id, price, captured, bytes, lease_token, started_at, run_started_at,
                                                           attempt, crashes, status, output, error, n)
         WINDOW so_far AS (PARTITION BY p.account_id, p.share ORDER BY j.n)
@@ -152,12 +154,13 @@ BEGIN
         WHERE a.id = m.account_id AND a.share = m.share
     ), told AS (
         INSERT INTO punchcard.deliveries (id, account_id, job_id, event, url, next_at)
-        SELECT punchcard.uuid_v7(), e.account_id, e.job_id, 'job.' || e.status::text, e.webhook ->> 'url', now()
+        SELECT punchcard.uuid_v7(), e.account_id, e.job_id, ('job.' || e.status::text)::punchcard.event,
+               e.webhook ->> 'url', now()
         FROM ended e LEFT JOIN punchcard.webhooks w ON w.account_id = e.account_id
         WHERE CASE WHEN e.webhook IS NOT NULL THEN e.webhook -> 'events' ? ('job.' || e.status::text)
                    ELSE w.url IS NOT NULL AND w.disabled_at IS NULL AND 'job.' || e.status::text = ANY (w.events) END
         UNION ALL
-        SELECT punchcard.uuid_v7(), e.account_id, e.job_id, 'cancel', k.cancel_url, now()
+        SELECT punchcard.uuid_v7(), e.account_id, e.job_id, 'cancel'::punchcard.event, k.cancel_url, now()
         FROM ended e JOIN punchcard.kinds k ON k.name = e.kind
         WHERE e.dropped AND k.cancel_url IS NOT NULL
         RETURNING job_id

@@ -1,5 +1,5 @@
--- Tells Realtime of a job that has ended, on the private channel `punchcard:<account>`. A message is a hint: a failure to
--- send it never holds up what it tells of.
+-- Tells Realtime of a job that has ended, on the private channel `punchcard:<account>`. A message is a hint:
+-- a failure to send it never holds up what it tells of.
 CREATE OR REPLACE FUNCTION punchcard.broadcast_outcome() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN

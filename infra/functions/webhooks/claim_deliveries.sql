@@ -1,9 +1,10 @@
--- Takes up to p_limit messages to send, and keeps them for p_lease seconds: then another worker may. No account's are taken before
--- another's because they are more, or older: each that has any due gets an even share, and if p_spare one share is left over.
--- p_accounts, of which the caller has messages already or wants none, get up to p_rooms.
--- Answers where each message goes and by which versions of the account's secret it is signed, with the job as this statement sees
--- it: as what is said of it left it, or later. url is NULL if the webhook is gone meanwhile. Each row says, and one without a
--- message if none was taken, whether there may be `more`, and behind which account (`walked`) it was not looked for.
+-- Takes up to p_limit messages to send, and keeps them for p_lease seconds: then another worker may. No
+-- account's are taken before another's because they are more, or older: each that has any due gets an even
+-- share, and if p_spare one share is left over. p_accounts, of which the caller has messages already or wants
+-- none, get up to p_rooms. Answers where each message goes and by which versions of the account's secret it
+-- is signed, with the job as this statement sees it: as what is said of it left it, or later. url is NULL if
+-- the webhook is gone meanwhile. Each row says, and one without a message if none was taken, whether there
+-- may be `more`, and behind which account (`walked`) it was not looked for.
 CREATE OR REPLACE FUNCTION punchcard.claim_deliveries(
     p_limit integer, p_lease double precision, p_spare boolean DEFAULT false, p_accounts uuid[] DEFAULT '{}',
     p_rooms integer[] DEFAULT '{}', p_after uuid DEFAULT '00000000-0000-0000-0000-000000000000')
@@ -23,8 +24,8 @@ CREATE OR REPLACE FUNCTION punchcard.claim_deliveries(
         SELECT coalesce(array_agg(r.account_id), '{}') AS ids FROM unnest(p_accounts, p_rooms) AS r (account_id, room)
         WHERE r.room <= 0
     ), walk (account_id, due, n, found) AS (
-        -- Else accounts are visited one after the other, each by one step in the index, whose first entry of an account says
-        -- whether it has any due: however many one has, they cost one step.
+        -- Else accounts are visited one after the other, each by one step in the index, whose first entry of
+        -- an account says whether it has any due: however many one has, they cost one step.
         SELECT f.account_id, f.due, 1, f.due::integer
         FROM looked, barred, LATERAL (
             SELECT d.account_id, d.next_at <= now() AND d.account_id <> ALL (barred.ids) AS due FROM punchcard.deliveries d
@@ -62,7 +63,7 @@ CREATE OR REPLACE FUNCTION punchcard.claim_deliveries(
     SELECT m.*, looked.full OR looked.messages > (SELECT count(*) FROM taken),
            (SELECT w.account_id FROM walk w WHERE w.n = 1000 OR w.found = p_limit ORDER BY w.n DESC LIMIT 1)
     FROM looked LEFT JOIN (
-        SELECT t.id, t.event,
+        SELECT t.id, t.event::text,
                CASE WHEN t.url IS NULL THEN CASE WHEN w.disabled_at IS NULL THEN w.url END
                     WHEN NOT EXISTS (SELECT FROM punchcard.deliveries g WHERE g.job_id = t.job_id AND g.url = t.url AND g.gone)
                     THEN t.url END,

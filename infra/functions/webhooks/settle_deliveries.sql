@@ -1,9 +1,9 @@
--- Records what became of messages that were sent, of each attempt once. Verdicts: `delivered`; `retry` in p_delays seconds;
--- `put_back`, the same of one that was not sent; `give_up`; `gone` gives up, too, and whatever else was to go there: its receiver
--- wants no more.
--- None is waited for: this may go out on the one connection by which a worker settles and claims. Answers those that it recorded,
--- or the same statement before it, whose answer was lost, and, `out_of_reach`, those that somebody else holds; whoever is missing had
--- been taken by another worker meanwhile.
+-- Records what became of messages that were sent, of each attempt once. Verdicts: `delivered`; `retry` in
+-- p_delays seconds; `put_back`, the same of one that was not sent; `give_up`; `gone` gives up, too, and
+-- whatever else was to go there: its receiver wants no more. None is waited for: this may go out on the one
+-- connection by which a worker settles and claims. Answers those that it recorded, or the same statement
+-- before it, whose answer was lost, and, `out_of_reach`, those that somebody else holds; whoever is missing
+-- had been taken by another worker meanwhile.
 CREATE OR REPLACE FUNCTION punchcard.settle_deliveries(
     p_ids uuid[], p_attempts smallint[], p_verdicts text[], p_delays double precision[], p_errors text[], p_urls text[])
     RETURNS TABLE (id uuid, out_of_reach boolean)
@@ -29,8 +29,8 @@ CREATE OR REPLACE FUNCTION punchcard.settle_deliveries(
         WHERE d.id = v.id
         RETURNING d.id, d.account_id, d.job_id, d.url, v.verdict, v.url AS sent_to
     ), refuser AS MATERIALIZED (
-        -- None is waited for: a webhook that somebody is just setting anew is theirs, and one that still wants no more says so
-        -- again.
+        -- None is waited for: a webhook that somebody is just setting anew is theirs, and one that still
+        -- wants no more says so again.
         SELECT w.account_id FROM punchcard.webhooks w
         JOIN (SELECT DISTINCT r.account_id, r.sent_to FROM recorded r WHERE r.verdict = 'gone' AND r.url IS NULL) g
             ON w.account_id = g.account_id AND w.url = g.sent_to

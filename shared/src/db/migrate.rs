@@ -113,11 +113,13 @@ pub fn as_one_file(after: Option<&str>) -> Result<String, String> {
         env!("CARGO_PKG_VERSION")
     );
     for (name, sql) in MIGRATIONS.iter().zip(MIGRATION_SOURCES).skip(first) {
-        file +=
-            &format!("\n-- {name}\n\n{sql}\nINSERT INTO punchcard.migrations (name) VALUES ('{name}');\n");
+        file += &format!(
+            "\n-- {name}\n\n{sql}\n{}INSERT INTO punchcard.migrations (name) VALUES ('{name}');\n",
+            comments(sql)
+        );
     }
-    for (name, source) in FUNCTIONS {
-        file += &format!("\n{source}{}", comment_on(name, source));
+    for (_, source) in FUNCTIONS {
+        file += &format!("\n{source}{}", comments(source));
     }
     let applied: Vec<String> =
         FUNCTIONS.iter().map(|(name, source)| format!("('{name}', '{}')", hash(source))).collect();
@@ -132,11 +134,51 @@ pub fn as_one_file(after: Option<&str>) -> Result<String, String> {
 /// What becomes of a function that was there before.
 const NOTED: &str = "ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256, applied_at = now()";
 
-/// What a function's file says before it, as the comment that a DBA finds in the catalog.
-fn comment_on(name: &str, source: &str) -> String {
-    let lines = source.lines().map_while(|line| line.strip_prefix("--"));
-    let text: Vec<&str> = lines.map(str::trim).collect();
-    format!("COMMENT ON FUNCTION punchcard.{name} IS '{}';\n", text.join(" ").replace('\'', "''"))
+/// What a file of functions, tables and views says of them, as the comments that a DBA finds in the catalog: what stands before one,
+/// and of a column what stands behind it, and below it until the next.
+fn comments(source: &str) -> String {
+    let mut found = String::new();
+    let (mut before, mut table, mut column) = (Vec::new(), None, None::<(String, Vec<&str>)>);
+    let comment = |what: &str, text: &[&str]| match text {
+        [] => String::new(),
+        text => format!("COMMENT ON {what} IS '{}';\n", text.join(" ").replace('\'', "''")),
+    };
+    for line in source.lines() {
+        if let Some(name) = table {
+            let said = line.split_once("-- ").map(|(_, said)| said.trim());
+            let ends = line.starts_with(')');
+            if ends || (line.starts_with("    ") && !line.starts_with("     ")) {
+                if let Some((column, said)) = column.take() {
+                    found += &comment(&format!("COLUMN {name}.{column}"), &said);
+                }
+                let word = line.split_whitespace().next().unwrap_or_default();
+                let is_column = word.starts_with(|first: char| first.is_ascii_lowercase());
+                column = is_column.then(|| (word.to_owned(), Vec::new()));
+            }
+            if let (Some((_, text)), Some(said)) = (&mut column, said) {
+                text.push(said);
+            }
+            if ends {
+                table = None;
+            }
+        } else if let Some(said) = line.strip_prefix("--") {
+            before.push(said.trim());
+        } else {
+            let mut words = line.split([' ', '(']).filter(|word| !["OR", "REPLACE", "UNIQUE"].contains(word));
+            if let (
+                Some("CREATE"),
+                Some(what @ ("TABLE" | "VIEW" | "TYPE" | "FUNCTION" | "INDEX")),
+                Some(name),
+            ) = (words.next(), words.next(), words.next())
+            {
+                let schema = if what == "INDEX" { "punchcard." } else { "" };
+                found += &comment(&format!("{what} {schema}{name}"), &before);
+                table = (what == "TABLE").then_some(name);
+            }
+            before.clear();
+        }
+    }
+    found
 }
 
 fn hash(source: &str) -> String {
@@ -272,7 +314,7 @@ async fn migrate(transaction: &Transaction<'_>, name: &str, sql: &str) -> Result
     let note = "INSERT INTO punchcard.migrations (name) VALUES ($1) ON CONFLICT DO NOTHING";
     let missing = transaction.execute_typed(note, &[(&name, Type::TEXT)]).await.map_err(broken)? > 0;
     if missing {
-        execute(transaction, &format!("migration {name}"), sql).await?;
+        execute(transaction, &format!("migration {name}"), &format!("{sql}\n{}", comments(sql))).await?;
     }
     Ok(missing)
 }
@@ -288,7 +330,7 @@ async fn replace_functions(transaction: &Transaction<'_>, grant: bool) -> Result
         let noted: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
             [(name, Type::TEXT), (&hash(source), Type::TEXT)];
         if transaction.execute_typed(&note, &noted).await.map_err(broken)? > 0 {
-            let sql = format!("{source}\n{}", comment_on(name, source));
+            let sql = format!("{source}\n{}", comments(source));
             execute(transaction, &format!("function {name}"), &sql).await?;
             replaced += 1;
         }
@@ -333,4 +375,22 @@ fn refuse(place: &Row) -> Option<String> {
         )),
         _ => None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::comments;
+
+    #[test]
+    fn what_is_said_of_a_table_a_column_and_a_function_is_its_comment() {
+        let source = "-- The tables.\n\n-- Who pays:\n-- one row each.\nCREATE TABLE punchcard.a (\n    id   uuid NOT NULL,  -- whose\n    \
+                      b    text           -- it's\n                        CHECK (b <> ''),  -- more\n    PRIMARY KEY (id) -- none\n);\n\
+                      -- For x.\nCREATE UNIQUE INDEX a_b ON punchcard.a (b);\n\n-- Adds.\nCREATE OR REPLACE FUNCTION punchcard.f(\n";
+        let meant = "COMMENT ON TABLE punchcard.a IS 'Who pays: one row each.';\n\
+                     COMMENT ON COLUMN punchcard.a.id IS 'whose';\n\
+                     COMMENT ON COLUMN punchcard.a.b IS 'it''s more';\n\
+                     COMMENT ON INDEX punchcard.a_b IS 'For x.';\n\
+                     COMMENT ON FUNCTION punchcard.f IS 'Adds.';\n";
+        assert_eq!(comments(source), meant);
+    }
 }

@@ -1,5 +1,5 @@
--- credit_functions: the team's own functions and tables of credits, in shapes that lose or make money. By their text: a
--- finding is a reason to look, not a proof.
+-- credit_functions: the team's own functions and tables of credits, in shapes that lose or make money. By
+-- their text: a finding is a reason to look, not a proof.
 WITH candidate AS (
     SELECT p.oid, format('%I.%I', n.nspname, p.proname) AS name, p.prosecdef, s.text AS prosrc,
            (SELECT substr(c, 13) FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=%') AS path, p.proacl, p.proowner

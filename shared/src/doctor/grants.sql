@@ -1,5 +1,6 @@
--- grants: who has more than is meant; no row when all is well. The rules are Supabase's advisors' (0011 search_path, 0013
--- row security, 0024 policies that are always true, 0028 and 0029 SECURITY DEFINER for everybody), for our schemas.
+-- grants: who has more than is meant; no row when all is well. The rules are Supabase's advisors' (0011
+-- search_path, 0013 row security, 0024 policies that are always true, 0028 and 0029 SECURITY DEFINER for
+-- everybody), for our schemas.
 WITH who AS (
     SELECT 0::oid AS oid, 'PUBLIC' AS name
     UNION ALL SELECT r.oid, r.rolname FROM pg_catalog.pg_roles r
@@ -70,8 +71,8 @@ JOIN pg_catalog.pg_proc p ON p.pronamespace = o.oid AND (p.prosecdef OR p.proret
 -- In quotes where it was made under quote_all_identifiers.
 WHERE NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE replace(c, '"', '') = 'search_path=pg_catalog, pg_temp')
 UNION ALL
--- The team's own that call ours, or run as our owner. Where pg_temp is not named, types and relations are looked for
--- there first: whoever may create temporary objects has one in their place.
+-- The team's own that call ours, or run as our owner. Where pg_temp is not named, types and relations are
+-- looked for there first: whoever may create temporary objects has one in their place.
 SELECT format('%s: SECURITY DEFINER, calls Punchcard or runs as its owner, and its search_path does not end in pg_temp',
               p.oid::regprocedure)
 FROM pg_catalog.pg_proc p

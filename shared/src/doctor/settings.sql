@@ -6,9 +6,9 @@ FROM (VALUES
     ('session_replication_role', current_setting('session_replication_role'), 'origin')) AS s (name, value, wanted)
 WHERE s.value <> s.wanted
 UNION ALL
--- A path that names PostgreSQL's own schema behind another lets that one's functions and types go first; and in one that
--- everybody may create in, a function may be made that fits a call better than PostgreSQL's own. As the session began: this
--- statement has a path of its own.
+-- A path that names PostgreSQL's own schema behind another lets that one's functions and types go first; and
+-- in one that everybody may create in, a function may be made that fits a call better than PostgreSQL's own.
+-- As the session began: this statement has a path of its own.
 SELECT format('search_path is %s, and must be pg_catalog, pg_temp', s.reset_val)
 FROM pg_catalog.pg_settings s
 CROSS JOIN LATERAL (

@@ -1,5 +1,5 @@
--- temporary: whoever may create temporary objects and needs none; and the team's own functions in an exposed schema that
--- would take one for what they mean: worth a warning.
+-- temporary: whoever may create temporary objects and needs none; and the team's own functions in an exposed
+-- schema that would take one for what they mean: worth a warning.
 SELECT format('%s may create temporary objects in the database %s', r.rolname, current_database())
 FROM pg_catalog.pg_roles r
 WHERE r.rolname = 'punchcard_app' AND has_database_privilege(r.oid, current_database(), 'TEMPORARY')

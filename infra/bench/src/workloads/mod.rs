@@ -4,6 +4,7 @@ mod drain;
 mod enqueue;
 mod held;
 mod idle;
+mod kept;
 mod latency;
 mod pickup;
 mod tables;
@@ -33,11 +34,12 @@ enum Family {
     Held,
     Soak,
     Idle,
+    Kept,
     Pickup,
     Weight,
 }
 
-const ALL: [Workload; 12] = [
+const ALL: [Workload; 13] = [
     Workload { name: "enqueue", family: Family::Enqueue },
     Workload { name: "batch", family: Family::Batch },
     Workload { name: "drain", family: Family::Drain },
@@ -48,6 +50,7 @@ const ALL: [Workload; 12] = [
     Workload { name: "held", family: Family::Held },
     Workload { name: "soak", family: Family::Soak },
     Workload { name: "idle", family: Family::Idle },
+    Workload { name: "kept", family: Family::Kept },
     Workload { name: "pickup", family: Family::Pickup },
     Workload { name: "weight", family: Family::Weight },
 ];
@@ -80,6 +83,7 @@ impl Workload {
             Family::Held => held::run(bench).await,
             Family::Soak => latency::soak(bench).await,
             Family::Idle => idle::run(bench).await,
+            Family::Kept => kept::run(bench).await,
             Family::Pickup => pickup::run(bench).await,
             Family::Weight => weight::run(bench).await,
         }

@@ -165,7 +165,7 @@ async fn wait_until_done(database: &Database, longest: Duration) -> Result<()> {
 
 /// By the database's clock: from the statement that bought a job to the one that claimed it.
 async fn enqueue_to_start(database: &Database) -> Result<(f64, BTreeMap<String, f64>)> {
-    let sql = "SELECT (extract(epoch FROM o.started_at - j.created_at) * 1000)::float8
+    let sql = "SELECT (extract(epoch FROM o.run_started_at - j.created_at) * 1000)::float8
                FROM punchcard.jobs j JOIN punchcard.outcomes o ON o.job_id = j.id";
     let rows = database.client.query_typed(sql, &[]).await?;
     let times: Vec<f64> = rows.iter().map(|row| row.get(0)).collect();

@@ -1,5 +1,6 @@
--- copy: a batch of final jobs, as history: $2 rows after number $1. Their credits were settled where they were bought,
--- so their price is 0. Answers how many are new. An array of ids, not a join: only these rows are to be looked into.
+-- copy: a batch of final jobs, as history: $2 rows after number $1. Their credits were settled where they
+-- were bought, so their price is 0. Answers how many are new. An array of ids, not a join: only these rows
+-- are to be looked into.
 WITH next AS MATERIALIZED (
     SELECT r.*
     FROM punchcard_rows r

@@ -1,6 +1,6 @@
--- mark: takes a batch from the old worker: $2 rows after number $1, if they are queued still and nobody holds them. A
--- worker that asks for queued rows finds them no more. Answers how many it found, how many it changed, and
--- what those that do not bear the mark now bear.
+-- mark: takes a batch from the old worker: $2 rows after number $1, if they are queued still and nobody holds
+-- them. A worker that asks for queued rows finds them no more. Answers how many it found, how many it
+-- changed, and what those that do not bear the mark now bear.
 WITH next AS MATERIALIZED (
     SELECT o.id
     FROM pg_temp.punchcard_old o

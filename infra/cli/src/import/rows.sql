@@ -1,6 +1,7 @@
--- rows: what each row of the old table is in Punchcard: `present` if it is there already, `reason` why it cannot be.
--- A UUID is kept, since clients hold it. Of any other id one is made, the same each time; it begins with the number, if
--- it is one, so that the jobs sort as they did, and before all that are bought from now on.
+-- rows: what each row of the old table is in Punchcard: `present` if it is there already, `reason` why it
+-- cannot be. A UUID is kept, since clients hold it. Of any other id one is made, the same each time; it
+-- begins with the number, if it is one, so that the jobs sort as they did, and before all that are bought
+-- from now on.
 CREATE TEMPORARY VIEW punchcard_rows AS
 SELECT r.*, r.owner IS NOT NULL AND r.owner = r.account_id AS present,
        CASE

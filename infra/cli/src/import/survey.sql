@@ -1,5 +1,6 @@
--- survey: every row as it is now, with the step that it needs (`copy` as history, `take` over) and its number there:
--- looked at once, so that a batch need not look for its rows. Of those to take the queued come first, then the taken.
+-- survey: every row as it is now, with the step that it needs (`copy` as history, `take` over) and its number
+-- there: looked at once, so that a batch need not look for its rows. Of those to take the queued come first,
+-- then the taken.
 CREATE TEMPORARY TABLE punchcard_survey AS
 SELECT s.*, row_number() OVER (PARTITION BY s.step ORDER BY s.state, s.created_at, s.source_id) AS n
 FROM (

@@ -1,5 +1,5 @@
--- take: a batch of what bears our mark still: $2 rows after number $1. What an old worker has written over is its own.
--- Accounts in their order, as `settle` locks them. Answers how many were queued.
+-- take: a batch of what bears our mark still: $2 rows after number $1. What an old worker has written over is
+-- its own. Accounts in their order, as `settle` locks them. Answers how many were queued.
 SELECT count(*) FILTER (WHERE pg_temp.punchcard_take_job(t.job))
 FROM (
     SELECT r AS job

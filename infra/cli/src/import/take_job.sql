@@ -1,6 +1,6 @@
--- take_job: queues one job that was paid for in the old system: its price comes in as a grant and is held in the
--- transaction that queues it. False if it cannot be bought any more: then nothing is done, and its mark stays.
--- Grant and hold are entered one behind the other: an entry says what the balance is after it.
+-- take_job: queues one job that was paid for in the old system: its price comes in as a grant and is held in
+-- the transaction that queues it. False if it cannot be bought any more: then nothing is done, and its mark
+-- stays. Grant and hold are entered one behind the other: an entry says what the balance is after it.
 CREATE FUNCTION pg_temp.punchcard_take_job(p_row punchcard_rows) RETURNS boolean
     LANGUAGE plpgsql AS $$
 DECLARE

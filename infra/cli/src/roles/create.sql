@@ -24,7 +24,8 @@ ALTER ROLE punchcard_app SET statement_timeout = '15s';
 ALTER ROLE punchcard_app SET lock_timeout = '10s';
 ALTER ROLE punchcard_app SET idle_in_transaction_session_timeout = '10s';
 ALTER ROLE punchcard_app SET search_path = pg_catalog, pg_temp;
--- Whatever the database says: who waited for a row must see what became of it, and row security lets both pass.
+-- Whatever the database says: who waited for a row must see what became of it, and row security lets both
+-- pass.
 ALTER ROLE punchcard_app SET default_transaction_isolation = 'read committed';
 ALTER ROLE punchcard_app SET row_security = on;
 -- What was answered 202 is on the disk, and outlives a crash of the server.
@@ -34,8 +35,8 @@ ALTER ROLE punchcard_app SET jit = off;
 ALTER ROLE punchcard_migrator SET default_transaction_isolation = 'read committed';
 ALTER ROLE punchcard_migrator SET row_security = on;
 ALTER ROLE punchcard_migrator SET synchronous_commit = on;
--- The operator's commands run as the owner: whoever may create in another schema of the path could give a function of
--- PostgreSQL's a better fit.
+-- The operator's commands run as the owner: whoever may create in another schema of the path could give a
+-- function of PostgreSQL's a better fit.
 ALTER ROLE punchcard_migrator SET search_path = pg_catalog, pg_temp;
 -- A migration may take its time, but not in a queue for a lock with all traffic behind it.
 ALTER ROLE punchcard_migrator SET statement_timeout = '10min';

@@ -1,4 +1,5 @@
--- own_database: nobody but the owner and the migrator (whose import needs them) may create temporary objects here.
+-- own_database: nobody but the owner and the migrator (whose import needs them) may create temporary objects
+-- here.
 DO $$
 BEGIN
     EXECUTE format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC, punchcard_app', current_database());

@@ -45,7 +45,7 @@ SELECT punchcard.enqueue('{account}', k.kind) FROM (
     UNION ALL SELECT 'fuzz.later', (SELECT count(*) FROM punchcard.queue WHERE account_id = '{account}' AND kind = 'fuzz.later')
     UNION ALL
     SELECT 'fuzz.fails', count(*) FROM punchcard.outcomes o WHERE o.account_id = '{account}' AND o.status = 'failed'
-        AND NOT EXISTS (SELECT FROM punchcard.jobs r WHERE r.retry_of = o.job_id)
+        AND NOT EXISTS (SELECT FROM punchcard.retries r WHERE r.job_id = o.job_id)
 ) k, generate_series(k.there + 1, {ready})";
 
 /// Ids for the hooks: of jobs that are not done for good, and of others.
@@ -56,7 +56,7 @@ SELECT json_build_object(
         ORDER BY lease_expires_at, job_id DESC LIMIT 60) q),
     'retryable', (SELECT coalesce(json_agg(o.job_id), '[]') FROM (
         SELECT o.job_id FROM punchcard.outcomes o WHERE o.account_id = '{account}' AND o.status = 'failed'
-            AND NOT EXISTS (SELECT FROM punchcard.jobs r WHERE r.retry_of = o.job_id)
+            AND NOT EXISTS (SELECT FROM punchcard.retries r WHERE r.job_id = o.job_id)
         ORDER BY o.job_id DESC LIMIT 100) o),
     'waiting', (SELECT coalesce(json_agg(json_build_object('job', w.job_id, 'run', w.lease_token)), '[]') FROM (
         SELECT job_id, lease_token FROM punchcard.queue WHERE account_id = '{account}' AND waiting_until IS NOT NULL

@@ -1,7 +1,7 @@
--- list: an account's jobs, newest first, older than the cursor ($4), perhaps of one status ($2) or kind ($3) and with all of the
--- labels $5: up to $6 of them, and no more than have $7 bytes in all. The last two columns are where the next page begins, if
--- there is one, and how many jobs were found: more than are answered if they have too many bytes. Without a job there is one row,
--- of these two alone.
+-- list: an account's jobs, newest first, older than the cursor ($4), perhaps of one status ($2) or kind ($3)
+-- and with all of the labels $5: up to $6 of them, and no more than have $7 bytes in all. The last two
+-- columns are where the next page begins, if there is one, and how many jobs were found: more than are
+-- answered if they have too many bytes. Without a job there is one row, of these two alone.
 SELECT p.id, p.account_id, p.kind, p.status, p.price, p.attempt, p.max_attempts, p.input::text, p.output::text, p.error::text,
        p.run_at, p.created_at, p.started_at, p.finished_at, p.expires_at, p.priority, p.captured, p.crashes,
        p.cancel_requested_at, p.progress_percent, p.progress_message, p.progress_at, p.retry_of,

@@ -1,5 +1,5 @@
--- attempts: the runs of a job that have ended, oldest first, after the one numbered $3: as many as have $4 bytes, and in the last
--- column how many there are; of one account ($2) or of any (NULL).
+-- attempts: the runs of a job that have ended, oldest first, after the one numbered $3: as many as have $4
+-- bytes, and in the last column how many there are; of one account ($2) or of any (NULL).
 SELECT r.number, r.attempt, r.ended, r.started_at, r.ended_at, r.error::text, r.there
 FROM (SELECT r.*, count(*) OVER () AS there, sum(300 + coalesce(octet_length(r.error::text), 0)) OVER (ORDER BY r.number) AS bytes
       FROM punchcard.runs r

@@ -1,7 +1,7 @@
--- events: up to $4 transitions of a job ($1), oldest first, after the one numbered $3; of one account ($2) or of any (NULL).
--- 1 is its purchase. A run has the two numbers 2 x lease_token and the next, for its start and its end; an end without a run
--- has the one that the next run would have had. So no number ever changes, whatever becomes of the job.
--- By $1 in each part: joined with `job`, the planner reads all of `runs`.
+-- events: up to $4 transitions of a job ($1), oldest first, after the one numbered $3; of one account ($2) or
+-- of any (NULL). 1 is its purchase. A run has the two numbers 2 x lease_token and the next, for its start and
+-- its end; an end without a run has the one that the next run would have had. So no number ever changes,
+-- whatever becomes of the job. By $1 in each part: joined with `job`, the planner reads all of `runs`.
 WITH job AS MATERIALIZED (
     SELECT n.status, n.created_at FROM punchcard.jobs_now n
     WHERE n.id = $1

@@ -1,6 +1,7 @@
--- failed: the dead letters, newest first: of a kind ($1), an error code ($2), an account ($3), finished within a time ($4, $5); up
--- to $6 of them, older than the one that finished at $7 and has the id $8. Walks past 10,000 at most: then the last two columns say
--- behind which the next page begins. Without a job there is one row, of these two alone.
+-- failed: the dead letters, newest first: of a kind ($1), an error code ($2), an account ($3), finished
+-- within a time ($4, $5); up to $6 of them, older than the one that finished at $7 and has the id $8. Walks
+-- past 10,000 at most: then the last two columns say behind which the next page begins. Without a job there
+-- is one row, of these two alone.
 WITH walked AS (
     SELECT o.job_id, o.account_id, o.captured, o.attempt, o.crashes, o.finished_at, o.error
     FROM punchcard.outcomes o

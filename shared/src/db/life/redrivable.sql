@@ -1,6 +1,6 @@
--- redrivable: the dead letters that were not retried yet, in the order of a redrive: of a kind ($1), an error code ($2), an
--- account ($3), finished within a time ($4, $5); up to $6 of them, behind the one that finished at $7 and has the id $8. Walks past
--- 10,000 at most, and says so as `failed` does.
+-- redrivable: the dead letters that were not retried yet, in the order of a redrive: of a kind ($1), an error
+-- code ($2), an account ($3), finished within a time ($4, $5); up to $6 of them, behind the one that finished
+-- at $7 and has the id $8. Walks past 10,000 at most, and says so as `failed` does.
 WITH walked AS (
     SELECT o.job_id, o.account_id, o.captured, o.attempt, o.crashes, o.finished_at, o.error
     FROM punchcard.outcomes o

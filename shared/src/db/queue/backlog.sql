@@ -1,5 +1,5 @@
--- backlog: how many jobs are due, $1 at most, and how many running, of kinds that SQS dispatches and whose time limit fits
--- into $2 seconds.
+-- backlog: how many jobs are due, $1 at most, and how many running, of kinds that SQS dispatches and whose
+-- time limit fits into $2 seconds.
 WITH dispatched AS MATERIALIZED (
     SELECT array_agg(k.name) AS names FROM punchcard.kinds k
     WHERE k.dispatch = 'sqs' AND k.retired_at IS NULL AND k.timeout_seconds <= $2

@@ -1,5 +1,6 @@
--- claim_deliveries: takes up to $1 messages to send, for $2 seconds, each with its job as it is now; $3 leaves a share over, $4 may
--- have $5 more each, and accounts are visited behind $6. Each row says whether there may be more, and where it ended.
+-- claim_deliveries: takes up to $1 messages to send, for $2 seconds, each with its job as it is now; $3
+-- leaves a share over, $4 may have $5 more each, and accounts are visited behind $6. Each row says whether
+-- there may be more, and where it ended.
 SELECT (d.job).id, (d.job).account_id, (d.job).kind, (d.job).status, (d.job).price, (d.job).attempt,
        (d.job).max_attempts, (d.job).input::text, (d.job).output::text, (d.job).error::text, (d.job).run_at,
        (d.job).created_at, (d.job).started_at, (d.job).finished_at, (d.job).expires_at, (d.job).priority,

@@ -1,6 +1,7 @@
--- undelivered: messages that were given up, or whose last sending failed, newest first, of one account ($1) or of any (NULL): up to
--- $2 of them, older than the one of the id $3. The query of a URL may be a secret, and is left out. Walks past 10,000 at most: then
--- the last column says behind which the next page begins. Without a message there is one row, of that alone.
+-- undelivered: messages that were given up, or whose last sending failed, newest first, of one account ($1)
+-- or of any (NULL): up to $2 of them, older than the one of the id $3. The query of a URL may be a secret,
+-- and is left out. Walks past 10,000 at most: then the last column says behind which the next page begins.
+-- Without a message there is one row, of that alone.
 WITH walked AS (
     SELECT d.* FROM punchcard.deliveries d
     WHERE d.delivered_at IS NULL AND d.error IS NOT NULL AND d.id < coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
@@ -13,7 +14,7 @@ SELECT f.*, l.id
 FROM (SELECT 1) one
 LEFT JOIN last l ON true
 LEFT JOIN (
-    SELECT d.id, d.account_id, d.job_id, d.event, regexp_replace(coalesce(d.url, w.url), '[?].*', ''),
+    SELECT d.id, d.account_id, d.job_id, d.event::text, regexp_replace(coalesce(d.url, w.url), '[?].*', ''),
            d.attempt, d.next_at, d.created_at, d.error
     FROM walked d LEFT JOIN LATERAL (SELECT w.url FROM punchcard.webhooks w WHERE w.account_id = d.account_id LIMIT 1) w ON true
     WHERE $1::uuid IS NULL OR d.account_id = $1

@@ -1,0 +1,870 @@
+-- The schema as a whole, as the catalog has it: to be read, not to be applied. It is made of infra/migrations and
+-- infra/functions; `PUNCHCARD_RECORD=1 cargo xtask test --direct-only -- db::schema` writes it anew.
+
+-- What is kept of a job's price when one that runs, or has run, is canceled (`refuse`: it cannot be), or when it fails for its input.
+CREATE TYPE punchcard.charge AS ENUM ('release', 'capture', 'refuse');
+
+-- What moves credits. `expire` is reserved for credits with a date (ADR 6); `shift` moves them between shares.
+CREATE TYPE punchcard.entry_kind AS ENUM ('grant', 'hold', 'capture', 'release', 'adjust', 'expire', 'shift');
+
+-- What somebody is told of a job; `cancel` is for its kind's cancel_url.
+CREATE TYPE punchcard.event AS ENUM ('job.running', 'job.succeeded', 'job.failed', 'job.canceled', 'cancel');
+
+-- How a job ends.
+CREATE TYPE punchcard.final_status AS ENUM ('succeeded', 'failed', 'canceled');
+
+-- How a run ends that does not end its job.
+CREATE TYPE punchcard.run_end AS ENUM ('retry', 'snooze', 'yield', 'crash');
+
+-- What a worker, or who works outside, says of a run: see `settle`.
+CREATE TYPE punchcard.verdict AS ENUM ('complete', 'fail', 'reject', 'cancel', 'overdue', 'retry', 'snooze', 'crash', 'yield', 'return', 'wait');
+
+-- Who pays, and what they have: one row for each payer, in share 0. Every movement locks it, so that no two can spend the same credit; for an account so busy that its buyers queue up for that lock, `spread_account` adds shares (ADR 8).
+CREATE TABLE punchcard.accounts (
+    id uuid NOT NULL,  -- a user's id by default; any payer in general
+    share smallint NOT NULL DEFAULT 0,  -- 0 to 63
+    spread smallint NOT NULL DEFAULT 1,  -- in share 0: how many shares buyers use
+    available bigint NOT NULL DEFAULT 0,  -- free to spend
+    held bigint NOT NULL DEFAULT 0,  -- set aside for unfinished jobs
+    entries bigint NOT NULL DEFAULT 0,  -- the number of the share's last entry
+    unfinished_jobs integer NOT NULL DEFAULT 0,  -- how many are unfinished, free ones too
+    unfinished_bytes bigint NOT NULL DEFAULT 0,  -- the bytes of the unfinished jobs' inputs
+    paced_until timestamp with time zone,  -- in share 0, where enqueues are capped: see `pass_caps`
+    created_at timestamp with time zone NOT NULL DEFAULT now(),  -- of its first grant, or purchase
+    CONSTRAINT accounts_pkey PRIMARY KEY (id, share),
+    CONSTRAINT accounts_never_negative CHECK (((available >= 0) AND (held >= 0)))
+) WITH (fillfactor=50);
+CREATE TRIGGER accounts_are_kept BEFORE DELETE ON punchcard.accounts FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('accounts carry the ledger');
+CREATE TRIGGER accounts_are_never_emptied BEFORE TRUNCATE ON punchcard.accounts FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('accounts carry the ledger');
+
+-- The runs that did not end their job; the one that did is in its outcome. Of a job that is put off again and again, the first 1,000.
+CREATE TABLE punchcard.attempts (
+    job_id uuid NOT NULL,  -- whose run
+    number bigint NOT NULL,  -- the lease_token of its claim
+    attempt smallint NOT NULL,  -- what the policy counted it as
+    ended punchcard.run_end NOT NULL,  -- how
+    started_at timestamp with time zone,  -- when it was claimed
+    ended_at timestamp with time zone NOT NULL,  -- when its worker said so, or it was taken back
+    error json,  -- {code, message, attempt}
+    CONSTRAINT attempts_pkey PRIMARY KEY (job_id, number)
+);
+CREATE TRIGGER attempts_never_change BEFORE DELETE OR UPDATE ON punchcard.attempts FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what happened has happened');
+
+-- What bounds an account beside its credits; NULL is no bound.
+CREATE TABLE punchcard.caps (
+    account_id uuid NOT NULL,  -- 00000000-…: all that have no row of their own
+    unfinished_jobs integer,  -- how many it may have unfinished
+    unfinished_bytes bigint,  -- how many bytes of input these may have
+    enqueues_per_minute integer,  -- how many jobs it may buy in a minute
+    CONSTRAINT caps_pkey PRIMARY KEY (account_id),
+    CONSTRAINT caps_enqueues_per_minute_check CHECK (((enqueues_per_minute >= 1) AND (enqueues_per_minute <= 1000000))),
+    CONSTRAINT caps_unfinished_bytes_check CHECK ((unfinished_bytes >= 0)),
+    CONSTRAINT caps_unfinished_jobs_check CHECK ((unfinished_jobs >= 0))
+);
+
+-- Credits that the team keeps in a table of its own, if it does (ADR 10).
+CREATE TABLE punchcard.credit_source (
+    only_one boolean NOT NULL DEFAULT true,  -- there is one source, or none
+    balances text NOT NULL,  -- the team's table
+    account_column text NOT NULL,  -- its column of accounts
+    balance_column text NOT NULL,  -- its column of balances
+    mover text,  -- the team's function that moves credits; NULL: we update the table
+    read_balance text NOT NULL,  -- as SQL: $1 is the account
+    move_balance text NOT NULL,  -- as SQL: $2 is the amount, below 0 to charge
+    search_path text NOT NULL,  -- what the team's function expects
+    set_at timestamp with time zone NOT NULL DEFAULT now(),  -- since when credits come from there
+    CONSTRAINT credit_source_pkey PRIMARY KEY (only_one),
+    CONSTRAINT credit_source_only_one_check CHECK (only_one)
+);
+
+-- What jobs moved whose account somebody held when they ended: final at once, and entered into the balances by whoever holds the account next (`fold_entries`).
+CREATE TABLE punchcard.deferred_entries (
+    job_id uuid NOT NULL,  -- whose end it is
+    account_id uuid NOT NULL,  -- who pays
+    price bigint NOT NULL,  -- what is held no more
+    captured bigint NOT NULL,  -- of the price; the rest is released
+    entry bigint,  -- its number in the account's share; NULL: it waits
+    available_after bigint,  -- the share's `available` once it was entered
+    held_after bigint,  -- the share's `held` once it was entered
+    bytes integer NOT NULL,  -- of the job's input, which counts no more
+    share smallint NOT NULL,  -- of the account, which held the price
+    CONSTRAINT deferred_entries_pkey PRIMARY KEY (job_id)
+);
+-- What waits, for whoever enters it (`fold_entries`, `enter_deferred`) and whoever counts it (`balances`).
+CREATE INDEX deferred_entries_waiting ON punchcard.deferred_entries USING btree (account_id, share) WHERE (entry IS NULL);
+CREATE TRIGGER deferred_entries_are_entered_once BEFORE UPDATE ON punchcard.deferred_entries FOR EACH ROW WHEN ((old.entry IS NOT NULL)) EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+CREATE TRIGGER deferred_entries_are_kept BEFORE DELETE ON punchcard.deferred_entries FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+
+-- The outbox: what is to be said of a job, written by the statement that did it, and said until somebody has heard.
+CREATE TABLE punchcard.deliveries (
+    id uuid NOT NULL,  -- the message's `webhook-id`, the same each time it is sent
+    account_id uuid NOT NULL,  -- as in jobs
+    job_id uuid NOT NULL,  -- of which job
+    next_at timestamp with time zone,  -- not before; while it is being sent, when that is given up; NULL: never again
+    created_at timestamp with time zone NOT NULL DEFAULT now(),  -- when it happened
+    delivered_at timestamp with time zone,  -- when somebody heard it
+    event punchcard.event NOT NULL,  -- what happened
+    attempt smallint NOT NULL DEFAULT 0,  -- how often it was taken to be sent; each is recorded once
+    settled smallint NOT NULL DEFAULT 0,  -- the last attempt whose result is recorded
+    put_back smallint NOT NULL DEFAULT 0,  -- how often it was not sent, for no fault of its receiver's
+    gone boolean NOT NULL DEFAULT false,  -- it answered 410 (Gone): they hear no more of this job
+    url text,  -- NULL: the account's, as it is when it is sent
+    error text,  -- why the last attempt failed
+    CONSTRAINT deliveries_pkey PRIMARY KEY (id)
+);
+-- What is due (`claim_deliveries`).
+CREATE INDEX deliveries_due ON punchcard.deliveries USING btree (next_at) WHERE (next_at IS NOT NULL);
+-- Those of one job.
+CREATE INDEX deliveries_job ON punchcard.deliveries USING btree (job_id, id);
+-- What was sent and not heard, for the operator.
+CREATE INDEX deliveries_unheard ON punchcard.deliveries USING btree (id) WHERE ((delivered_at IS NULL) AND (error IS NOT NULL));
+-- Whose are due, account by account (`claim_deliveries`).
+CREATE INDEX deliveries_waiting ON punchcard.deliveries USING btree (account_id, next_at) WHERE (next_at IS NOT NULL);
+
+CREATE TABLE punchcard.functions (
+    name text NOT NULL,
+    sha256 text NOT NULL,
+    applied_at timestamp with time zone NOT NULL DEFAULT now(),
+    CONSTRAINT functions_pkey PRIMARY KEY (name)
+);
+
+-- A client's names for their requests, whatever has become of what these bought.
+CREATE TABLE punchcard.idempotency_keys (
+    account_id uuid NOT NULL,  -- whose
+    key uuid NOT NULL,  -- `key_digest` of it
+    request_hash uuid NOT NULL,  -- of what the key was used for
+    job_id uuid NOT NULL,  -- what it bought: a job, or the first of a batch
+    last_job_id uuid,  -- the last of a batch
+    CONSTRAINT idempotency_keys_pkey PRIMARY KEY (account_id, key)
+);
+
+-- What was bought. Written once, by the statement that held its price, and never changed: it is the hold. CHECKs are kept few and short here and in the tables below: PostgreSQL parses each anew for every statement (ADR 7).
+CREATE TABLE punchcard.jobs (
+    account_id uuid NOT NULL,  -- who bought it
+    id uuid NOT NULL,  -- UUIDv7: sorts by creation
+    price bigint NOT NULL,  -- what was held, whatever the kind costs later
+    entry bigint NOT NULL,  -- the hold's number in the account's share
+    available_after bigint NOT NULL,  -- the share's `available` once the hold was in
+    held_after bigint NOT NULL,  -- the share's `held` once the hold was in
+    scheduled_at timestamp with time zone,  -- asked for: not before; NULL: at once
+    expires_at timestamp with time zone NOT NULL,  -- unfinished by then: failed and released
+    created_at timestamp with time zone NOT NULL DEFAULT now(),  -- when it was bought
+    terms_id integer,  -- on what it was bought; NULL: of an old system
+    share smallint NOT NULL,  -- of the account, which holds the price
+    priority smallint NOT NULL,  -- -10 to 10, higher first
+    max_attempts smallint NOT NULL,  -- its terms', or fewer
+    kind text NOT NULL,  -- of what it is one
+    batch_id uuid,  -- of a batch with a key: its first job
+    retry_of uuid,  -- the failed or canceled job that it is another try of
+    retry jsonb,  -- where it differs from its kind's policy; NULL: nowhere
+    metadata jsonb,  -- the caller's own: an object of strings
+    tags text[],  -- the caller's own
+    webhook jsonb,  -- who is told of it, {url, events}; NULL: the account's webhook
+    input json NOT NULL,  -- as it was sent, digit for digit
+    CONSTRAINT jobs_pkey PRIMARY KEY (account_id, id)
+);
+CREATE TRIGGER jobs_are_never_emptied BEFORE TRUNCATE ON punchcard.jobs FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('what was bought is in the ledger');
+CREATE TRIGGER jobs_never_change BEFORE DELETE OR UPDATE ON punchcard.jobs FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was; it is in the ledger');
+
+-- On what a job was bought: what its kind said of money and attempts then, a row for each change of it (ADR 17). What only says how a job is run (its target, time limit, back-off) is the kind's of now, so that it can be mended for what is queued.
+CREATE TABLE punchcard.kind_terms (
+    id integer NOT NULL,  -- numbered by the table itself: no restore sets it back
+    kind text NOT NULL,  -- whose terms
+    price bigint NOT NULL,  -- as in kinds
+    metered boolean NOT NULL,  -- as in kinds
+    on_cancel punchcard.charge NOT NULL,  -- as in kinds
+    on_input_error punchcard.charge NOT NULL,  -- as in kinds
+    max_attempts smallint NOT NULL,  -- as in kinds; a job may ask for fewer
+    max_crashes smallint NOT NULL,  -- as in kinds
+    life_seconds integer NOT NULL,  -- as in kinds
+    created_at timestamp with time zone NOT NULL DEFAULT now(),  -- since when
+    CONSTRAINT kind_terms_pkey PRIMARY KEY (id)
+);
+CREATE TRIGGER kind_terms_never_change BEFORE DELETE OR UPDATE ON punchcard.kind_terms FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('jobs were bought on these terms');
+
+-- What can be bought, as it is offered now: `punchcard apply` writes it.
+CREATE TABLE punchcard.kinds (
+    name text NOT NULL,  -- as buyers send it
+    price bigint NOT NULL,  -- in credits, held at once
+    metered boolean NOT NULL DEFAULT false,  -- the price is the most; what was used is captured
+    max_priority smallint NOT NULL DEFAULT 0,  -- before whom a caller may put its jobs
+    on_cancel punchcard.charge NOT NULL DEFAULT 'release'::punchcard.charge,  -- what is kept once a job runs, or has run
+    on_input_error punchcard.charge NOT NULL DEFAULT 'release'::punchcard.charge,  -- what is kept if the input is to blame
+    max_attempts integer NOT NULL DEFAULT 3,  -- errors until it fails
+    max_crashes integer NOT NULL DEFAULT 3,  -- crashes until it fails
+    backoff text NOT NULL DEFAULT 'exponential'::text,  -- how the delay grows from attempt to attempt
+    backoff_seconds integer NOT NULL DEFAULT 10,  -- the first delay
+    backoff_max_seconds integer NOT NULL DEFAULT 3600,  -- the longest delay
+    backoff_delays integer[] NOT NULL DEFAULT '{}'::integer[],  -- of `fixed`: after the first attempt, the second, …
+    jitter double precision NOT NULL DEFAULT 0.5,  -- the part of a delay that is left to chance
+    timeout_seconds integer NOT NULL DEFAULT 30,  -- of one run
+    life_seconds integer NOT NULL DEFAULT 604800,  -- unfinished for so long, a job fails
+    dispatch text NOT NULL DEFAULT 'sqs'::text,  -- `sqs`: workers are woken for it, where SQS is on
+    url text,  -- NULL: Rust code of this name
+    cancel_url text,  -- told of a job that was dropped while somebody works on it
+    callback_seconds integer NOT NULL DEFAULT 3600,  -- within which who answered 202 calls back
+    secret_version integer NOT NULL DEFAULT 1,  -- of the secret that requests to the target are signed by
+    terms_id integer NOT NULL,  -- on what is bought now: `kind_terms`, kept by a trigger
+    retired_at timestamp with time zone,  -- not sold any more; what is queued fails and is released
+    CONSTRAINT kinds_pkey PRIMARY KEY (name),
+    CONSTRAINT kinds_backoff_check CHECK ((backoff = ANY (ARRAY['exponential'::text, 'linear'::text, 'fixed'::text]))),
+    CONSTRAINT kinds_backoff_delays_check CHECK (((cardinality(backoff_delays) <= 25) AND (0 <= ALL (backoff_delays)) AND (86400 >= ALL (backoff_delays)))),
+    CONSTRAINT kinds_backoff_max_seconds_check CHECK (((backoff_max_seconds >= 1) AND (backoff_max_seconds <= 86400))),
+    CONSTRAINT kinds_backoff_seconds_check CHECK (((backoff_seconds >= 1) AND (backoff_seconds <= 86400))),
+    CONSTRAINT kinds_callback_seconds_check CHECK (((callback_seconds >= 1) AND (callback_seconds <= 2592000))),
+    CONSTRAINT kinds_cancel_url_check CHECK (((cancel_url ~ '^https?://'::text) AND (length(cancel_url) <= 2000))),
+    CONSTRAINT kinds_dispatch_check CHECK ((dispatch = ANY (ARRAY['poll'::text, 'sqs'::text]))),
+    CONSTRAINT kinds_fixed_has_delays CHECK (((backoff = 'fixed'::text) = (cardinality(backoff_delays) > 0))),
+    CONSTRAINT kinds_jitter_check CHECK (((jitter >= (0)::double precision) AND (jitter <= (1)::double precision))),
+    CONSTRAINT kinds_life_seconds_check CHECK (((life_seconds >= 60) AND (life_seconds <= 2592000))),
+    CONSTRAINT kinds_max_attempts_check CHECK (((max_attempts >= 1) AND (max_attempts <= 25))),
+    CONSTRAINT kinds_max_crashes_check CHECK (((max_crashes >= 1) AND (max_crashes <= 25))),
+    CONSTRAINT kinds_max_priority_check CHECK (((max_priority >= '-10'::integer) AND (max_priority <= 10))),
+    CONSTRAINT kinds_name_check CHECK ((name ~ '^[a-z0-9_.-]{1,64}$'::text)),
+    CONSTRAINT kinds_on_input_error_check CHECK ((on_input_error <> 'refuse'::punchcard.charge)),
+    CONSTRAINT kinds_price_check CHECK (((price >= 0) AND (price <= '1000000000000'::bigint))),
+    CONSTRAINT kinds_secret_version_check CHECK (((secret_version >= 1) AND (secret_version <= 1000000))),
+    CONSTRAINT kinds_timeout_seconds_check CHECK (((timeout_seconds >= 1) AND (timeout_seconds <= 840))),
+    CONSTRAINT kinds_url_check CHECK (((url ~ '^https?://'::text) AND (length(url) <= 2000)))
+);
+CREATE TRIGGER kinds_are_retired_not_deleted BEFORE DELETE ON punchcard.kinds FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('jobs name their kind; set retired_at instead');
+CREATE TRIGGER kinds_have_terms BEFORE INSERT OR UPDATE ON punchcard.kinds FOR EACH ROW EXECUTE FUNCTION punchcard.set_terms();
+
+-- By what a caller finds their jobs: each tag, and each pair of the metadata as `key=value`.
+CREATE TABLE punchcard.labels (
+    account_id uuid NOT NULL,  -- whose job
+    label text NOT NULL,  -- a tag, or `key=value`
+    job_id uuid NOT NULL,  -- which has it
+    CONSTRAINT labels_pkey PRIMARY KEY (account_id, label, job_id)
+);
+CREATE TRIGGER labels_never_change BEFORE DELETE OR UPDATE ON punchcard.labels FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was');
+
+CREATE TABLE punchcard.migrations (
+    name text NOT NULL,
+    applied_at timestamp with time zone NOT NULL DEFAULT now(),
+    CONSTRAINT migrations_pkey PRIMARY KEY (name)
+);
+
+-- Entries of the ledger that are of no job's making: append-only. A hold is its job's row, a capture and a release are its outcome's (ADR 16). All of them are numbered 1, 2, 3, … for each account and share, without a gap, by its row's `entries`. An entry says how much moved; its kind says from where to where, so that no sign can be wrong.
+CREATE TABLE punchcard.movements (
+    account_id uuid NOT NULL,  -- whose balances it moved
+    share smallint NOT NULL,  -- of which share of the account
+    entry bigint NOT NULL,  -- its number there
+    amount bigint NOT NULL,  -- above 0; of either sign in an adjustment or a shift
+    available_after bigint NOT NULL,  -- the share's `available` once the entry is in
+    held_after bigint NOT NULL,  -- the share's `held` once the entry is in
+    created_at timestamp with time zone NOT NULL DEFAULT clock_timestamp(),  -- while its account was locked
+    job_id uuid,  -- what an adjustment gives back for
+    kind punchcard.entry_kind NOT NULL,  -- grant, adjust or shift
+    idempotency_key text,  -- of a grant or an adjustment: nothing moves twice for one
+    reason text,  -- why, in the words of whoever moved it
+    CONSTRAINT movements_pkey PRIMARY KEY (account_id, share, entry),
+    CONSTRAINT movements_amount_fits_kind CHECK (((amount > 0) OR (kind = ANY (ARRAY['adjust'::punchcard.entry_kind, 'shift'::punchcard.entry_kind])))),
+    CONSTRAINT movements_are_of_no_job CHECK ((kind = ANY (ARRAY['grant'::punchcard.entry_kind, 'adjust'::punchcard.entry_kind, 'shift'::punchcard.entry_kind]))),
+    CONSTRAINT movements_have_keys CHECK (((idempotency_key IS NULL) = (kind = 'shift'::punchcard.entry_kind))),
+    CONSTRAINT movements_name_jobs_to_give_back CHECK (((job_id IS NULL) OR ((kind = 'adjust'::punchcard.entry_kind) AND (amount > 0))))
+);
+-- The ledger's pages, by time (`find_entries`). What was shifted between shares is nothing to their reader.
+CREATE INDEX movements_by_time ON punchcard.movements USING btree (account_id, created_at) WHERE (kind <> 'shift'::punchcard.entry_kind);
+-- Nothing moves twice for one key.
+CREATE UNIQUE INDEX movements_idempotency_key ON punchcard.movements USING btree (account_id, idempotency_key) WHERE (idempotency_key IS NOT NULL);
+-- A second refund is impossible, not just unlikely.
+CREATE UNIQUE INDEX movements_one_refund_per_job ON punchcard.movements USING btree (job_id) WHERE (job_id IS NOT NULL);
+CREATE TRIGGER movements_are_append_only BEFORE DELETE OR UPDATE ON punchcard.movements FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+CREATE TRIGGER movements_are_never_emptied BEFORE TRUNCATE ON punchcard.movements FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+
+-- What came of it. Written once, by the statement that closed the hold; the job's row in the queue goes with it. It is the capture, and the release of what is left of the price.
+CREATE TABLE punchcard.outcomes (
+    job_id uuid NOT NULL,  -- one final status, one end of the hold
+    account_id uuid NOT NULL,  -- as in jobs
+    finished_at timestamp with time zone NOT NULL,  -- when it became final
+    captured bigint NOT NULL,  -- of its price; the rest was released
+    entry bigint,  -- its number in the account's share; NULL: it was deferred, and `deferred_entries` has it, as the balances
+    available_after bigint,  -- the share's `available` once it was in
+    held_after bigint,  -- the share's `held` once it was in
+    lease_token bigint NOT NULL DEFAULT 0,  -- of its last claim
+    run_started_at timestamp with time zone,  -- of the run that ended it; NULL: none did
+    started_at timestamp with time zone,  -- of its first run, if that is another
+    share smallint NOT NULL,  -- as in jobs
+    attempt smallint NOT NULL,  -- as in queue, when it ended
+    crashes smallint NOT NULL DEFAULT 0,  -- as in queue, when it ended
+    status punchcard.final_status NOT NULL,  -- how it ended
+    output json,  -- of what succeeded
+    error json,  -- {code, message, attempt}
+    CONSTRAINT outcomes_pkey PRIMARY KEY (job_id),
+    CONSTRAINT outcomes_capture_no_debt CHECK ((captured >= 0)),
+    CONSTRAINT outcomes_failed_says_why CHECK (((status <> 'failed'::punchcard.final_status) OR (error IS NOT NULL))),
+    CONSTRAINT outcomes_output_iff_succeeded CHECK (((status = 'succeeded'::punchcard.final_status) = (output IS NOT NULL)))
+);
+-- The ledger's pages, by time (`find_entries`).
+CREATE INDEX outcomes_by_time ON punchcard.outcomes USING btree (account_id, finished_at);
+-- The dead letters, to be found and retried (`redrive`).
+CREATE INDEX outcomes_failed ON punchcard.outcomes USING btree (finished_at, job_id) WHERE (status = 'failed'::punchcard.final_status);
+CREATE TRIGGER outcomes_are_final BEFORE DELETE OR UPDATE ON punchcard.outcomes FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('a finished job never changes');
+CREATE TRIGGER outcomes_are_never_emptied BEFORE TRUNCATE ON punchcard.outcomes FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('a finished job never changes');
+
+-- What is to be done: one thin row for each unfinished job, with all that changes while it is.
+CREATE TABLE punchcard.queue (
+    job_id uuid NOT NULL,  -- as in jobs
+    account_id uuid NOT NULL,  -- as in jobs
+    price bigint NOT NULL,  -- as in jobs
+    lease_token bigint NOT NULL DEFAULT 0,  -- rises with each claim, never falls
+    lease_expires_at timestamp with time zone,  -- leased (running) until then
+    waiting_until timestamp with time zone,  -- running outside, without a lease: called back by then. If neither is set, it is queued
+    run_at timestamp with time zone NOT NULL,  -- not before
+    expires_at timestamp with time zone NOT NULL,  -- as in jobs
+    started_at timestamp with time zone,  -- its first claim
+    run_started_at timestamp with time zone,  -- its last claim
+    terms_id integer NOT NULL,  -- as in jobs
+    bytes integer NOT NULL DEFAULT 0,  -- of the input
+    share smallint NOT NULL,  -- as in jobs
+    priority smallint NOT NULL,  -- as in jobs
+    attempt smallint NOT NULL DEFAULT 0,  -- starts that count: neither crashed, snoozed nor returned
+    max_attempts smallint NOT NULL,  -- as in jobs
+    crashes smallint NOT NULL DEFAULT 0,  -- starts whose time was up, or whose worker never reported
+    kind text NOT NULL,  -- as in jobs
+    cancel_requested_at timestamp with time zone,  -- of a running job: its worker is told when it checks in
+    progress_percent smallint,  -- of the current run, as its handler said
+    progress_message text,  -- of the current run, as its handler said
+    progress_at timestamp with time zone,  -- when its handler said so
+    checkpoint json,  -- what a run saved for the next one
+    webhook jsonb,  -- as in jobs
+    error json,  -- of the last attempt that erred: {code, message, attempt}
+    CONSTRAINT queue_pkey PRIMARY KEY (job_id),
+    CONSTRAINT queue_attempts_are_bounded CHECK (((attempt >= 0) AND (attempt <= max_attempts)))
+) WITH (fillfactor=70, autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_threshold=1000, autovacuum_vacuum_insert_scale_factor=0.2, autovacuum_analyze_scale_factor=0.2);
+-- Claim reads what is due by priority, then age; what is delayed lies behind `now()` and costs it nothing.
+CREATE INDEX queue_due ON punchcard.queue USING btree (priority, run_at, job_id) WHERE ((lease_expires_at IS NULL) AND (waiting_until IS NULL));
+-- Rescue reads what has lapsed: its lease, its wait, or its life.
+CREATE INDEX queue_lapse ON punchcard.queue USING btree (COALESCE(lease_expires_at, waiting_until, expires_at));
+CREATE TRIGGER queue_token_never_falls BEFORE UPDATE ON punchcard.queue FOR EACH ROW WHEN ((new.lease_token < old.lease_token)) EXECUTE FUNCTION punchcard.refuse_change('lease_token never falls');
+
+-- A job is retried once; who wants more retries the retry.
+CREATE TABLE punchcard.retries (
+    job_id uuid NOT NULL,  -- what failed, or was canceled
+    retried_as uuid NOT NULL,  -- the job that is its other try
+    CONSTRAINT retries_pkey PRIMARY KEY (job_id)
+);
+CREATE TRIGGER retries_never_change BEFORE DELETE OR UPDATE ON punchcard.retries FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('a job is retried once');
+
+-- Service tokens: the team's own backend and payment system. Only the SHA-256 is kept; two are valid at a time (the two slots), so that one can be rotated without a gap.
+CREATE TABLE punchcard.service_tokens (
+    name text NOT NULL,  -- whose
+    slot smallint NOT NULL,  -- the older or the newer
+    scopes text[] NOT NULL,  -- what it may
+    sha256 bytea NOT NULL,  -- of the token
+    created_at timestamp with time zone NOT NULL DEFAULT now(),  -- when it was made
+    CONSTRAINT service_tokens_pkey PRIMARY KEY (name, slot),
+    CONSTRAINT service_tokens_name_check CHECK ((name ~ '^[a-z0-9_.-]{1,64}$'::text)),
+    CONSTRAINT service_tokens_scopes_check CHECK (((cardinality(scopes) > 0) AND (scopes <@ ARRAY['enqueue'::text, 'grant'::text, 'operate'::text]))),
+    CONSTRAINT service_tokens_sha256_check CHECK ((octet_length(sha256) = 32)),
+    CONSTRAINT service_tokens_sha256_key UNIQUE (sha256),
+    CONSTRAINT service_tokens_slot_check CHECK ((slot = ANY (ARRAY[1, 2])))
+);
+
+-- Where an account is told of its jobs, but for those that name a webhook of their own. Its secret is derived (signing.rs) and signs for both; the last one still does for a day after it was rotated.
+CREATE TABLE punchcard.webhooks (
+    account_id uuid NOT NULL,  -- who is told
+    url text,  -- where; NULL: nowhere
+    events text[] NOT NULL DEFAULT '{job.succeeded,job.failed,job.canceled}'::text[],  -- of what
+    secret_version integer NOT NULL DEFAULT 1,  -- of the secret that messages are signed by
+    rotated_at timestamp with time zone,  -- since when
+    disabled_at timestamp with time zone,  -- it answered 410 (Gone)
+    CONSTRAINT webhooks_pkey PRIMARY KEY (account_id),
+    CONSTRAINT webhooks_events_check CHECK ((events <@ ARRAY['job.running'::text, 'job.succeeded'::text, 'job.failed'::text, 'job.canceled'::text])),
+    CONSTRAINT webhooks_url_check CHECK (((url ~ '^https?://'::text) AND (length(url) <= 2000)))
+);
+
+-- VIEW punchcard.audit (
+--     invariant text,
+--     subject uuid,
+--     finding text
+-- )
+
+-- Whoever looks sees every row, and so do the functions.
+-- VIEW punchcard.audit_i0 (
+--     subject uuid,
+--     finding text
+-- )
+
+-- Unfinished <=> queued <=> open hold; none outlives its life.
+-- VIEW punchcard.audit_i1 (
+--     subject uuid,
+--     finding text
+-- )
+
+-- Balances are the sums of their entries, entry by entry, and no entry is missing: they count 1, 2, 3, … in each share.
+-- VIEW punchcard.audit_i2 (
+--     subject uuid,
+--     finding text
+-- )
+
+-- A job is charged by its hold alone, which is its row: no movement names a job but one that gives back for it, once, to the account that bought it.
+-- VIEW punchcard.audit_i3 (
+--     subject uuid,
+--     finding text
+-- )
+
+-- What became of the hold is what became of the job, as its terms say.
+-- VIEW punchcard.audit_i4 (
+--     subject uuid,
+--     finding text
+-- )
+
+-- What came in and was not used up is what is there.
+-- VIEW punchcard.audit_i5 (
+--     subject uuid,
+--     finding text
+-- )
+
+-- Who asked to be told of an end is, once, and of no other.
+-- VIEW punchcard.audit_i6 (
+--     subject uuid,
+--     finding text
+-- )
+
+-- What an account has, over all its shares, with what waits to be entered.
+-- VIEW punchcard.balances (
+--     account_id uuid,
+--     available bigint,
+--     held bigint
+-- )
+
+-- The end of each hold, with its number and the balances after it. One that waits to be entered has those that it would get now.
+-- VIEW punchcard.ends (
+--     job_id uuid,
+--     account_id uuid,
+--     share smallint,
+--     price bigint,
+--     captured bigint,
+--     finished_at timestamp with time zone,
+--     waits boolean,
+--     entry bigint,
+--     available_after bigint,
+--     held_after bigint
+-- )
+
+-- The ledger with what each entry did to the two balances.
+-- VIEW punchcard.entries (
+--     account_id uuid,
+--     id bigint,
+--     kind punchcard.entry_kind,
+--     amount bigint,
+--     share smallint,
+--     available_after bigint,
+--     held_after bigint,
+--     job_id uuid,
+--     idempotency_key text,
+--     reason text,
+--     created_at timestamp with time zone,
+--     available_delta bigint,
+--     held_delta bigint
+-- )
+
+-- From whom row security hides rows that they must see: whoever asks, the owner, as whom the functions run, and the functions' role. By the catalog alone: a look at rows that are hidden finds nothing wrong.
+-- VIEW punchcard.hidden (
+--     hidden_table text,
+--     hidden_from text,
+--     is_owner boolean
+-- )
+
+-- Every job as it is now. Status words are the ADR's, and `canceled`.
+-- VIEW punchcard.jobs_now (
+--     id uuid,
+--     account_id uuid,
+--     kind text,
+--     status text,
+--     price bigint,
+--     priority smallint,
+--     attempt smallint,
+--     max_attempts smallint,
+--     input json,
+--     output json,
+--     error json,
+--     run_at timestamp with time zone,
+--     created_at timestamp with time zone,
+--     started_at timestamp with time zone,
+--     finished_at timestamp with time zone,
+--     expires_at timestamp with time zone,
+--     batch_id uuid,
+--     captured bigint,
+--     crashes smallint,
+--     cancel_requested_at timestamp with time zone,
+--     progress_percent smallint,
+--     progress_message text,
+--     progress_at timestamp with time zone,
+--     retry_of uuid,
+--     metadata jsonb,
+--     tags text[],
+--     waiting_until timestamp with time zone,
+--     webhook jsonb
+-- )
+
+-- Every movement of credits. `id` is its number: of an account (of one that is spread: of a share) they count 1, 2, 3, … without a gap, with those of jobs that were free, which move nothing and are not shown. A capture and a release of one end share it.
+-- VIEW punchcard.ledger (
+--     account_id uuid,
+--     id bigint,
+--     kind punchcard.entry_kind,
+--     amount bigint,
+--     share smallint,
+--     available_after bigint,
+--     held_after bigint,
+--     job_id uuid,
+--     idempotency_key text,
+--     reason text,
+--     created_at timestamp with time zone
+-- )
+
+-- What each numbered row did to its account's share: a movement, a hold, or the end of one.
+-- VIEW punchcard.numbered (
+--     account_id uuid,
+--     share smallint,
+--     entry bigint,
+--     available_delta bigint,
+--     held_delta bigint,
+--     available_after bigint,
+--     held_after bigint
+-- )
+
+-- Every run of a job that has ended, and how.
+-- VIEW punchcard.runs (
+--     job_id uuid,
+--     number bigint,
+--     attempt smallint,
+--     ended text,
+--     started_at timestamp with time zone,
+--     ended_at timestamp with time zone,
+--     error json
+-- )
+
+-- Who may what: the one list, of this database's roles and schemas. `grant_access` grants it, and `punchcard doctor` holds it against what is granted. An object of `columns` is granted by these alone.
+-- FUNCTION punchcard.access()
+--     RETURNS TABLE(role text, privilege text, type text, object text, columns text)
+
+-- What an account has, at the source too, if that answers.
+-- FUNCTION punchcard.balance(p_account_id uuid)
+--     RETURNS TABLE(available bigint, held bigint), as its owner
+
+-- Tells Realtime of a job that has ended, on the private channel `punchcard:<account>`. A message is a hint: a failure to send it never holds up what it tells of.
+-- FUNCTION punchcard.broadcast_outcome()
+--     RETURNS trigger, as its owner
+
+-- What somebody outside says of the run p_lease_token that waits for them, or whose worker has yet to say that it does. With `progress` it goes on; `complete`, `retry` (after p_delay seconds, failed if that was the last attempt), `fail` and `reject` end it, once. p_used: as in `settle`. Answers how the job stands then, and whether it is to be canceled. Raises PT404 not_found · PT409 callback_used (the job is final), callback_expired (another run, or its time is up).
+-- FUNCTION punchcard.call_back(p_job_id uuid, p_lease_token bigint, p_verdict text, p_delay double precision DEFAULT 0, p_output text DEFAULT NULL::text, p_code text DEFAULT NULL::text, p_message text DEFAULT NULL::text, p_used bigint DEFAULT NULL::bigint, p_percent smallint DEFAULT NULL::smallint, OUT status text, OUT cancel_requested boolean)
+--     RETURNS record, as its owner
+
+-- How to call the team's function that moves credits: its first argument that can be an account is the account, its first number the amount; p_constants has the values of others by name; those that have defaults are left out.
+-- FUNCTION punchcard.call_of_mover(p_function text, p_constants jsonb)
+--     RETURNS text
+
+-- Cancels a job, of p_account_id or, if NULL, of anybody. A queued one is canceled at once: 'canceled'. A running one is asked to stop, and its worker told when it checks in: 'running'; if it succeeds first, it has. One that waits outside is canceled at once, and the kind's `cancel_url` told. Before its first run it costs nothing; once it runs, waits, or has run (`has_run`), the kind's `on_cancel` says what it costs. Refuses by raising: PT404 not_found · PT409 not_cancelable (final; or the kind refuses).
+-- FUNCTION punchcard.cancel(p_job_id uuid, p_account_id uuid DEFAULT NULL::uuid)
+--     RETURNS text, as its owner
+
+-- A JSON value as text that is the same whatever its spacing and the order of its keys, and not much longer than it was sent: as jsonb writes it, but for numbers with an exponent, of which jsonb would write every digit (1e308 has 309). These count as they are written, so that 1e2 is neither 100 nor 1E2; other numbers count digit for digit too, so that 1.0 is not 1.00.
+-- FUNCTION punchcard.canonical(p_value json)
+--     RETURNS text
+
+-- What a worker says of the jobs that it is running, and hears: notes their progress and what they save, and answers those of which something was noted, and those that are to be canceled. NULLs are nothing new. A job that somebody else holds is not waited for: what is said of it is to be said again.
+-- FUNCTION punchcard.check_in(p_job_ids uuid[], p_lease_tokens bigint[], p_percents smallint[], p_messages text[], p_checkpoints text[])
+--     RETURNS TABLE(job_id uuid, noted boolean, to_cancel boolean), as its owner
+
+-- Refuses what no worker could read, or should.
+-- FUNCTION punchcard.check_input(p_input json)
+--     RETURNS void
+
+-- Vets what a job asks for beside its kind's policy: an object with, as wished, `retry`, `metadata`, `tags`, `webhook`, `retry_of`. Answers NULL for what it does not ask for. p_job_id is the job that retries another, if it is to.
+-- FUNCTION punchcard.check_options(p_options jsonb, p_account_id uuid, p_max_attempts integer, p_job_id uuid, OUT max_attempts smallint, OUT retry jsonb, OUT metadata jsonb, OUT tags text[], OUT webhook jsonb, OUT retry_of uuid)
+--     RETURNS record
+
+-- The job that p_job_id is to be retried as another try of: failed or canceled, of this account, not retried yet. Notes it as p_retried_as: who retries it just now is waited for. Raises PT404 not_found · PT409 not_retryable, already_retried.
+-- FUNCTION punchcard.check_retry_of(p_job_id uuid, p_account_id uuid, p_retried_as uuid)
+--     RETURNS uuid
+
+-- Vets a webhook, {url, events}: events are those that end a job unless it says otherwise. Where it may point to is vetted by whoever sends, address by address.
+-- FUNCTION punchcard.check_webhook(p_webhook jsonb)
+--     RETURNS jsonb
+
+-- queued -> running for up to p_limit due jobs, by priority, then age, under a lease of at most p_lease seconds; those in p_named, which the worker was woken for, before all others. Only kinds that the worker serves: the Rust kinds in p_kinds and, if p_http, HTTP targets, whose time limit fits into the p_budget seconds that it has left; if it was woken, p_woken, only those that SQS dispatches; and retired ones, to fail them. p_after_* say, for a priority, the `run_at` (in microseconds since 1970) and id of the last job that this worker claimed of it: the next claim starts there, and never walks again past the dead rows of its own earlier claims, which no vacuum removes while a long transaction is open anywhere (ADR 0007). But for what is due since less than five seconds: jobs are not committed in the order of their `run_at`. What a claim passes over for its start, the next one without a start finds.
+-- FUNCTION punchcard.claim(p_limit bigint, p_kinds text[], p_http boolean, p_budget integer, p_lease double precision, p_after_priorities smallint[] DEFAULT '{}'::smallint[], p_after_run_ats bigint[] DEFAULT '{}'::bigint[], p_after_ids uuid[] DEFAULT '{}'::uuid[], p_named uuid[] DEFAULT '{}'::uuid[], p_woken boolean DEFAULT false)
+--     RETURNS TABLE(job_id uuid, lease_token bigint, account_id uuid, kind text, attempt smallint, max_attempts smallint, input text, url text, secret_version integer, retired boolean, timeout_seconds integer, backoff_seconds integer, backoff_max_seconds integer, lasts_seconds double precision, priority smallint, run_at_micros bigint, price bigint, metered boolean, backoff text, backoff_delays integer[], jitter double precision, retry text, cancel_url text, callback_seconds integer, checkpoint text, told boolean), as its owner
+
+-- Takes up to p_limit messages to send, and keeps them for p_lease seconds: then another worker may. No account's are taken before another's because they are more, or older: each that has any due gets an even share, and if p_spare one share is left over. p_accounts, of which the caller has messages already or wants none, get up to p_rooms. Answers where each message goes and by which versions of the account's secret it is signed, with the job as this statement sees it: as what is said of it left it, or later. url is NULL if the webhook is gone meanwhile. Each row says, and one without a message if none was taken, whether there may be `more`, and behind which account (`walked`) it was not looked for.
+-- FUNCTION punchcard.claim_deliveries(p_limit integer, p_lease double precision, p_spare boolean DEFAULT false, p_accounts uuid[] DEFAULT '{}'::uuid[], p_rooms integer[] DEFAULT '{}'::integer[], p_after uuid DEFAULT '00000000-0000-0000-0000-000000000000'::uuid)
+--     RETURNS TABLE(id uuid, event text, url text, attempt smallint, put_back smallint, created_at timestamp with time zone, secret_version integer, old_secret_version integer, kind_secret_version integer, job punchcard.jobs_now, more boolean, walked uuid), as its owner
+
+-- Claims as `claim` does, job by job, for when one of them cannot be claimed at all (a trigger of the team's, a row that was changed by hand): that one stays as it is, and keeps no other from being claimed. Accounts come in any order, so that none is always the first, and one whose job was refused is passed over. Ends after some seconds.
+-- FUNCTION punchcard.claim_singly(p_limit bigint, p_kinds text[], p_http boolean, p_budget integer, p_lease double precision, p_woken boolean)
+--     RETURNS TABLE(job_id uuid, lease_token bigint, account_id uuid, kind text, attempt smallint, max_attempts smallint, input text, url text, secret_version integer, retired boolean, timeout_seconds integer, backoff_seconds integer, backoff_max_seconds integer, lasts_seconds double precision, priority smallint, run_at_micros bigint, price bigint, metered boolean, backoff text, backoff_delays integer[], jitter double precision, retry text, cancel_url text, callback_seconds integer, checkpoint text, told boolean), as its owner
+
+-- Deals what an account has available evenly over the first p_spread of its shares; p_least of it, at least, to share p_share. Answers what there is in all; moves nothing if that is less. With p_free, what it has on shares that nobody else holds, if that is enough: else all shares are locked, in their order.
+-- FUNCTION punchcard.deal_credits(p_account_id uuid, p_spread integer, p_share integer, p_least bigint, p_free boolean DEFAULT false)
+--     RETURNS bigint
+
+-- Makes p_amount available, drawn from the source as far as it is missing. Answers what there is in all; moves nothing if that is less.
+-- FUNCTION punchcard.draw_credits(p_account_id uuid, p_amount bigint)
+--     RETURNS bigint
+
+-- How many whole credits can be drawn of a balance at the source: none below 0, and no more than an account may hold.
+-- FUNCTION punchcard.drawable(p_balance numeric)
+--     RETURNS bigint
+
+-- Buys a job: key, price, hold, job and its place in the queue in one call, all or nothing. The job's row is the hold. Answers what the caller does not know; `replayed` when the key had bought the job before (jobs_now has it as it is now); `wake_after`, in seconds, when a wake-up is wanted for it. A priority is at most its kind's `max_priority`: a greater one is refused, but that of a retry, and 0, which is said for none, are lowered to it. Refuses by raising: PT402 insufficient_credits · PT422 unknown_kind, idempotency_mismatch, invalid_*, over_cap · PT429 too_many_*
+-- FUNCTION punchcard.enqueue(p_account_id uuid, p_kind text, p_input json DEFAULT '{}'::json, p_key text DEFAULT NULL::text, p_priority integer DEFAULT 0, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_options jsonb DEFAULT NULL::jsonb, OUT job_id uuid, OUT price bigint, OUT max_attempts smallint, OUT run_at timestamp with time zone, OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT replayed boolean, OUT wake_after double precision, OUT priority smallint)
+--     RETURNS record, as its owner
+
+-- Buys up to 1,000 jobs of one account in one call, all or nothing: p_jobs is an array, of up to 5 MiB, of objects with `kind` and, as wished, `input`, `priority`, `run_at`, `retry`, `metadata`, `tags`, `webhook`. One hold for each. The key names the whole batch. Answers the jobs in their order. Refuses as `enqueue` does, and says which job, but for a bad input.
+-- FUNCTION punchcard.enqueue_batch(p_account_id uuid, p_jobs json, p_key text DEFAULT NULL::text)
+--     RETURNS TABLE(id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision), as its owner
+
+-- Enters what was deferred for these jobs, or, without any, for up to 1,000 accounts of which something waits: of whoever's row can be had within 20 milliseconds in all. The others' waits for whoever holds them next.
+-- FUNCTION punchcard.enter_deferred(p_job_ids uuid[] DEFAULT NULL::uuid[])
+--     RETURNS void
+
+-- A page of an account's ledger, newest first: up to p_limit entries, but not what was shifted between its shares, before the one at p_at (in microseconds since 1970) of p_key and p_part. In the order of their time; what has the same, in that of `key`: the job's id, or a number of its own. Of one end the capture (1) comes before the release (2). Walks past 10,000 jobs at most, which were free, and as many ends. `next_*` is where the next page begins, in each row; if there may be one, and no entry, there is one row, of that alone.
+-- FUNCTION punchcard.find_entries(p_account_id uuid, p_at bigint, p_key uuid, p_part smallint, p_limit bigint)
+--     RETURNS TABLE(id bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, created_at timestamp with time zone, share smallint, next_at bigint, next_key uuid, next_part smallint)
+
+-- The ids of an account's jobs, newest first, before p_before: up to p_limit of those of one status and kind, if these are given, that have all of p_labels. Walks past 10,000 others at most, whatever the history. `next_before` is where the next page begins, also if nothing was found so far; NULL when there is no more.
+-- FUNCTION punchcard.find_jobs(p_account_id uuid, p_status text, p_kind text, p_labels text[], p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid)
+--     RETURNS record
+
+-- A batch as `request_hash` takes it: the hash of each of its jobs, so that there is but one of them as jsonb at a time. One that is longer than any job that can be bought counts as it is written.
+-- FUNCTION punchcard.fingerprints(p_jobs json)
+--     RETURNS json
+
+-- The least id that `uuid_v7` makes at a time: ids of jobs that were bought before are less.
+-- FUNCTION punchcard.first_id(p_at timestamp with time zone)
+--     RETURNS uuid
+
+-- Enters what waits of an account into the balances of these shares, in the order in which its jobs were bought, and numbers it. For whoever holds these shares' rows, by a statement before this: so that nobody else folds meanwhile, and this sees what was folded before. What is entered is what is numbered here, not what waited when it was looked for: nothing counts twice.
+-- FUNCTION punchcard.fold_entries(p_account_id uuid, p_shares smallint[])
+--     RETURNS void
+
+-- Every grant there is, and the policies of owner and functions' role. Run it again, as the owner, after something was granted by hand or a restore left something out; `punchcard migrate` does where it must.
+-- FUNCTION punchcard.grant_access()
+--     RETURNS void
+
+-- Grants credits, once for each key; the first grant creates the account.
+-- FUNCTION punchcard.grant_credits(p_account_id uuid, p_amount bigint, p_key text, p_reason text DEFAULT NULL::text, OUT entry punchcard.movements, OUT replayed boolean)
+--     RETURNS record, as its owner
+
+-- Whether a run of a job has ended that did something for it, or may have: what canceling it costs from then on is its kind's `on_cancel`. A run that was put off because what it relies on was away did nothing, and one that was handed back before it began left no trace. Of the runs that `attempts` keeps: the first 1,000.
+-- FUNCTION punchcard.has_run(p_job_id uuid)
+--     RETURNS boolean
+
+-- Holds credits for so many jobs: of the share that this backend uses, else of all shares dealt anew, else with what is missing drawn from the team's own credits, if there is such a source. Within the account's caps, unless these were taken in elsewhere. Answers the share, its balances, and the number there of the last of these jobs: the caller writes their rows. Raises PT402 insufficient_credits, and as `pass_caps`.
+-- FUNCTION punchcard.hold_credits(p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, p_capped boolean DEFAULT true, OUT share smallint, OUT available bigint, OUT held bigint, OUT entry bigint)
+--     RETURNS record
+
+-- The ADR's function, made safe: a key is required, there is a ledger entry, an overdraft is refused, and a job that it names is the account's own. Answers the credits available afterwards.
+-- FUNCTION punchcard.increment_user_credits(p_user_id uuid, p_amount bigint, p_key text, p_job_id uuid DEFAULT NULL::uuid, p_reason text DEFAULT NULL::text)
+--     RETURNS bigint, as its owner
+
+-- Whether a JSON value is a whole number within bounds, written as one: workers do not read 10.0.
+-- FUNCTION punchcard.is_whole(p_value jsonb, p_least numeric, p_most numeric)
+--     RETURNS boolean
+
+-- A job as it is now, of p_account_id or, if NULL, of anybody; no row if it is not there. VOLATILE, so that it sees what an earlier part of the same statement has done.
+-- FUNCTION punchcard.job_now(p_job_id uuid, p_account_id uuid)
+--     RETURNS SETOF punchcard.jobs_now
+
+-- An idempotency key, or what it was used for, as it is kept: 128 bits of its SHA-256. Only the account itself could make two of its own meet, and would be told that it used a key twice.
+-- FUNCTION punchcard.key_digest(p_text text)
+--     RETURNS uuid
+
+-- Enters what a caller finds their job by.
+-- FUNCTION punchcard.label(p_account_id uuid, p_job_id uuid, p_tags text[], p_metadata jsonb)
+--     RETURNS void
+
+-- Up to p_limit jobs that have lapsed, longest first, but for those of the accounts p_busy; locks their rows.
+-- FUNCTION punchcard.lapsed(p_limit bigint, p_busy uuid[])
+--     RETURNS TABLE(job_id uuid, account_id uuid, lease_token bigint, verdict text, error text), as its owner
+
+-- Locks the rows of these jobs, as far as nobody else holds them. What somebody else holds is waited for, for p_patience milliseconds in all, in equal parts; while that is less than `deadlock_timeout`, no deadlock comes of it. Answers the jobs that are still out of reach.
+-- FUNCTION punchcard.lock_for_settling(p_job_ids uuid[], p_lease_tokens bigint[], p_patience integer)
+--     RETURNS uuid[]
+
+-- Locks a job's account, and then the job, and answers it; NULL if nothing is left to be done of it. In this order in everything that users may call in transactions of their own: who holds an account and wants one more of its jobs never meets somebody who holds that job and wants the account. A worker has them in the other order, for a moment: it is waited for without the account.
+-- FUNCTION punchcard.lock_job(p_job_id uuid, p_account_id uuid)
+--     RETURNS punchcard.queue
+
+-- Refuses, as `hold_credits` would, whoever is over their caps or plainly lacks the credits, by a look that locks nothing: before what is dear to take in is read, hashed or written. Whoever passes it may still be refused there.
+-- FUNCTION punchcard.look_first(p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, p_key text)
+--     RETURNS void
+
+-- Moves credits at the source, and looks whether they moved: an existing function may clamp, report an error as a row, or do nothing. Then nothing has happened: this raises PT503.
+-- FUNCTION punchcard.move_at_source(p_account_id uuid, p_amount bigint)
+--     RETURNS void
+
+-- Moves credits from outside (a payment, an operator's correction) once for each key: 'grant' or 'adjust'. The first positive movement creates the account. Replays answer the first entry; nothing moves twice. An adjustment that names a job gives back for it, once, to the account that bought it: PT404 not_found for a job of another's, or of nobody's.
+-- FUNCTION punchcard.move_credits(p_kind punchcard.entry_kind, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text, OUT entry punchcard.movements, OUT replayed boolean)
+--     RETURNS record
+
+-- Lets so many jobs more pass the account's caps, or refuses: PT429 too_many_jobs, too_many_bytes, too_many_enqueues; PT422 over_cap if they never could. Share 0 is locked first, so that no two buyers pass where one may. Enqueues are paced as by the generic cell rate algorithm (ITU-T I.371): a minute's worth at once, then one for each part of a minute that has passed. p_look only looks: it locks nothing, and whoever passes it may still be refused.
+-- FUNCTION punchcard.pass_caps(p_account_id uuid, p_jobs integer, p_bytes bigint, p_look boolean DEFAULT false)
+--     RETURNS void
+
+-- Retries failed jobs in bulk, oldest first: those of p_kind and, as wished, of one error code, one account, and finished within a time; up to p_limit after (p_after_at, p_after_id), p_per_second of them a second, the first in p_delay seconds. Answers each with the job that it is retried as, or the word of why it is not (such as insufficient_credits; account_busy: somebody has held its account for a quarter of a second; refused_by_database: something else, such as a trigger of the team's, which the server's log tells): it keeps no other from being retried. Walks past 10,000 failed jobs at most: if there may be more behind them, a last row with neither says where the next call goes on.
+-- FUNCTION punchcard.redrive(p_kind text, p_code text DEFAULT NULL::text, p_account_id uuid DEFAULT NULL::uuid, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_until timestamp with time zone DEFAULT NULL::timestamp with time zone, p_limit integer DEFAULT 1000, p_per_second double precision DEFAULT NULL::double precision, p_delay double precision DEFAULT 0, p_after_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_after_id uuid DEFAULT NULL::uuid)
+--     RETURNS TABLE(job_id uuid, finished_at timestamp with time zone, retried_as uuid, refused text), as its owner
+
+-- Refunds what was captured for a job, once, by the operator's decision. Answers the amount, and the job's account. Raises PT404 not_found · PT409 nothing_captured, already_refunded.
+-- FUNCTION punchcard.refund(p_job_id uuid, p_reason text DEFAULT NULL::text, OUT account_id uuid, OUT amount bigint)
+--     RETURNS record, as its owner
+
+-- For triggers that keep history as it was: refuses the change, and says why.
+-- FUNCTION punchcard.refuse_change()
+--     RETURNS trigger
+
+-- The batch that a key bought, as it is now, if the key was used for the same.
+-- FUNCTION punchcard.replay_batch(p_bought punchcard.idempotency_keys, p_hash uuid)
+--     RETURNS TABLE(id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision)
+
+-- What a key was used for, as a hash; refuses what is no key. What jsonb cannot hold (a lone surrogate, more digits than `numeric` has), or what looks like a number with an exponent within a string, makes an input count as it is written.
+-- FUNCTION punchcard.request_hash(p_key text, p_what text, p_input json)
+--     RETURNS uuid
+
+-- Takes back up to p_limit jobs that have lapsed. Past its life a job fails, and so does one that nobody called back for in time; a job whose lease expired has crashed, and is queued again at once (the lease was delay enough); one that was to be canceled is. None keeps the others waiting: one whose account somebody holds, or that the database refuses, stays as it is, and is answered with a NULL as its status; p_busy are accounts that such jobs are not to be asked for of again. Where each has to be tried alone, it ends after some seconds, and leaves the others to the next call.
+-- FUNCTION punchcard.rescue(p_limit bigint, p_busy uuid[] DEFAULT '{}'::uuid[])
+--     RETURNS TABLE(job_id uuid, status text, told boolean, account_id uuid), as its owner
+
+-- Buys a failed or canceled job once more, at its kind's price of now: a new job with an id and a hold of its own. The old one stays as it is. Refuses as `check_retry_of` and `enqueue` do.
+-- FUNCTION punchcard.retry(p_job_id uuid, p_account_id uuid DEFAULT NULL::uuid, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT job_id uuid, OUT account_id uuid, OUT wake_after double precision)
+--     RETURNS record, as its owner
+
+-- Returns what is available to the source, for up to 50 accounts that it knows; answers how many were returned. What it does not take now goes on waiting: a tick calls this in a statement of its own, and holds nothing up by it.
+-- FUNCTION punchcard.return_credits()
+--     RETURNS bigint, as its owner
+
+-- Takes back what is everybody's once it is created: functions by PostgreSQL's default, and by name what default privileges give (Supabase's). `grant_access` then grants what is meant, by name. Every function's path ends in pg_temp, which is searched first where it is not named, for types and relations: a caller's temporary domain `text` would run as the owner.
+-- FUNCTION punchcard.revoke_defaults()
+--     RETURNS void
+
+-- Gives an account's webhooks a new secret. The last one signs, too, for a day.
+-- FUNCTION punchcard.rotate_webhook_secret(p_account_id uuid)
+--     RETURNS punchcard.webhooks, as its owner
+
+-- Row security binds the owner too (FORCE): it and the functions' role pass by name, everybody else sees no row. Run again where somebody else owns the tables now: after a restore, or REASSIGN OWNED. What fits is left alone, since each change takes its table's lock.
+-- FUNCTION punchcard.set_policies()
+--     RETURNS void
+
+-- Turns these messages on or off, and lets signed-in users receive those of their own channel.
+-- FUNCTION punchcard.set_realtime(p_on boolean)
+--     RETURNS void
+
+-- For the trigger on kinds: gives a kind whose terms have changed a new row of them.
+-- FUNCTION punchcard.set_terms()
+--     RETURNS trigger
+
+-- Sets where an account is told of its jobs, or, with NULL, that it is not; a disabled webhook works again.
+-- FUNCTION punchcard.set_webhook(p_account_id uuid, p_url text, p_events text[] DEFAULT NULL::text[])
+--     RETURNS punchcard.webhooks, as its owner
+
+-- Settles runs in one statement: the job's status, its entry and the balance move together. Verdicts: complete  succeeded, with its output             retry   queued again after p_delays seconds fail      failed                                 snooze  the same, the attempt not counted reject    failed, and its input is to blame      crash   the same, a crash counted; failed if that was the last cancel    canceled, as was asked for             yield   queued again at once, the attempt not counted overdue   failed: nobody called back in time     return  queued as it was: it never started wait      running without a lease: somebody outside calls back within p_delays seconds A job that is to be canceled is not queued again, but canceled, and one that has no attempt left fails. What succeeds, or fails for good, does. p_outputs are also what a run that goes on later saved for it. p_used are the credits that a metered job used; NULL: all. Each verdict needs its lease: same token, not expired. p_rescue is for those that hold the row's lock: `rescue`, which takes back what has lapsed, `cancel` and `call_back`. A job ends at once even while somebody else holds its account: what it moves is deferred then (ADR 16), and entered by whoever holds the account next; by this call, if that is within a moment. A job's own row that somebody holds is waited for for 200 ms; then all of it is refused (55P03) and can be sent again with p_patience, a time in milliseconds: then what is still held after it is left out, and answered with a NULL as its status. A batch that nobody is in the way of pays nothing for that (ADR 15). Answers the jobs it settled, and whether somebody is to be told of it; whoever is missing had lost its lease, and nothing of it was written. Raises PT422 unknown_verdict.
+-- FUNCTION punchcard.settle(p_job_ids uuid[], p_lease_tokens bigint[], p_verdicts text[], p_delays double precision[], p_outputs text[], p_errors text[], p_used bigint[] DEFAULT NULL::bigint[], p_rescue boolean DEFAULT false, p_patience integer DEFAULT NULL::integer)
+--     RETURNS TABLE(job_id uuid, status text, told boolean), as its owner
+
+-- Records what became of messages that were sent, of each attempt once. Verdicts: `delivered`; `retry` in p_delays seconds; `put_back`, the same of one that was not sent; `give_up`; `gone` gives up, too, and whatever else was to go there: its receiver wants no more. None is waited for: this may go out on the one connection by which a worker settles and claims. Answers those that it recorded, or the same statement before it, whose answer was lost, and, `out_of_reach`, those that somebody else holds; whoever is missing had been taken by another worker meanwhile.
+-- FUNCTION punchcard.settle_deliveries(p_ids uuid[], p_attempts smallint[], p_verdicts text[], p_delays double precision[], p_errors text[], p_urls text[])
+--     RETURNS TABLE(id uuid, out_of_reach boolean), as its owner
+
+-- An account's balance at the source, its row locked if p_lock; NULL if it has none. One that is no number fails.
+-- FUNCTION punchcard.source_balance(p_account_id uuid, p_lock boolean)
+--     RETURNS numeric
+
+-- The caller is told no SQL: the operator finds in the log what the team's table or function said.
+-- FUNCTION punchcard.source_failed(p_account_id uuid, p_state text, p_message text)
+--     RETURNS void
+
+-- For the doctor: whether the source can be read, and what waits; no row without a source.
+-- FUNCTION punchcard.source_health()
+--     RETURNS TABLE(ok boolean, finding text), as its owner
+
+-- Whether the source knows an account, and can say what it has. One that it cannot say keeps no other from being asked for.
+-- FUNCTION punchcard.source_knows(p_account_id uuid)
+--     RETURNS boolean
+
+-- Spreads an account over p_shares shares (1 brings it back together), so that as many buyers go at once.
+-- FUNCTION punchcard.spread_account(p_account_id uuid, p_shares integer)
+--     RETURNS void
+
+-- Takes the team's credits as the source of all: p_function moves them, or else we update p_table. It is tried on one account and rolled back, by what it does, not by what it answers; what does not do as it must is refused. So is a change while credits are in Punchcard's own accounts, unless p_force: they would move there too. Answers what is worth a warning.
+-- FUNCTION punchcard.use_credit_source(p_table text, p_account_column text, p_balance_column text, p_function text DEFAULT NULL::text, p_constants jsonb DEFAULT '{}'::jsonb, p_search_path text DEFAULT 'public'::text, p_force boolean DEFAULT false)
+--     RETURNS SETOF text, as its owner
+
+-- When a UUIDv7 of `uuid_v7` was made, to the microsecond. Of any other UUID, a time by which it sorts.
+-- FUNCTION punchcard.uuid_time(p_id uuid)
+--     RETURNS timestamp with time zone
+
+-- A UUIDv7 (RFC 9562 §5.7) of a time, to its microsecond, which the 12 bits after the milliseconds have (§6.2, method 3), as PostgreSQL's own has from version 18 on. Without a time: the database's clock. One expression, which PostgreSQL puts in place of the call: the version's digit goes between the time's first twelve digits and its last three.
+-- FUNCTION punchcard.uuid_v7(p_at timestamp with time zone DEFAULT clock_timestamp())
+--     RETURNS uuid
+GRANT USAGE ON SCHEMA punchcard_api TO authenticated;
+GRANT SELECT (id, available, held) ON TABLE punchcard.accounts TO authenticated;
+GRANT SELECT (account_id, price, captured, entry) ON TABLE punchcard.deferred_entries TO authenticated;
+GRANT SELECT (id, account_id, kind, price, priority, max_attempts, input, scheduled_at, created_at, expires_at, retry_of, metadata, tags) ON TABLE punchcard.jobs TO authenticated;
+GRANT SELECT (job_id, account_id, status, captured, attempt, output, error, started_at, run_started_at, finished_at) ON TABLE punchcard.outcomes TO authenticated;
+GRANT SELECT (job_id, account_id, lease_expires_at, waiting_until, attempt, error, run_at, started_at, cancel_requested_at, progress_percent, progress_message) ON TABLE punchcard.queue TO authenticated;
+GRANT SELECT ON TABLE punchcard_api.credits TO authenticated;
+GRANT SELECT ON TABLE punchcard_api.jobs TO authenticated;
+GRANT EXECUTE ON FUNCTION punchcard.access TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.balance TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.call_back TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.cancel TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.check_in TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.claim TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.claim_deliveries TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.claim_singly TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.enqueue TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.enqueue_batch TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.find_entries TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.find_jobs TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.first_id TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.grant_credits TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.job_now TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.key_digest TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.redrive TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.rescue TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.retry TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.return_credits TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.rotate_webhook_secret TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.set_webhook TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.settle TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.settle_deliveries TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.source_health TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.uuid_time TO punchcard_app;
+GRANT USAGE ON SCHEMA punchcard TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.accounts TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.attempts TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.balances TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.caps TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.credit_source TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.deferred_entries TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.deliveries TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.ends TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.entries TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.functions TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.hidden TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.idempotency_keys TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.jobs TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.jobs_now TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.kind_terms TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.kinds TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.labels TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.ledger TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.migrations TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.movements TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.outcomes TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.queue TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.retries TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.runs TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.service_tokens TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.webhooks TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.cancel TO service_role;
+GRANT EXECUTE ON FUNCTION punchcard.enqueue TO service_role;
+GRANT EXECUTE ON FUNCTION punchcard.enqueue_batch TO service_role;
+GRANT EXECUTE ON FUNCTION punchcard.grant_credits TO service_role;
+GRANT EXECUTE ON FUNCTION punchcard.increment_user_credits TO service_role;
+GRANT EXECUTE ON FUNCTION punchcard.retry TO service_role;
+GRANT USAGE ON SCHEMA punchcard TO service_role;

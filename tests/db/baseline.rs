@@ -1,0 +1,114 @@
+//! What a plain job's life costs, in counts that no noise touches, against the record in `infra/bench/baseline.json`: a capability
+//! that a job does not use costs it nothing. Whoever makes one of them grow has to say so in the record, and why in an ADR.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use serde_json::{Value, json};
+
+use crate::support::Bench;
+
+/// By how much a count may exceed the record: pages split here and there.
+const MOST: f64 = 1.03;
+const JOBS: usize = 2_000;
+
+/// The WAL records and bytes, and the buffers, that a query costs for each job. Page images after a checkpoint, which comes when it
+/// comes, count apart.
+async fn cost(bench: &Bench, query: &str) -> BTreeMap<&'static str, f64> {
+    let sql = format!("EXPLAIN (ANALYZE, WAL, BUFFERS, FORMAT JSON) {query}");
+    let plan: Value = bench.admin.query_typed(&sql, &[]).await.expect(query)[0].get(0);
+    let plan = &plan[0]["Plan"];
+    let each = |what: &str| plan[what].as_f64().expect(what) / JOBS as f64;
+    let buffers = each("Shared Hit Blocks") + each("Shared Read Blocks");
+    [
+        ("wal_records", each("WAL Records")),
+        ("wal_bytes", each("WAL Bytes")),
+        ("wal_page_images", each("WAL FPI")),
+        ("buffers", buffers),
+    ]
+    .into()
+}
+
+fn enqueue(accounts: &str) -> String {
+    format!(
+        "SELECT count(punchcard.enqueue(a.id, 'plain', to_json(repeat('x', 198))))
+         FROM generate_series(1, {JOBS}) n JOIN unnest('{{{accounts}}}'::uuid[]) WITH ORDINALITY AS a (id, place)
+             ON a.place = n % 100 + 1"
+    )
+}
+
+const BATCHES: &str = "SELECT count(b.id)
+    FROM unnest('{ACCOUNTS}'::uuid[]) WITH ORDINALITY AS a (id, place),
+         (SELECT json_agg(json_build_object('kind', 'plain', 'input', repeat('x', 198))) AS jobs FROM generate_series(1, 1000)) j,
+         LATERAL punchcard.enqueue_batch(a.id, j.jobs) b
+    WHERE a.place <= 2";
+
+/// Four claims and four settles, as a worker sends them, one after the other.
+const CLAIM: &str = "SELECT count(c.job_id) FROM generate_series(1, 4) n,
+    LATERAL punchcard.claim(500, '{plain}', false, 60, 60 + n * 0) c";
+const SETTLE: &str = "SELECT count(s.job_id) FROM (
+        SELECT array_agg(q.job_id) AS ids, array_agg(q.lease_token) AS tokens, array_agg('complete'::text) AS verdicts,
+               array_agg(0::float8) AS delays, array_agg(to_json(repeat('x', 198))::text) AS outputs,
+               array_agg(NULL::text) AS errors
+        FROM (SELECT q.job_id, q.lease_token, row_number() OVER (ORDER BY q.job_id) % 4 AS part
+              FROM punchcard.queue q WHERE q.lease_expires_at IS NOT NULL) q GROUP BY q.part) c,
+    punchcard.settle(c.ids, c.tokens, c.verdicts, c.delays, c.outputs, c.errors) s";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plain_jobs_life_costs_what_is_on_record() {
+    let bench = Bench::new().await;
+    bench.sql("INSERT INTO punchcard.kinds (name, price) VALUES ('plain', 1)").await;
+    let mut accounts = Vec::new();
+    for _ in 0..100 {
+        accounts.push(bench.account(1_000_000).await.to_string());
+    }
+    let accounts = accounts.join(",");
+    let batches = BATCHES.replace("ACCOUNTS", &accounts);
+    let steps = [
+        ("enqueue", enqueue(&accounts)),
+        ("claim", CLAIM.to_owned()),
+        ("settle", SETTLE.to_owned()),
+        ("enqueue_batch", batches),
+    ];
+    // The first round writes page images, reads the catalogues, and fills the tables: what the later ones cost stays as it is. Of
+    // each count the least of them is its cost.
+    let mut costs: BTreeMap<&str, BTreeMap<&str, f64>> = BTreeMap::new();
+    for round in 0..4 {
+        for (step, query) in &steps {
+            let cost = cost(&bench, query).await;
+            if round == 0 {
+                continue;
+            }
+            let least = costs.entry(*step).or_default();
+            for (what, count) in cost {
+                let least = least.entry(what).or_insert(count);
+                *least = least.min(count);
+            }
+        }
+        bench.sql(CLAIM).await;
+        bench.sql(SETTLE).await;
+        bench.sql("VACUUM punchcard.queue").await;
+    }
+    bench.assert_audit_is_clean().await;
+
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../infra/bench/baseline.json");
+    let rounded = |count: f64| (count * 100.0).round() / 100.0;
+    let found: BTreeMap<&str, BTreeMap<&str, f64>> = costs
+        .iter()
+        .map(|(step, counts)| (*step, counts.iter().map(|(what, count)| (*what, rounded(*count))).collect()))
+        .collect();
+    println!("{}", serde_json::to_string_pretty(&json!(found)).unwrap());
+    if std::env::var_os("PUNCHCARD_RECORD").is_some() {
+        fs::write(&file, serde_json::to_string_pretty(&json!(found)).unwrap() + "\n").unwrap();
+    }
+    let record: BTreeMap<String, BTreeMap<String, f64>> =
+        serde_json::from_str(&fs::read_to_string(&file).expect("the record")).expect("the record");
+    for (step, counts) in &found {
+        for (what, count) in counts {
+            let recorded = record[*step][*what];
+            assert!(
+                *count <= recorded * MOST + 0.01,
+                "{step}: {what} is {count} a job, and {recorded} on record (PUNCHCARD_RECORD=1 writes a new one)"
+            );
+        }
+    }
+}
