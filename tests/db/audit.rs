@@ -133,7 +133,7 @@ async fn each_wrong_with_money_is_named() {
         (captured(&put_off), format!("I4 {put_off} canceled but captured 10 and released 0")),
         (captured(&let_off), format!("I4 {let_off} canceled but captured 10 and released 0")),
         (
-            format!("UPDATE punchcard.kind_terms SET on_cancel = 'refuse' WHERE kind = 'released'"),
+            "UPDATE punchcard.kind_terms SET on_cancel = 'refuse' WHERE kind = 'released'".to_owned(),
             format!("I4 {let_off} canceled but captured 0 and released 10"),
         ),
         (

@@ -70,8 +70,8 @@ export interface paths {
         };
         /**
          * Lists every movement of an account's credits, newest first, in pages.
-         * @description A page of an account that is spread may have fewer entries than its limit, even none: as long as there is a `next_cursor`, there
-         *     may be more.
+         * @description They are in the order of their time. Where many jobs were free, a page may have fewer entries than its limit, even none: as long as
+         *     there is a `next_cursor`, there may be more.
          */
         get: operations["list_ledger"];
         put?: never;
@@ -533,7 +533,8 @@ export interface components {
             held_delta: number;
             /**
              * Format: int64
-             * @description Rises with time.
+             * @description Its number: an account's entries (of a spread account, a share's) count up without a gap, with those of free jobs, which are
+             *     not listed. What was captured and what was released at a job's end have the same.
              */
             id: number;
             /** @description The key of a grant or adjustment. */

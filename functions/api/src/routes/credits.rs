@@ -41,8 +41,8 @@ pub(crate) async fn get_credits(
 
 /// Lists every movement of an account's credits, newest first, in pages.
 ///
-/// A page of an account that is spread may have fewer entries than its limit, even none: as long as there is a `next_cursor`, there
-/// may be more.
+/// They are in the order of their time. Where many jobs were free, a page may have fewer entries than its limit, even none: as long as
+/// there is a `next_cursor`, there may be more.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/credits/ledger", tag = "credits", params(Paging, OfAccount),
     responses(
