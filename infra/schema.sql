@@ -47,7 +47,7 @@ CREATE TABLE punchcard.attempts (
     ended_at timestamp with time zone NOT NULL,  -- when its worker said so, or it was taken back
     error json,  -- {code, message, attempt}
     CONSTRAINT attempts_pkey PRIMARY KEY (job_id, number)
-);
+) WITH (autovacuum_freeze_min_age=0, autovacuum_vacuum_insert_scale_factor=0.01, autovacuum_analyze_scale_factor=0.01);
 CREATE TRIGGER attempts_never_change BEFORE DELETE OR UPDATE ON punchcard.attempts FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what happened has happened');
 
 -- What bounds an account beside its credits; NULL is no bound.
@@ -136,7 +136,7 @@ CREATE TABLE punchcard.idempotency_keys (
     job_id uuid NOT NULL,  -- what it bought: a job, or the first of a batch
     last_job_id uuid,  -- the last of a batch
     CONSTRAINT idempotency_keys_pkey PRIMARY KEY (account_id, key)
-);
+) WITH (autovacuum_freeze_min_age=0, autovacuum_vacuum_insert_scale_factor=0.01, autovacuum_analyze_scale_factor=0.01);
 
 -- What was bought. Written once, by the statement that held its price, and never changed: it is the hold. CHECKs are kept few and short here and in the tables below: PostgreSQL parses each anew for every statement (ADR 7).
 CREATE TABLE punchcard.jobs (
@@ -162,7 +162,7 @@ CREATE TABLE punchcard.jobs (
     webhook jsonb,  -- who is told of it, {url, events}; NULL: the account's webhook
     input json NOT NULL,  -- as it was sent, digit for digit
     CONSTRAINT jobs_pkey PRIMARY KEY (account_id, id)
-);
+) WITH (autovacuum_freeze_min_age=0, autovacuum_vacuum_insert_scale_factor=0.01, autovacuum_analyze_scale_factor=0.01);
 CREATE TRIGGER jobs_are_never_emptied BEFORE TRUNCATE ON punchcard.jobs FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('what was bought is in the ledger');
 CREATE TRIGGER jobs_never_change BEFORE DELETE OR UPDATE ON punchcard.jobs FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was; it is in the ledger');
 
@@ -236,7 +236,7 @@ CREATE TABLE punchcard.labels (
     label text NOT NULL,  -- a tag, or `key=value`
     job_id uuid NOT NULL,  -- which has it
     CONSTRAINT labels_pkey PRIMARY KEY (account_id, label, job_id)
-);
+) WITH (autovacuum_freeze_min_age=0, autovacuum_vacuum_insert_scale_factor=0.01, autovacuum_analyze_scale_factor=0.01);
 CREATE TRIGGER labels_never_change BEFORE DELETE OR UPDATE ON punchcard.labels FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was');
 
 CREATE TABLE punchcard.migrations (
@@ -263,7 +263,7 @@ CREATE TABLE punchcard.movements (
     CONSTRAINT movements_are_of_no_job CHECK ((kind = ANY (ARRAY['grant'::punchcard.entry_kind, 'adjust'::punchcard.entry_kind, 'shift'::punchcard.entry_kind]))),
     CONSTRAINT movements_have_keys CHECK (((idempotency_key IS NULL) = (kind = 'shift'::punchcard.entry_kind))),
     CONSTRAINT movements_name_jobs_to_give_back CHECK (((job_id IS NULL) OR ((kind = 'adjust'::punchcard.entry_kind) AND (amount > 0))))
-);
+) WITH (autovacuum_freeze_min_age=0, autovacuum_vacuum_insert_scale_factor=0.01, autovacuum_analyze_scale_factor=0.01);
 -- The ledger's pages, by time (`find_entries`). What was shifted between shares is nothing to their reader.
 CREATE INDEX movements_by_time ON punchcard.movements USING btree (account_id, created_at) WHERE (kind <> 'shift'::punchcard.entry_kind);
 -- Nothing moves twice for one key.
@@ -295,7 +295,7 @@ CREATE TABLE punchcard.outcomes (
     CONSTRAINT outcomes_capture_no_debt CHECK ((captured >= 0)),
     CONSTRAINT outcomes_failed_says_why CHECK (((status <> 'failed'::punchcard.final_status) OR (error IS NOT NULL))),
     CONSTRAINT outcomes_output_iff_succeeded CHECK (((status = 'succeeded'::punchcard.final_status) = (output IS NOT NULL)))
-);
+) WITH (autovacuum_freeze_min_age=0, autovacuum_vacuum_insert_scale_factor=0.01, autovacuum_analyze_scale_factor=0.01);
 -- The ledger's pages, by time (`find_entries`).
 CREATE INDEX outcomes_by_time ON punchcard.outcomes USING btree (account_id, finished_at);
 -- The dead letters, to be found and retried (`redrive`).
@@ -332,7 +332,7 @@ CREATE TABLE punchcard.queue (
     error json,  -- of the last attempt that erred: {code, message, attempt}
     CONSTRAINT queue_pkey PRIMARY KEY (job_id),
     CONSTRAINT queue_attempts_are_bounded CHECK (((attempt >= 0) AND (attempt <= max_attempts)))
-) WITH (fillfactor=70, autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_threshold=1000, autovacuum_vacuum_insert_scale_factor=0.2, autovacuum_analyze_scale_factor=0.2);
+) WITH (fillfactor=70, autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_threshold=1000, autovacuum_vacuum_insert_scale_factor=0.2, autovacuum_analyze_scale_factor=0.2, vacuum_truncate=off);
 -- Claim reads what is due by priority, then age; what is delayed lies behind `now()` and costs it nothing.
 CREATE INDEX queue_due ON punchcard.queue USING btree (priority, run_at, job_id) WHERE ((lease_expires_at IS NULL) AND (waiting_until IS NULL));
 -- Rescue reads what has lapsed: its lease, its wait, or its life.

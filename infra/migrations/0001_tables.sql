@@ -73,7 +73,8 @@ CREATE TABLE punchcard.movements (
     CONSTRAINT movements_amount_fits_kind CHECK (amount > 0 OR kind IN ('adjust', 'shift')),
     CONSTRAINT movements_have_keys CHECK ((idempotency_key IS NULL) = (kind = 'shift')),
     CONSTRAINT movements_name_jobs_to_give_back CHECK (job_id IS NULL OR (kind = 'adjust' AND amount > 0))
-);
+) WITH (autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_scale_factor = 0.01,
+        autovacuum_analyze_scale_factor = 0.01);
 
 -- Nothing moves twice for one key.
 CREATE UNIQUE INDEX movements_idempotency_key ON punchcard.movements (account_id, idempotency_key)
@@ -243,7 +244,8 @@ CREATE TABLE punchcard.jobs (
     webhook          jsonb,                           -- who is told of it, {url, events}; NULL: the account's webhook
     input            json NOT NULL,                   -- as it was sent, digit for digit
     PRIMARY KEY (account_id, id)                      -- a caller's own jobs, newest first
-);
+) WITH (autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_scale_factor = 0.01,
+        autovacuum_analyze_scale_factor = 0.01);
 
 CREATE TRIGGER jobs_never_change BEFORE UPDATE OR DELETE ON punchcard.jobs
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was; it is in the ledger');
@@ -258,7 +260,8 @@ CREATE TABLE punchcard.idempotency_keys (
     job_id        uuid NOT NULL,                      -- what it bought: a job, or the first of a batch
     last_job_id   uuid,                               -- the last of a batch
     PRIMARY KEY (account_id, key)
-);
+) WITH (autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_scale_factor = 0.01,
+        autovacuum_analyze_scale_factor = 0.01);
 
 -- A job is retried once; who wants more retries the retry.
 CREATE TABLE punchcard.retries (
@@ -275,7 +278,8 @@ CREATE TABLE punchcard.labels (
     label       text NOT NULL,                        -- a tag, or `key=value`
     job_id      uuid NOT NULL,                        -- which has it
     PRIMARY KEY (account_id, label, job_id)
-);
+) WITH (autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_scale_factor = 0.01,
+        autovacuum_analyze_scale_factor = 0.01);
 
 CREATE TRIGGER labels_never_change BEFORE UPDATE OR DELETE ON punchcard.labels
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was');
@@ -310,7 +314,7 @@ CREATE TABLE punchcard.queue (
     error                json,                        -- of the last attempt that erred: {code, message, attempt}
     CONSTRAINT queue_attempts_are_bounded CHECK (attempt BETWEEN 0 AND max_attempts)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
-        autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2);
+        autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2, vacuum_truncate = off);
 
 -- Claim reads what is due by priority, then age; what is delayed lies behind `now()` and costs it nothing.
 CREATE INDEX queue_due ON punchcard.queue (priority, run_at, job_id)
@@ -352,7 +356,8 @@ CREATE TABLE punchcard.outcomes (
     CONSTRAINT outcomes_capture_no_debt CHECK (captured >= 0),
     CONSTRAINT outcomes_output_iff_succeeded CHECK ((status = 'succeeded') = (output IS NOT NULL)),
     CONSTRAINT outcomes_failed_says_why CHECK (status <> 'failed' OR error IS NOT NULL)
-);
+) WITH (autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_scale_factor = 0.01,
+        autovacuum_analyze_scale_factor = 0.01);
 
 -- The ledger's pages, by time (`find_entries`).
 CREATE INDEX outcomes_by_time ON punchcard.outcomes (account_id, finished_at);
@@ -384,7 +389,8 @@ CREATE TABLE punchcard.attempts (
     ended_at    timestamptz NOT NULL,                 -- when its worker said so, or it was taken back
     error       json,                                 -- {code, message, attempt}
     PRIMARY KEY (job_id, number)
-);
+) WITH (autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_scale_factor = 0.01,
+        autovacuum_analyze_scale_factor = 0.01);
 
 CREATE TRIGGER attempts_never_change BEFORE UPDATE OR DELETE ON punchcard.attempts
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what happened has happened');

@@ -15,7 +15,7 @@ BEGIN
 
     -- One's own jobs as they are now. Whose they are is the policies' to say, not the view's: it reads
     -- with the rights of who asks, who has them on these columns alone and cannot name the tables.
-    CREATE VIEW punchcard_api.jobs WITH (security_invoker = on, security_barrier = on) AS
+    CREATE VIEW punchcard_api.jobs WITH (security_invoker = on) AS
         SELECT j.id, j.kind,
                coalesce(o.status::text, CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued' ELSE 'running' END)
                    AS status,
@@ -28,7 +28,7 @@ BEGIN
         LEFT JOIN punchcard.queue q ON q.job_id = j.id
         LEFT JOIN punchcard.outcomes o ON o.job_id = j.id;
 
-    CREATE VIEW punchcard_api.credits WITH (security_invoker = on, security_barrier = on) AS
+    CREATE VIEW punchcard_api.credits WITH (security_invoker = on) AS
         SELECT b.account_id, b.available + w.released AS available, b.held - w.price AS held
         FROM (SELECT a.id AS account_id, sum(a.available)::bigint AS available, sum(a.held)::bigint AS held
               FROM punchcard.accounts a GROUP BY a.id) b,

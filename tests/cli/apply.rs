@@ -295,6 +295,7 @@ async fn a_kind_that_nobody_serves_is_warned_of_and_the_doctor_names_it_once_its
     bench.enqueue(account, "qr.svgg", 2).await;
     bench.enqueue(account, "qr.svg", 1).await;
     assert!(!said(&punchcard(&bench, &["doctor"])).contains("nobody claims"), "they may be claimed yet");
+    assert!(!said(&punchcard(&bench, &["doctor"])).contains("a snapshot"), "nobody keeps one");
     bench.wait(700).await;
     bench.poller().invoke(&json!({})).await.unwrap();
     let text = said(&punchcard(&bench, &["doctor"]));

@@ -14,6 +14,7 @@ mod plans;
 mod read_committed;
 mod schema;
 mod shadowing;
+mod snapshots;
 mod statements;
 mod transitions;
 mod walks;

@@ -209,3 +209,31 @@ async fn what_is_asked_of_one_job_reads_its_own_rows() {
         }
     }
 }
+
+/// Signed-in users through PostgREST: row security is the barrier, and their views are planned with what is asked of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_users_page_of_their_view_reads_no_more_than_the_page() {
+    let bench = Bench::new().await;
+    bench.fill(20_000, "0", "now()").await;
+    bench.fill_history(20_000).await;
+    bench.vacuum().await;
+    bench.sql("VACUUM ANALYZE punchcard.outcomes").await;
+    for (what, most) in [
+        ("SELECT * FROM punchcard_api.jobs ORDER BY id DESC LIMIT 20", 300),
+        ("SELECT * FROM punchcard_api.credits", 20),
+    ] {
+        let sql = format!(
+            "BEGIN; SET LOCAL request.jwt.claims = '{{\"sub\":\"{NOBODY}\",\"role\":\"authenticated\"}}';
+             SET LOCAL ROLE authenticated; EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {what}; ROLLBACK"
+        );
+        let messages = bench.admin.simple_query(&sql).await.expect(what);
+        let plan = messages.iter().find_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        let plan: serde_json::Value = serde_json::from_str(plan.unwrap()).unwrap();
+        let count = |what: &str| plan[0]["Plan"][what].as_i64().unwrap();
+        let buffers = count("Shared Hit Blocks") + count("Shared Read Blocks");
+        assert!(buffers <= most, "{what}: {buffers} buffers: {plan:#}");
+    }
+}

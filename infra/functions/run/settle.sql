@@ -108,9 +108,10 @@ BEGIN
                                AND ((v.verdict <> 'return'
                                      AND coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL)
                                     OR punchcard.has_run(q.job_id)))
-                       THEN CASE WHEN v.used < q.price
-                                      AND (SELECT t.metered FROM punchcard.kind_terms t WHERE t.id = q.terms_id)
-                                 THEN greatest(v.used, 0) ELSE q.price END
+                       THEN CASE WHEN v.used < q.price THEN
+                           CASE WHEN (SELECT t.metered FROM punchcard.kind_terms t WHERE t.id = q.terms_id)
+                                THEN greatest(v.used, 0) ELSE q.price END
+                                 ELSE q.price END
                        ELSE 0 END AS captured,
                   CASE v.verdict WHEN 'complete' THEN v.output::json END AS output,
                   CASE WHEN v.verdict <> 'complete' THEN coalesce(v.error::json, q.error) END AS error
