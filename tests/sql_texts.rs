@@ -165,6 +165,17 @@ fn a_backslash_stands_doubled_in_an_e_string() {
     }
 }
 
+#[test]
+fn no_line_is_wider_than_110_columns() {
+    let wide = |(name, sql): &(String, String)| {
+        let lines = sql.lines().enumerate().filter(|(_, line)| line.chars().count() > 110);
+        lines.map(|(n, _)| format!("{name}:{}", n + 1)).collect::<Vec<_>>()
+    };
+    let files = texts().into_iter().filter(|(name, _)| name.ends_with(".sql"));
+    let wide: Vec<String> = files.flat_map(|file| wide(&file)).collect();
+    assert!(wide.is_empty(), "{wide:?}");
+}
+
 /// Whoever copies an example copies its pin: without `pg_temp` at its end, a caller's temporary types run as the owner.
 #[test]
 fn no_path_leaves_pg_temp_out_or_names_it_first() {

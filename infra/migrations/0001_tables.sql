@@ -28,7 +28,8 @@ CREATE TABLE punchcard.accounts (
     entries           bigint NOT NULL DEFAULT 0,      -- the number of the share's last entry
     unfinished_jobs   integer NOT NULL DEFAULT 0,     -- how many are unfinished, free ones too
     unfinished_bytes  bigint NOT NULL DEFAULT 0,      -- the bytes of the unfinished jobs' inputs
-    paced_until       timestamptz,                    -- in share 0, where enqueues are capped: see `pass_caps`
+    paced_until       timestamptz,                    -- in share 0, where enqueues are capped:
+                                                      -- see `pass_caps`
     created_at        timestamptz NOT NULL DEFAULT now(),  -- of its first grant, or purchase
     PRIMARY KEY (id, share),
     CONSTRAINT accounts_never_negative CHECK (available >= 0 AND held >= 0)
@@ -66,7 +67,8 @@ CREATE TABLE punchcard.movements (
     created_at       timestamptz NOT NULL DEFAULT clock_timestamp(),  -- while its account was locked
     job_id           uuid,                            -- what an adjustment gives back for
     kind             punchcard.entry_kind NOT NULL,   -- grant, adjust or shift
-    idempotency_key  text,                            -- of a grant or an adjustment: nothing moves twice for one
+    idempotency_key  text,                            -- of a grant or an adjustment:
+                                                      -- nothing moves twice for one
     reason           text,                            -- why, in the words of whoever moved it
     PRIMARY KEY (account_id, share, entry),
     CONSTRAINT movements_are_of_no_job CHECK (kind IN ('grant', 'adjust', 'shift')),
@@ -118,7 +120,8 @@ CREATE TABLE punchcard.credit_source (
     balances        text NOT NULL,                    -- the team's table
     account_column  text NOT NULL,                    -- its column of accounts
     balance_column  text NOT NULL,                    -- its column of balances
-    mover           text,                             -- the team's function that moves credits; NULL: we update the table
+    mover           text,                             -- the team's function that moves credits;
+                                                      -- NULL: we update the table
     read_balance    text NOT NULL,                    -- as SQL: $1 is the account
     move_balance    text NOT NULL,                    -- as SQL: $2 is the amount, below 0 to charge
     search_path     text NOT NULL,                    -- what the team's function expects
@@ -134,21 +137,27 @@ CREATE TYPE punchcard.charge AS ENUM ('release', 'capture', 'refuse');
 -- What can be bought, as it is offered now: `punchcard apply` writes it.
 CREATE TABLE punchcard.kinds (
     name                 text PRIMARY KEY CHECK (name ~ '^[a-z0-9_.-]{1,64}$'),  -- as buyers send it
-    price                bigint NOT NULL CHECK (price BETWEEN 0 AND 1000000000000),  -- in credits, held at once
+    price                bigint NOT NULL              -- in credits, held at once
+                         CHECK (price BETWEEN 0 AND 1000000000000),
     metered              boolean NOT NULL DEFAULT false,  -- the price is the most; what was used is captured
     max_priority         smallint NOT NULL DEFAULT 0  -- before whom a caller may put its jobs
                          CHECK (max_priority BETWEEN -10 AND 10),
-    on_cancel            punchcard.charge NOT NULL DEFAULT 'release',  -- what is kept once a job runs, or has run
+    on_cancel            punchcard.charge NOT NULL DEFAULT 'release',  -- what is kept once a job runs,
+                                                                       -- or has run
     on_input_error       punchcard.charge NOT NULL DEFAULT 'release'  -- what is kept if the input is to blame
                          CHECK (on_input_error <> 'refuse'),
-    max_attempts         integer NOT NULL DEFAULT 3 CHECK (max_attempts BETWEEN 1 AND 25),  -- errors until it fails
-    max_crashes          integer NOT NULL DEFAULT 3 CHECK (max_crashes BETWEEN 1 AND 25),  -- crashes until it fails
+    max_attempts         integer NOT NULL DEFAULT 3   -- errors until it fails
+                         CHECK (max_attempts BETWEEN 1 AND 25),
+    max_crashes          integer NOT NULL DEFAULT 3   -- crashes until it fails
+                         CHECK (max_crashes BETWEEN 1 AND 25),
     backoff              text NOT NULL DEFAULT 'exponential'  -- how the delay grows from attempt to attempt
                          CHECK (backoff IN ('exponential', 'linear', 'fixed')),
-    backoff_seconds      integer NOT NULL DEFAULT 10 CHECK (backoff_seconds BETWEEN 1 AND 86400),  -- the first delay
+    backoff_seconds      integer NOT NULL DEFAULT 10  -- the first delay
+                         CHECK (backoff_seconds BETWEEN 1 AND 86400),
     backoff_max_seconds  integer NOT NULL DEFAULT 3600  -- the longest delay
                          CHECK (backoff_max_seconds BETWEEN 1 AND 86400),
-    backoff_delays       integer[] NOT NULL DEFAULT '{}'  -- of `fixed`: after the first attempt, the second, …
+    backoff_delays       integer[] NOT NULL DEFAULT '{}'  -- of `fixed`: after the first attempt,
+                                                          -- the second, …
                          CHECK (cardinality(backoff_delays) <= 25 AND 0 <= ALL (backoff_delays)
                                 AND 86400 >= ALL (backoff_delays)),
     jitter               double precision NOT NULL DEFAULT 0.5  -- the part of a delay that is left to chance
@@ -158,15 +167,20 @@ CREATE TABLE punchcard.kinds (
                          CHECK (life_seconds BETWEEN 60 AND 2592000),
     dispatch             text NOT NULL DEFAULT 'sqs'  -- `sqs`: workers are woken for it, where SQS is on
                          CHECK (dispatch IN ('poll', 'sqs')),
-    url                  text CHECK (url ~ '^https?://' AND length(url) <= 2000),  -- NULL: Rust code of this name
-    cancel_url           text                         -- told of a job that was dropped while somebody works on it
+    url                  text                         -- NULL: Rust code of this name
+                         CHECK (url ~ '^https?://' AND length(url) <= 2000),
+    cancel_url           text                         -- told of a job that was dropped while somebody
+                                                      -- works on it
                          CHECK (cancel_url ~ '^https?://' AND length(cancel_url) <= 2000),
     callback_seconds     integer NOT NULL DEFAULT 3600  -- within which who answered 202 calls back
                          CHECK (callback_seconds BETWEEN 1 AND 2592000),
-    secret_version       integer NOT NULL DEFAULT 1   -- of the secret that requests to the target are signed by
+    secret_version       integer NOT NULL DEFAULT 1   -- of the secret that requests to the target
+                                                      -- are signed by
                          CHECK (secret_version BETWEEN 1 AND 1000000),
-    terms_id             integer NOT NULL,            -- on what is bought now: `kind_terms`, kept by a trigger
-    retired_at           timestamptz,                 -- not sold any more; what is queued fails and is released
+    terms_id             integer NOT NULL,            -- on what is bought now: `kind_terms`,
+                                                      -- kept by a trigger
+    retired_at           timestamptz,                 -- not sold any more;
+                                                      -- what is queued fails and is released
     CONSTRAINT kinds_fixed_has_delays CHECK ((backoff = 'fixed') = (cardinality(backoff_delays) > 0))
 );
 
@@ -198,15 +212,16 @@ CREATE FUNCTION punchcard.set_terms() RETURNS trigger
 BEGIN
     SELECT t.id INTO NEW.terms_id
     FROM (SELECT t.* FROM punchcard.kind_terms t WHERE t.kind = NEW.name ORDER BY t.id DESC LIMIT 1) t
-    WHERE (t.kind, t.price, t.metered, t.on_cancel, t.on_input_error, t.max_attempts, t.max_crashes, t.life_seconds)
-          = (NEW.name, NEW.price, NEW.metered, NEW.on_cancel, NEW.on_input_error, NEW.max_attempts, NEW.max_crashes,
-             NEW.life_seconds);
+    WHERE (t.kind, t.price, t.metered, t.on_cancel, t.on_input_error, t.max_attempts, t.max_crashes,
+           t.life_seconds)
+          = (NEW.name, NEW.price, NEW.metered, NEW.on_cancel, NEW.on_input_error, NEW.max_attempts,
+             NEW.max_crashes, NEW.life_seconds);
     IF NOT FOUND THEN
         LOCK TABLE punchcard.kind_terms IN SHARE ROW EXCLUSIVE MODE;
         INSERT INTO punchcard.kind_terms (id, kind, price, metered, on_cancel, on_input_error, max_attempts,
                                           max_crashes, life_seconds)
-        SELECT coalesce(max(t.id), 0) + 1, NEW.name, NEW.price, NEW.metered, NEW.on_cancel, NEW.on_input_error,
-               NEW.max_attempts, NEW.max_crashes, NEW.life_seconds
+        SELECT coalesce(max(t.id), 0) + 1, NEW.name, NEW.price, NEW.metered, NEW.on_cancel,
+               NEW.on_input_error, NEW.max_attempts, NEW.max_crashes, NEW.life_seconds
         FROM punchcard.kind_terms t
         RETURNING id INTO NEW.terms_id;
     END IF;
@@ -238,17 +253,20 @@ CREATE TABLE punchcard.jobs (
     kind             text NOT NULL,                   -- of what it is one
     batch_id         uuid,                            -- of a batch with a key: its first job
     retry_of         uuid,                            -- the failed or canceled job that it is another try of
-    retry            jsonb,                           -- where it differs from its kind's policy; NULL: nowhere
+    retry            jsonb,                           -- where it differs from its kind's policy;
+                                                      -- NULL: nowhere
     metadata         jsonb,                           -- the caller's own: an object of strings
     tags             text[],                          -- the caller's own
-    webhook          jsonb,                           -- who is told of it, {url, events}; NULL: the account's webhook
+    webhook          jsonb,                           -- who is told of it, {url, events};
+                                                      -- NULL: the account's webhook
     input            json NOT NULL,                   -- as it was sent, digit for digit
     PRIMARY KEY (account_id, id)                      -- a caller's own jobs, newest first
 ) WITH (autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_scale_factor = 0.01,
         autovacuum_analyze_scale_factor = 0.01);
 
 CREATE TRIGGER jobs_never_change BEFORE UPDATE OR DELETE ON punchcard.jobs
-    FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was; it is in the ledger');
+    FOR EACH ROW
+    EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was; it is in the ledger');
 CREATE TRIGGER jobs_are_never_emptied BEFORE TRUNCATE ON punchcard.jobs
     FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('what was bought is in the ledger');
 
@@ -291,8 +309,8 @@ CREATE TABLE punchcard.queue (
     price                bigint NOT NULL,             -- as in jobs
     lease_token          bigint NOT NULL DEFAULT 0,   -- rises with each claim, never falls
     lease_expires_at     timestamptz,                 -- leased (running) until then
-    waiting_until        timestamptz,                 -- running outside, without a lease: called back by then.
-                                                      -- If neither is set, it is queued
+    waiting_until        timestamptz,                 -- running outside, without a lease:
+                                                      -- called back by then. If neither is set, it is queued
     run_at               timestamptz NOT NULL,        -- not before
     expires_at           timestamptz NOT NULL,        -- as in jobs
     started_at           timestamptz,                 -- its first claim
@@ -301,20 +319,25 @@ CREATE TABLE punchcard.queue (
     bytes                integer NOT NULL DEFAULT 0,  -- of the input
     share                smallint NOT NULL,           -- as in jobs
     priority             smallint NOT NULL,           -- as in jobs
-    attempt              smallint NOT NULL DEFAULT 0,  -- starts that count: neither crashed, snoozed nor returned
+    attempt              smallint NOT NULL DEFAULT 0,  -- starts that count: neither crashed,
+                                                       -- snoozed nor returned
     max_attempts         smallint NOT NULL,           -- as in jobs
-    crashes              smallint NOT NULL DEFAULT 0,  -- starts whose time was up, or whose worker never reported
+    crashes              smallint NOT NULL DEFAULT 0,  -- starts whose time was up,
+                                                       -- or whose worker never reported
     kind                 text NOT NULL,               -- as in jobs
-    cancel_requested_at  timestamptz,                 -- of a running job: its worker is told when it checks in
+    cancel_requested_at  timestamptz,                 -- of a running job:
+                                                      -- its worker is told when it checks in
     progress_percent     smallint,                    -- of the current run, as its handler said
     progress_message     text,                        -- of the current run, as its handler said
     progress_at          timestamptz,                 -- when its handler said so
     checkpoint           json,                        -- what a run saved for the next one
     webhook              jsonb,                       -- as in jobs
-    error                json,                        -- of the last attempt that erred: {code, message, attempt}
+    error                json,                        -- of the last attempt that erred:
+                                                      -- {code, message, attempt}
     CONSTRAINT queue_attempts_are_bounded CHECK (attempt BETWEEN 0 AND max_attempts)
 ) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
-        autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2, vacuum_truncate = off);
+        autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2,
+        vacuum_truncate = off);
 
 -- Claim reads what is due by priority, then age; what is delayed lies behind `now()` and costs it nothing.
 CREATE INDEX queue_due ON punchcard.queue (priority, run_at, job_id)
@@ -340,8 +363,9 @@ CREATE TABLE punchcard.outcomes (
     account_id       uuid NOT NULL,                   -- as in jobs
     finished_at      timestamptz NOT NULL,            -- when it became final
     captured         bigint NOT NULL,                 -- of its price; the rest was released
-    entry            bigint,                          -- its number in the account's share; NULL: it was deferred, and
-                                                      -- `deferred_entries` has it, as the balances
+    entry            bigint,                          -- its number in the account's share; NULL: it was
+                                                      -- deferred, and `deferred_entries` has it,
+                                                      -- as the balances
     available_after  bigint,                          -- the share's `available` once it was in
     held_after       bigint,                          -- the share's `held` once it was in
     lease_token      bigint NOT NULL DEFAULT 0,       -- of its last claim
@@ -372,8 +396,8 @@ CREATE TRIGGER outcomes_are_never_emptied BEFORE TRUNCATE ON punchcard.outcomes
 -- A job that ends, on its way through `settle`.
 CREATE TYPE punchcard.ended_job AS (
     job_id uuid, price bigint, captured bigint, bytes integer, lease_token bigint, started_at timestamptz,
-    run_started_at timestamptz, attempt smallint, crashes smallint, status punchcard.final_status, output json,
-    error json);
+    run_started_at timestamptz, attempt smallint, crashes smallint, status punchcard.final_status,
+    output json, error json);
 
 -- How a run ends that does not end its job.
 CREATE TYPE punchcard.run_end AS ENUM ('retry', 'snooze', 'yield', 'crash');
@@ -415,17 +439,20 @@ CREATE TYPE punchcard.event AS ENUM ('job.running', 'job.succeeded', 'job.failed
 -- The outbox: what is to be said of a job, written by the statement that did it, and said until somebody has
 -- heard.
 CREATE TABLE punchcard.deliveries (
-    id            uuid PRIMARY KEY,                   -- the message's `webhook-id`, the same each time it is sent
+    id            uuid PRIMARY KEY,                   -- the message's `webhook-id`,
+                                                      -- the same each time it is sent
     account_id    uuid NOT NULL,                      -- as in jobs
     job_id        uuid NOT NULL,                      -- of which job
-    next_at       timestamptz,                        -- not before; while it is being sent, when that is given up;
-                                                      -- NULL: never again
+    next_at       timestamptz,                        -- not before; while it is being sent,
+                                                      -- when that is given up; NULL: never again
     created_at    timestamptz NOT NULL DEFAULT now(),  -- when it happened
     delivered_at  timestamptz,                        -- when somebody heard it
     event         punchcard.event NOT NULL,           -- what happened
-    attempt       smallint NOT NULL DEFAULT 0,        -- how often it was taken to be sent; each is recorded once
+    attempt       smallint NOT NULL DEFAULT 0,        -- how often it was taken to be sent;
+                                                      -- each is recorded once
     settled       smallint NOT NULL DEFAULT 0,        -- the last attempt whose result is recorded
-    put_back      smallint NOT NULL DEFAULT 0,        -- how often it was not sent, for no fault of its receiver's
+    put_back      smallint NOT NULL DEFAULT 0,        -- how often it was not sent,
+                                                      -- for no fault of its receiver's
     gone          boolean NOT NULL DEFAULT false,     -- it answered 410 (Gone): they hear no more of this job
     url           text,                               -- NULL: the account's, as it is when it is sent
     error         text                                -- why the last attempt failed

@@ -6,27 +6,34 @@ CREATE VIEW punchcard.balances WITH (security_invoker = on) AS
     SELECT b.account_id, b.available + w.released AS available, b.held - w.price AS held
     FROM (SELECT a.id AS account_id, sum(a.available)::bigint AS available, sum(a.held)::bigint AS held
           FROM punchcard.accounts a GROUP BY a.id) b,
-         LATERAL (SELECT coalesce(sum(d.price - d.captured), 0)::bigint AS released, coalesce(sum(d.price), 0)::bigint AS price
+         LATERAL (SELECT coalesce(sum(d.price - d.captured), 0)::bigint AS released,
+                         coalesce(sum(d.price), 0)::bigint AS price
                   FROM punchcard.deferred_entries d WHERE d.account_id = b.account_id AND d.entry IS NULL) w;
 
 -- The end of each hold, with its number and the balances after it. One that waits to be entered has those
 -- that it would get now.
 CREATE VIEW punchcard.ends WITH (security_invoker = on) AS
-    SELECT o.job_id, o.account_id, o.share, j.price, o.captured, o.finished_at, d.job_id IS NOT NULL AND d.entry IS NULL AS waits,
+    SELECT o.job_id, o.account_id, o.share, j.price, o.captured, o.finished_at,
+           d.job_id IS NOT NULL AND d.entry IS NULL AS waits,
            CASE WHEN o.entry IS NOT NULL THEN o.entry WHEN d.entry IS NOT NULL THEN d.entry ELSE (
-               SELECT a.entries + (SELECT count(*) FROM punchcard.deferred_entries w WHERE w.account_id = o.account_id
+               SELECT a.entries + (SELECT count(*) FROM punchcard.deferred_entries w
+                                   WHERE w.account_id = o.account_id
                                      AND w.share = o.share AND w.entry IS NULL AND w.job_id <= o.job_id)
-               FROM punchcard.accounts a WHERE a.id = o.account_id AND a.share = o.share) END AS entry,
-           CASE WHEN o.entry IS NOT NULL THEN o.available_after WHEN d.entry IS NOT NULL THEN d.available_after ELSE (
+               FROM punchcard.accounts a WHERE a.id = o.account_id AND a.share = o.share)
+           END AS entry,
+           CASE WHEN o.entry IS NOT NULL THEN o.available_after
+                WHEN d.entry IS NOT NULL THEN d.available_after ELSE (
                SELECT a.available + (SELECT sum(w.price - w.captured) FROM punchcard.deferred_entries w
-                                     WHERE w.account_id = o.account_id AND w.share = o.share AND w.entry IS NULL
-                                       AND w.job_id <= o.job_id)
-               FROM punchcard.accounts a WHERE a.id = o.account_id AND a.share = o.share)::bigint END AS available_after,
+                                     WHERE w.account_id = o.account_id AND w.share = o.share
+                                       AND w.entry IS NULL AND w.job_id <= o.job_id)
+               FROM punchcard.accounts a WHERE a.id = o.account_id AND a.share = o.share)::bigint
+           END AS available_after,
            CASE WHEN o.entry IS NOT NULL THEN o.held_after WHEN d.entry IS NOT NULL THEN d.held_after ELSE (
                SELECT a.held - (SELECT sum(w.price) FROM punchcard.deferred_entries w
                                 WHERE w.account_id = o.account_id AND w.share = o.share AND w.entry IS NULL
                                   AND w.job_id <= o.job_id)
-               FROM punchcard.accounts a WHERE a.id = o.account_id AND a.share = o.share)::bigint END AS held_after
+               FROM punchcard.accounts a WHERE a.id = o.account_id AND a.share = o.share)::bigint
+           END AS held_after
     FROM punchcard.outcomes o
     JOIN punchcard.jobs j ON j.account_id = o.account_id AND j.id = o.job_id
     LEFT JOIN punchcard.deferred_entries d ON d.job_id = o.job_id AND o.entry IS NULL;
@@ -35,19 +42,20 @@ CREATE VIEW punchcard.ends WITH (security_invoker = on) AS
 -- 1, 2, 3, … without a gap, with those of jobs that were free, which move nothing and are not shown. A
 -- capture and a release of one end share it.
 CREATE VIEW punchcard.ledger WITH (security_invoker = on) AS
-    SELECT m.account_id, m.entry AS id, m.kind, m.amount, m.share, m.available_after, m.held_after, m.job_id, m.idempotency_key,
-           m.reason, m.created_at
+    SELECT m.account_id, m.entry AS id, m.kind, m.amount, m.share, m.available_after, m.held_after, m.job_id,
+           m.idempotency_key, m.reason, m.created_at
     FROM punchcard.movements m
     UNION ALL
-    SELECT j.account_id, j.entry, 'hold', j.price, j.share, j.available_after, j.held_after, j.id, NULL, NULL, j.created_at
+    SELECT j.account_id, j.entry, 'hold', j.price, j.share, j.available_after, j.held_after, j.id, NULL, NULL,
+           j.created_at
     FROM punchcard.jobs j WHERE j.price > 0
     UNION ALL
     SELECT e.account_id, e.entry, 'capture', e.captured, e.share, e.available_after - (e.price - e.captured),
            e.held_after + (e.price - e.captured), e.job_id, NULL, NULL, e.finished_at
     FROM punchcard.ends e WHERE e.captured > 0
     UNION ALL
-    SELECT e.account_id, e.entry, 'release', e.price - e.captured, e.share, e.available_after, e.held_after, e.job_id, NULL, NULL,
-           e.finished_at
+    SELECT e.account_id, e.entry, 'release', e.price - e.captured, e.share, e.available_after, e.held_after,
+           e.job_id, NULL, NULL, e.finished_at
     FROM punchcard.ends e WHERE e.price > e.captured;
 
 -- The ledger with what each entry did to the two balances.
@@ -62,15 +70,17 @@ CREATE VIEW punchcard.entries WITH (security_invoker = on) AS
 -- Every job as it is now. Status words are the ADR's, and `canceled`.
 CREATE VIEW punchcard.jobs_now WITH (security_invoker = on) AS
     SELECT j.id, j.account_id, j.kind,
-           coalesce(o.status::text, CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued' ELSE 'running' END)
-               AS status,
+           coalesce(o.status::text,
+                    CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued'
+                         ELSE 'running' END) AS status,
            j.price, j.priority, coalesce(o.attempt, q.attempt) AS attempt, j.max_attempts, j.input, o.output,
            coalesce(o.error, q.error) AS error,
            -- Of a row that was changed by hand: a time that the calendar has.
-           least(greatest(coalesce(q.run_at, j.scheduled_at, j.created_at), timestamptz 'epoch'), timestamptz '9999-12-31') AS run_at,
+           least(greatest(coalesce(q.run_at, j.scheduled_at, j.created_at), timestamptz 'epoch'),
+                 timestamptz '9999-12-31') AS run_at,
            j.created_at,
-           coalesce(o.started_at, o.run_started_at, q.started_at) AS started_at, o.finished_at, j.expires_at, j.batch_id,
-           o.captured, coalesce(o.crashes, q.crashes) AS crashes, q.cancel_requested_at,
+           coalesce(o.started_at, o.run_started_at, q.started_at) AS started_at, o.finished_at, j.expires_at,
+           j.batch_id, o.captured, coalesce(o.crashes, q.crashes) AS crashes, q.cancel_requested_at,
            q.progress_percent, q.progress_message, q.progress_at, j.retry_of, j.metadata, j.tags,
            q.waiting_until, j.webhook
     FROM punchcard.jobs j
@@ -120,7 +130,8 @@ CREATE VIEW punchcard.audit_i1 WITH (security_invoker = on) AS
     LEFT JOIN punchcard.outcomes o ON o.job_id = j.id AND o.account_id = j.account_id
     WHERE (q.job_id IS NULL) = (o.job_id IS NULL)
     UNION ALL
-    SELECT coalesce(o.job_id, d.job_id), 'what it moved is entered ' || CASE WHEN o.entry IS NULL THEN 'nowhere' ELSE 'twice' END
+    SELECT coalesce(o.job_id, d.job_id),
+           'what it moved is entered ' || CASE WHEN o.entry IS NULL THEN 'nowhere' ELSE 'twice' END
     FROM (SELECT o.job_id, o.entry, o.account_id, o.share, o.captured FROM punchcard.outcomes o) o
     FULL JOIN punchcard.deferred_entries d
         ON d.job_id = o.job_id AND (d.account_id, d.share, d.captured) = (o.account_id, o.share, o.captured)
@@ -129,20 +140,25 @@ CREATE VIEW punchcard.audit_i1 WITH (security_invoker = on) AS
     SELECT coalesce(q.job_id, o.job_id), 'no such job was bought'
     FROM punchcard.queue q FULL JOIN punchcard.outcomes o ON o.job_id = q.job_id
     WHERE NOT EXISTS (SELECT FROM punchcard.jobs j
-                      WHERE j.account_id = coalesce(q.account_id, o.account_id) AND j.id = coalesce(q.job_id, o.job_id))
+                      WHERE j.account_id = coalesce(q.account_id, o.account_id)
+                        AND j.id = coalesce(q.job_id, o.job_id))
     UNION ALL
     SELECT q.job_id, 'unfinished two ticks after it expired'
     FROM punchcard.queue q WHERE q.expires_at < now() - interval '2 minutes'
     UNION ALL
     SELECT q.job_id, 'waits two ticks after it was to be called back, or is leased meanwhile'
-    FROM punchcard.queue q WHERE q.waiting_until < now() - interval '2 minutes' OR (q.waiting_until IS NOT NULL AND q.lease_expires_at IS NOT NULL);
+    FROM punchcard.queue q
+    WHERE q.waiting_until < now() - interval '2 minutes'
+      OR (q.waiting_until IS NOT NULL AND q.lease_expires_at IS NOT NULL);
 
 -- What each numbered row did to its account's share: a movement, a hold, or the end of one.
 CREATE VIEW punchcard.numbered WITH (security_invoker = on) AS
-    SELECT m.account_id, m.share, m.entry, m.amount AS available_delta, 0::bigint AS held_delta, m.available_after, m.held_after
+    SELECT m.account_id, m.share, m.entry, m.amount AS available_delta, 0::bigint AS held_delta,
+           m.available_after, m.held_after
     FROM punchcard.movements m
     UNION ALL
-    SELECT j.account_id, j.share, j.entry, -j.price, j.price, j.available_after, j.held_after FROM punchcard.jobs j
+    SELECT j.account_id, j.share, j.entry, -j.price, j.price, j.available_after, j.held_after
+    FROM punchcard.jobs j
     UNION ALL
     SELECT o.account_id, o.share, coalesce(o.entry, d.entry), j.price - o.captured, -j.price,
            coalesce(o.available_after, d.available_after), coalesce(o.held_after, d.held_after)
@@ -156,23 +172,28 @@ CREATE VIEW punchcard.numbered WITH (security_invoker = on) AS
 CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS
     SELECT a.id AS subject, 'balance is not the sum of its ' || a.entries || ' entries' AS finding
     FROM punchcard.accounts a
-    LEFT JOIN (SELECT n.account_id, n.share, count(*) AS entries, sum(n.available_delta) AS available, sum(n.held_delta) AS held
-               FROM punchcard.numbered n GROUP BY n.account_id, n.share) e ON e.account_id = a.id AND e.share = a.share
+    LEFT JOIN (SELECT n.account_id, n.share, count(*) AS entries, sum(n.available_delta) AS available,
+                      sum(n.held_delta) AS held
+               FROM punchcard.numbered n GROUP BY n.account_id, n.share) e
+        ON e.account_id = a.id AND e.share = a.share
     WHERE (a.available, a.held, a.entries)
           IS DISTINCT FROM (coalesce(e.available, 0), coalesce(e.held, 0), coalesce(e.entries, 0))
        OR a.available < 0 OR a.held < 0
     UNION ALL
-    SELECT a.id, 'unfinished ' || a.unfinished_jobs || ' jobs, ' || a.unfinished_bytes || ' bytes, but queued '
-                 || coalesce(q.jobs, 0) || ', ' || coalesce(q.bytes, 0)
+    SELECT a.id, 'unfinished ' || a.unfinished_jobs || ' jobs, ' || a.unfinished_bytes
+                 || ' bytes, but queued ' || coalesce(q.jobs, 0) || ', ' || coalesce(q.bytes, 0)
     FROM punchcard.accounts a
     LEFT JOIN (SELECT u.account_id, u.share, count(*) AS jobs, sum(u.bytes) AS bytes
                FROM (SELECT q.account_id, q.share, q.bytes FROM punchcard.queue q
                      UNION ALL
-                     SELECT d.account_id, d.share, d.bytes FROM punchcard.deferred_entries d WHERE d.entry IS NULL) u
+                     SELECT d.account_id, d.share, d.bytes FROM punchcard.deferred_entries d
+                     WHERE d.entry IS NULL) u
                GROUP BY u.account_id, u.share) q ON q.account_id = a.id AND q.share = a.share
     WHERE (a.unfinished_jobs, a.unfinished_bytes) IS DISTINCT FROM (coalesce(q.jobs, 0), coalesce(q.bytes, 0))
     UNION ALL
-    SELECT r.account_id, 'entry ' || r.entry || ' of share ' || r.share || ' is number ' || r.n || ', or does not continue the balance'
+    SELECT r.account_id,
+           'entry ' || r.entry || ' of share ' || r.share || ' is number ' || r.n
+               || ', or does not continue the balance'
     FROM (SELECT n.*, row_number() OVER so_far AS n, sum(n.available_delta) OVER so_far AS available,
                  sum(n.held_delta) OVER so_far AS held
           FROM punchcard.numbered n
@@ -186,7 +207,8 @@ CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS
     UNION ALL
     SELECT m.account_id, 'entry ' || m.entry || ' lacks its key, or is of a kind that is no movement'
     FROM punchcard.movements m
-    WHERE (m.idempotency_key IS NOT NULL) <> (m.kind IN ('grant', 'adjust')) OR m.kind NOT IN ('grant', 'adjust', 'shift')
+    WHERE (m.idempotency_key IS NOT NULL) <> (m.kind IN ('grant', 'adjust'))
+      OR m.kind NOT IN ('grant', 'adjust', 'shift')
     UNION ALL
     SELECT m.account_id, count(*) || ' movements have the key ' || m.idempotency_key
     FROM punchcard.movements m WHERE m.idempotency_key IS NOT NULL
@@ -195,7 +217,8 @@ CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS
 -- A job is charged by its hold alone, which is its row: no movement names a job but one that gives back for
 -- it, once, to the account that bought it.
 CREATE VIEW punchcard.audit_i3 WITH (security_invoker = on) AS
-    SELECT m.job_id AS subject, m.kind || ' of ' || m.amount || ' names a job: it is charged by its hold alone' AS finding
+    SELECT m.job_id AS subject,
+           m.kind || ' of ' || m.amount || ' names a job: it is charged by its hold alone' AS finding
     FROM punchcard.movements m WHERE m.job_id IS NOT NULL AND (m.kind <> 'adjust' OR m.amount < 0)
     UNION ALL
     SELECT m.job_id, m.kind || ' without its job'
@@ -212,7 +235,9 @@ CREATE VIEW punchcard.audit_i3 WITH (security_invoker = on) AS
 
 -- What became of the hold is what became of the job, as its terms say.
 CREATE VIEW punchcard.audit_i4 WITH (security_invoker = on) AS
-    SELECT j.id AS subject, o.status::text || ' but captured ' || o.captured || ' and released ' || j.price - o.captured AS finding
+    SELECT j.id AS subject,
+           o.status::text || ' but captured ' || o.captured || ' and released ' || j.price - o.captured
+               AS finding
     FROM punchcard.jobs j
     JOIN punchcard.outcomes o ON o.job_id = j.id AND o.account_id = j.account_id
     LEFT JOIN punchcard.kind_terms t ON t.id = j.terms_id
@@ -261,7 +286,8 @@ CREATE VIEW punchcard.audit_i6 WITH (security_invoker = on) AS
     WHERE j.webhook -> 'events' ? ('job.' || o.status::text)
     GROUP BY o.job_id HAVING count(d.id) <> 1
     UNION ALL
-    SELECT d.job_id, count(*) || ' messages say ' || d.event || ' of a job that is ' || coalesce(o.status::text, 'unfinished')
+    SELECT d.job_id, count(*) || ' messages say ' || d.event || ' of a job that is '
+                     || coalesce(o.status::text, 'unfinished')
     FROM punchcard.deliveries d
     LEFT JOIN punchcard.jobs j ON j.account_id = d.account_id AND j.id = d.job_id
     LEFT JOIN punchcard.outcomes o ON o.job_id = d.job_id

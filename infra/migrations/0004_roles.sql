@@ -9,8 +9,8 @@ BEGIN
 EXCEPTION
     WHEN duplicate_object OR unique_violation THEN NULL;  -- another database of this server was faster
     WHEN insufficient_privilege THEN
-        RAISE EXCEPTION 'the role punchcard_app is missing, and % may not create it: run `punchcard roles` as an administrator first',
-            current_user USING ERRCODE = 'insufficient_privilege';
+        RAISE EXCEPTION 'the role punchcard_app is missing, and % may not create it: %', current_user,
+            'run `punchcard roles` as an administrator first' USING ERRCODE = 'insufficient_privilege';
 END $$;
 
 -- What its statements need, whatever the database says; `punchcard roles` sets the same, and time-outs. Where
@@ -25,7 +25,8 @@ BEGIN
                               ('search_path', 'pg_catalog, pg_temp'), ('jit', 'off'),
                               ('synchronous_commit', 'on')) w (name, value)
         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) c
-                          WHERE s.setrole = 'punchcard_app'::regrole AND s.setdatabase = 0 AND c LIKE w.name || '=%')
+                          WHERE s.setrole = 'punchcard_app'::regrole AND s.setdatabase = 0
+                            AND c LIKE w.name || '=%')
     LOOP
         EXECUTE format('ALTER ROLE punchcard_app SET %I = %s', setting.name, setting.value);
     END LOOP;

@@ -6,14 +6,17 @@ $$;
 GRANT USAGE ON SCHEMA auth TO anon, authenticated, service_role, punchcard_migrator;
 GRANT USAGE ON SCHEMA public TO anon, authenticated, service_role;
 
--- Whose it is: the owner of our schema stands here for `postgres`, who installs there and may send and make policies.
+-- Whose it is: the owner of our schema stands here for `postgres`, who installs there and may send and make
+-- policies.
 CREATE SCHEMA realtime;
 CREATE TABLE realtime.messages (
     topic text NOT NULL, event text, payload jsonb, private boolean, id bigint GENERATED ALWAYS AS IDENTITY);
 ALTER TABLE realtime.messages ENABLE ROW LEVEL SECURITY;
 ALTER TABLE realtime.messages OWNER TO punchcard_migrator;
-CREATE FUNCTION realtime.topic() RETURNS text LANGUAGE sql STABLE AS $$ SELECT current_setting('realtime.topic', true) $$;
-CREATE FUNCTION realtime.send(payload jsonb, event text, topic text, private boolean DEFAULT true) RETURNS void
+CREATE FUNCTION realtime.topic() RETURNS text
+    LANGUAGE sql STABLE AS $$ SELECT current_setting('realtime.topic', true) $$;
+CREATE FUNCTION realtime.send(payload jsonb, event text, topic text, private boolean DEFAULT true)
+    RETURNS void
     LANGUAGE plpgsql AS $$
 BEGIN
     INSERT INTO realtime.messages (payload, event, topic, private) VALUES ($1, $2, $3, $4);

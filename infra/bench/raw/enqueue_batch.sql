@@ -4,8 +4,8 @@ WITH charged AS (
     WHERE id = :account AND available >= 1000 RETURNING id, available, held, entries
 ), job AS (
     INSERT INTO raw.jobs (account_id, id, price, entry, available_after, held_after, kind, input)
-    SELECT c.id, gen_random_uuid(), 1, c.entries - 1000 + w.n, c.available + 1000 - w.n, c.held - 1000 + w.n, w.kind,
-           w.input::json
+    SELECT c.id, gen_random_uuid(), 1, c.entries - 1000 + w.n, c.available + 1000 - w.n, c.held - 1000 + w.n,
+           w.kind, w.input::json
     FROM charged c, sent s, unnest(s.kinds, s.inputs) WITH ORDINALITY AS w (kind, input, n)
     RETURNING account_id, id
 )

@@ -1,5 +1,6 @@
--- The tables of the raw statements: the rows that ours write (what was bought and what came of it, each with its number
--- and the balances after it, what is to be done, balances), with no more indexes than reading them needs, and no rule.
+-- The tables of the raw statements: the rows that ours write (what was bought and what came of it, each with
+-- its number and the balances after it, what is to be done, balances), with no more indexes than reading them
+-- needs, and no rule.
 CREATE SCHEMA raw;
 CREATE TABLE raw.accounts (
     id uuid PRIMARY KEY,
@@ -63,7 +64,8 @@ BEGIN
         WHERE a.id = p_account_id AND available >= 1 RETURNING available, held, entries
     ), job AS (
         INSERT INTO raw.jobs (account_id, id, price, entry, available_after, held_after, kind, input)
-        SELECT p_account_id, gen_random_uuid(), 1, c.entries, c.available, c.held, p_kind, p_input FROM charged c
+        SELECT p_account_id, gen_random_uuid(), 1, c.entries, c.available, c.held, p_kind, p_input
+        FROM charged c
         RETURNING id
     )
     INSERT INTO raw.queue (job_id, account_id, price) SELECT j.id, p_account_id, 1 FROM job j
@@ -81,18 +83,20 @@ BEGIN
         RETURNING q.job_id, q.account_id, q.price, q.claimed_at
     ), moved AS (
         UPDATE raw.accounts a SET held = a.held - m.price, entries = a.entries + m.jobs
-        FROM (SELECT account_id, sum(price)::bigint AS price, count(*) AS jobs FROM done GROUP BY account_id) m
+        FROM (SELECT account_id, sum(price)::bigint AS price, count(*) AS jobs FROM done
+              GROUP BY account_id) m
         WHERE a.id = m.account_id RETURNING a.id, a.available, a.held, a.entries
     ), ended AS (
-        INSERT INTO raw.outcomes (job_id, account_id, captured, entry, available_after, held_after, started_at, finished_at,
-                                  status, output)
-        SELECT d.job_id, d.account_id, d.price, m.entries, m.available, m.held, d.claimed_at, now(), 'succeeded',
-               to_json(repeat('x', 198))
+        INSERT INTO raw.outcomes (job_id, account_id, captured, entry, available_after, held_after,
+                                  started_at, finished_at, status, output)
+        SELECT d.job_id, d.account_id, d.price, m.entries, m.available, m.held, d.claimed_at, now(),
+               'succeeded', to_json(repeat('x', 198))
         FROM done d JOIN moved m ON m.id = d.account_id
     ), next AS (
         UPDATE raw.queue q SET claimed_at = now(), attempt = attempt + 1
         WHERE q.job_id = ANY (ARRAY(
-            SELECT d.job_id FROM raw.queue d WHERE d.claimed_at IS NULL AND d.priority = 0 AND d.run_at <= now()
+            SELECT d.job_id FROM raw.queue d
+            WHERE d.claimed_at IS NULL AND d.priority = 0 AND d.run_at <= now()
             ORDER BY d.run_at, d.job_id LIMIT p_limit FOR UPDATE SKIP LOCKED))
         RETURNING q.job_id, q.account_id
     )

@@ -7,14 +7,15 @@ CREATE OR REPLACE FUNCTION punchcard.access()
         SELECT 'punchcard_app', 'USAGE', 'SCHEMA', 'punchcard', NULL
         UNION ALL
         SELECT 'punchcard_app', 'SELECT', 'TABLE', 'punchcard.' || name, NULL FROM unnest(ARRAY[
-            'accounts', 'balances', 'movements', 'deferred_entries', 'ends', 'ledger', 'entries', 'kinds', 'kind_terms', 'jobs',
-            'idempotency_keys', 'retries', 'labels', 'queue', 'outcomes',
+            'accounts', 'balances', 'movements', 'deferred_entries', 'ends', 'ledger', 'entries', 'kinds',
+            'kind_terms', 'jobs', 'idempotency_keys', 'retries', 'labels', 'queue', 'outcomes',
             'attempts', 'jobs_now', 'runs', 'caps', 'webhooks', 'deliveries', 'service_tokens',
             'credit_source', 'migrations', 'functions', 'hidden']) name
         UNION ALL
         SELECT 'punchcard_app', 'EXECUTE', 'FUNCTION', 'punchcard.' || name, NULL FROM unnest(ARRAY[
-            'enqueue', 'enqueue_batch', 'find_jobs', 'find_entries', 'first_id', 'uuid_time', 'key_digest', 'cancel', 'retry', 'redrive', 'grant_credits', 'balance',
-            'return_credits', 'source_health', 'claim', 'claim_singly', 'settle', 'check_in', 'rescue', 'call_back', 'claim_deliveries',
+            'enqueue', 'enqueue_batch', 'find_jobs', 'find_entries', 'first_id', 'uuid_time', 'key_digest',
+            'cancel', 'retry', 'redrive', 'grant_credits', 'balance', 'return_credits', 'source_health',
+            'claim', 'claim_singly', 'settle', 'check_in', 'rescue', 'call_back', 'claim_deliveries',
             'settle_deliveries', 'set_webhook', 'rotate_webhook_secret', 'job_now', 'access']) name
         UNION ALL
         -- The team's own backend, through a function of its own in an exposed schema.
@@ -35,7 +36,7 @@ CREATE OR REPLACE FUNCTION punchcard.access()
              'job_id, account_id, lease_expires_at, waiting_until, attempt, error, run_at, started_at, '
              'cancel_requested_at, progress_percent, progress_message'),
             ('SELECT', 'TABLE', 'punchcard.outcomes',
-             'job_id, account_id, status, captured, attempt, output, error, started_at, run_started_at, finished_at'),
+     'job_id, account_id, status, captured, attempt, output, error, started_at, run_started_at, finished_at'),
             ('SELECT', 'TABLE', 'punchcard.deferred_entries', 'account_id, price, captured, entry'),
             ('SELECT', 'TABLE', 'punchcard.accounts', 'id, available, held')) v
         WHERE to_regnamespace('punchcard_api') IS NOT NULL

@@ -14,16 +14,19 @@ DECLARE
     amount boolean := false;
 BEGIN
     SELECT * INTO mover FROM pg_catalog.pg_proc p
-    WHERE p.oid = CASE WHEN p_function LIKE '%(%' THEN to_regprocedure(p_function)::oid ELSE to_regproc(p_function)::oid END;
+    WHERE p.oid = CASE WHEN p_function LIKE '%(%' THEN to_regprocedure(p_function)::oid
+                       ELSE to_regproc(p_function)::oid END;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'invalid_credit_source' USING ERRCODE = 'PT422', DETAIL = format(
-            'There is no function %s, or more than one: name its schema, and the types of its arguments.', p_function);
+            'There is no function %s, or more than one: name its schema, and the types of its arguments.',
+            p_function);
     END IF;
     -- Of its input arguments: a function may have OUT ones between them.
     SELECT array_agg(a.name ORDER BY a.n) INTO names
     FROM unnest(mover.proargnames, mover.proargmodes) WITH ORDINALITY AS a (name, mode, n)
     WHERE coalesce(a.mode, 'i') IN ('i', 'b', 'v');
-    SELECT k INTO unknown FROM jsonb_object_keys(p_constants) k WHERE k <> ALL (coalesce(names, '{}')) LIMIT 1;
+    SELECT k INTO unknown FROM jsonb_object_keys(p_constants) k
+    WHERE k <> ALL (coalesce(names, '{}')) LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'invalid_credit_source' USING ERRCODE = 'PT422', DETAIL = format(
             'The function %s has no argument %s.', p_function, unknown);

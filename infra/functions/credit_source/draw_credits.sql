@@ -9,7 +9,8 @@ BEGIN
     INSERT INTO punchcard.accounts (id) VALUES (p_account_id) ON CONFLICT DO NOTHING;
     -- Accounts before the source, everywhere: two buyers do not deadlock.
     PERFORM punchcard.fold_entries(p_account_id, ARRAY(
-        SELECT a.share FROM punchcard.accounts a WHERE a.id = p_account_id ORDER BY a.share FOR NO KEY UPDATE));
+        SELECT a.share FROM punchcard.accounts a
+        WHERE a.id = p_account_id ORDER BY a.share FOR NO KEY UPDATE));
     SELECT sum(a.available) INTO total FROM punchcard.accounts a WHERE a.id = p_account_id;
     IF total >= p_amount THEN
         RETURN total;
@@ -17,8 +18,8 @@ BEGIN
     there := coalesce(punchcard.drawable(punchcard.source_balance(p_account_id, true)), 0);
     IF total + there >= p_amount THEN
         PERFORM punchcard.move_at_source(p_account_id, total - p_amount);
-        PERFORM punchcard.move_credits('grant', p_account_id, p_amount - total, 'drawn:' || punchcard.uuid_v7(), NULL,
-                                       'drawn from the credit source');
+        PERFORM punchcard.move_credits('grant', p_account_id, p_amount - total,
+                                       'drawn:' || punchcard.uuid_v7(), NULL, 'drawn from the credit source');
         RETURN p_amount;
     END IF;
     RETURN total + there;

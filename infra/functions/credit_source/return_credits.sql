@@ -26,13 +26,14 @@ BEGIN
         BEGIN
             SET CONSTRAINTS ALL DEFERRED;
             PERFORM punchcard.fold_entries(account, ARRAY(
-                SELECT a.share FROM punchcard.accounts a WHERE a.id = account ORDER BY a.share FOR NO KEY UPDATE));
+                SELECT a.share FROM punchcard.accounts a
+                WHERE a.id = account ORDER BY a.share FOR NO KEY UPDATE));
             -- As much as one movement may: the rest goes with a later tick.
             SELECT least(sum(a.available), 1000000000000000) INTO total
             FROM punchcard.accounts a WHERE a.id = account;
             IF total > 0 THEN
-                PERFORM punchcard.move_credits('adjust', account, -total, 'returned:' || punchcard.uuid_v7(), NULL,
-                                               'returned to the credit source');
+                PERFORM punchcard.move_credits('adjust', account, -total, 'returned:' || punchcard.uuid_v7(),
+                                               NULL, 'returned to the credit source');
                 PERFORM punchcard.move_at_source(account, total);
                 SET CONSTRAINTS ALL IMMEDIATE;
                 moved := 1;

@@ -22,8 +22,9 @@ BEGIN
         END IF;
     EXCEPTION WHEN SQLSTATE 'PT503' THEN
         ok := false;
-        finding := format('the credit source %s is broken: its table or function is gone, or not ours to use; %s credits wait',
-                        source.balances, waiting);
+        finding := format(
+         'the credit source %s is broken: its table or function is gone, or not ours to use; %s credits wait',
+            source.balances, waiting);
     END;
     RETURN NEXT;
 END $$;

@@ -4,7 +4,8 @@
 -- there too. Answers what is worth a warning.
 CREATE OR REPLACE FUNCTION punchcard.use_credit_source(
     p_table text, p_account_column text, p_balance_column text, p_function text DEFAULT NULL,
-    p_constants jsonb DEFAULT '{}', p_search_path text DEFAULT 'public', p_force boolean DEFAULT false) RETURNS SETOF text
+    p_constants jsonb DEFAULT '{}', p_search_path text DEFAULT 'public', p_force boolean DEFAULT false)
+    RETURNS SETOF text
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     team_table oid := to_regclass(p_table);
@@ -22,7 +23,8 @@ BEGIN
           AND a.atttypid IN ('integer'::regtype, 'bigint'::regtype, 'numeric'::regtype))
     THEN
         RAISE EXCEPTION 'invalid_credit_source' USING ERRCODE = 'PT422', DETAIL = format(
-            'There is no table %s with a column %s (uuid or text) and a column %s (integer, bigint or numeric); name its schema too.',
+            'There is no table %s with a column %s (uuid or text) and a column %s (integer, bigint or '
+            'numeric); name its schema too.',
             p_table, p_account_column, p_balance_column);
     END IF;
     IF NOT EXISTS (
@@ -40,12 +42,14 @@ BEGIN
         AND NOT EXISTS (SELECT FROM punchcard.credit_source c WHERE to_regclass(c.balances) = team_table)
     THEN
         RAISE EXCEPTION 'invalid_credit_source' USING ERRCODE = 'PT422', DETAIL = format(
-            'Punchcard''s own accounts have %s credits, which would go to %s as they come free: adjust them away first, or force it.',
+            'Punchcard''s own accounts have %s credits, which would go to %s as they come free: adjust them '
+            'away first, or force it.',
             before, p_table);
     END IF;
     IF p_search_path ~* 'pg_temp' THEN
         RAISE EXCEPTION 'invalid_credit_source' USING ERRCODE = 'PT422',
-            DETAIL = 'The search_path must not name pg_temp: it is added, last, so that a temporary table shadows nothing.';
+            DETAIL =
+       'The search_path must not name pg_temp: it is added, last, so that a temporary table shadows nothing.';
     END IF;
     source.only_one := true;
     source.balances := team_table::regclass::text;
@@ -53,13 +57,13 @@ BEGIN
     source.balance_column := p_balance_column;
     source.mover := p_function;
     source.search_path := p_search_path || ', pg_temp';
-    source.read_balance := format('SELECT %I::numeric FROM %s WHERE %I = $1::%s', p_balance_column, source.balances,
-                                  p_account_column, account_type);
+    source.read_balance := format('SELECT %I::numeric FROM %s WHERE %I = $1::%s', p_balance_column,
+                                  source.balances, p_account_column, account_type);
     source.move_balance := CASE WHEN p_function IS NULL THEN
         -- Triggers of the team's run under its path; what is written here means PostgreSQL's own operators
         -- all the same.
-        format('UPDATE %s SET %I = %I OPERATOR(pg_catalog.+) $2 WHERE %I OPERATOR(pg_catalog.=) $1::%s', source.balances,
-               p_balance_column, p_balance_column, p_account_column, account_type)
+        format('UPDATE %s SET %I = %I OPERATOR(pg_catalog.+) $2 WHERE %I OPERATOR(pg_catalog.=) $1::%s',
+               source.balances, p_balance_column, p_balance_column, p_account_column, account_type)
         ELSE punchcard.call_of_mover(p_function, p_constants) END;
     source.set_at := now();
     DELETE FROM punchcard.credit_source WHERE only_one;
@@ -86,8 +90,11 @@ BEGIN
             EXECUTE source.move_balance USING account, -(floor(before)::bigint + 1);
             after := punchcard.source_balance(account, true);
             RETURN NEXT CASE
-                WHEN after < 0 THEN 'it lets a balance fall below zero: add CHECK (' || quote_ident(p_balance_column) || ' >= 0)'
-                WHEN after = before THEN 'it refuses an overdraft without an error: callers that do not look believe it'
+                WHEN after < 0
+                    THEN 'it lets a balance fall below zero: add CHECK ('
+                        || quote_ident(p_balance_column) || ' >= 0)'
+                WHEN after = before
+                    THEN 'it refuses an overdraft without an error: callers that do not look believe it'
                 ELSE 'it clamps an overdraft: callers that do not look get work for less than its price' END;
         EXCEPTION WHEN OTHERS THEN
             NULL;  -- as it should be

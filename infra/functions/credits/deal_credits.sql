@@ -2,7 +2,8 @@
 -- to share p_share. Answers what there is in all; moves nothing if that is less. With p_free, what it has on
 -- shares that nobody else holds, if that is enough: else all shares are locked, in their order.
 CREATE OR REPLACE FUNCTION punchcard.deal_credits(
-    p_account_id uuid, p_spread integer, p_share integer, p_least bigint, p_free boolean DEFAULT false) RETURNS bigint
+    p_account_id uuid, p_spread integer, p_share integer, p_least bigint, p_free boolean DEFAULT false)
+    RETURNS bigint
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     total bigint;
@@ -14,8 +15,8 @@ BEGIN
     -- before it waits.
     IF p_free THEN
         BEGIN
-            dealt_to := ARRAY(SELECT a.share FROM punchcard.accounts a WHERE a.id = p_account_id ORDER BY a.share
-                              FOR NO KEY UPDATE SKIP LOCKED);
+            dealt_to := ARRAY(SELECT a.share FROM punchcard.accounts a
+                              WHERE a.id = p_account_id ORDER BY a.share FOR NO KEY UPDATE SKIP LOCKED);
             PERFORM punchcard.fold_entries(p_account_id, dealt_to);
             SELECT sum(a.available) INTO STRICT total FROM punchcard.accounts a
             WHERE a.id = p_account_id AND a.share = ANY (dealt_to)
@@ -25,9 +26,11 @@ BEGIN
         END;
     END IF;
     IF dealt_to IS NULL THEN
-        dealt_to := ARRAY(SELECT a.share FROM punchcard.accounts a WHERE a.id = p_account_id ORDER BY a.share FOR NO KEY UPDATE);
+        dealt_to := ARRAY(SELECT a.share FROM punchcard.accounts a
+                          WHERE a.id = p_account_id ORDER BY a.share FOR NO KEY UPDATE);
         PERFORM punchcard.fold_entries(p_account_id, dealt_to);
-        SELECT sum(a.available) INTO total FROM punchcard.accounts a WHERE a.id = p_account_id AND a.share = ANY (dealt_to);
+        SELECT sum(a.available) INTO total FROM punchcard.accounts a
+        WHERE a.id = p_account_id AND a.share = ANY (dealt_to);
         IF total IS NULL OR total < p_least THEN
             RETURN coalesce(total, 0);
         END IF;

@@ -6,12 +6,12 @@
 -- alone.
 CREATE OR REPLACE FUNCTION punchcard.find_entries(
     p_account_id uuid, p_at bigint, p_key uuid, p_part smallint, p_limit bigint)
-    RETURNS TABLE (id bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint, held_after bigint,
-                   job_id uuid, idempotency_key text, reason text, created_at timestamptz, share smallint,
-                   next_at bigint, next_key uuid, next_part smallint)
+    RETURNS TABLE (id bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint,
+                   held_after bigint, job_id uuid, idempotency_key text, reason text, created_at timestamptz,
+                   share smallint, next_at bigint, next_key uuid, next_part smallint)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off
-    SET enable_mergejoin = off SET jit = off AS $$
+    SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET enable_bitmapscan = off
+    SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 #variable_conflict use_column
 DECLARE
     at timestamptz := coalesce(timestamptz 'epoch' + p_at * interval '1 microsecond', 'infinity');
@@ -23,27 +23,33 @@ DECLARE
 BEGIN
     RETURN QUERY
     WITH moved AS MATERIALIZED (
-        SELECT m.created_at AS at, m.key, 0::smallint AS part, m.entry, m.kind::text, m.amount AS available_delta,
-               0::bigint AS held_delta, m.available_after, m.held_after, m.job_id, m.idempotency_key, m.reason, m.created_at, m.share
-        FROM (SELECT m.*, lpad(to_hex(m.entry * 64 + m.share), 32, '0')::uuid AS key FROM punchcard.movements m
+        SELECT m.created_at AS at, m.key, 0::smallint AS part, m.entry, m.kind::text,
+               m.amount AS available_delta, 0::bigint AS held_delta, m.available_after, m.held_after,
+               m.job_id, m.idempotency_key, m.reason, m.created_at, m.share
+        FROM (SELECT m.*, lpad(to_hex(m.entry * 64 + m.share), 32, '0')::uuid AS key
+              FROM punchcard.movements m
               WHERE m.account_id = p_account_id AND m.created_at <= at AND m.kind <> 'shift') m
         WHERE (m.created_at, m.key) < (at, before)
         ORDER BY m.created_at DESC, m.key DESC LIMIT p_limit
     ), held AS MATERIALIZED (
-        SELECT punchcard.uuid_time(j.id) AS at, j.id AS key, 0::smallint AS part, j.entry, 'hold', -j.price, j.price,
-               j.available_after, j.held_after, j.id, NULL::text, NULL::text, j.created_at, j.share
+        SELECT punchcard.uuid_time(j.id) AS at, j.id AS key, 0::smallint AS part, j.entry, 'hold', -j.price,
+               j.price, j.available_after, j.held_after, j.id, NULL::text, NULL::text, j.created_at, j.share
         FROM (SELECT j.* FROM punchcard.jobs j
               WHERE j.account_id = p_account_id AND j.id < bound ORDER BY j.id DESC LIMIT 10000) j
         WHERE j.price > 0 AND (punchcard.uuid_time(j.id), j.id) < (at, before)
         ORDER BY j.id DESC LIMIT p_limit
     ), ended AS MATERIALIZED (
-        SELECT o.finished_at AS at, o.job_id AS key, l.part, e.entry, l.kind, l.available_delta, l.held_delta, l.available_after,
-               l.held_after, o.job_id, NULL::text, NULL::text, o.finished_at, e.share
+        SELECT o.finished_at AS at, o.job_id AS key, l.part, e.entry, l.kind, l.available_delta, l.held_delta,
+               l.available_after, l.held_after, o.job_id, NULL::text, NULL::text, o.finished_at, e.share
         FROM (SELECT o.job_id, o.finished_at FROM punchcard.outcomes o
-              WHERE o.account_id = p_account_id AND o.finished_at <= at ORDER BY o.finished_at DESC LIMIT 10000) o,
-             LATERAL (SELECT * FROM punchcard.ends e WHERE e.job_id = o.job_id AND e.account_id = p_account_id LIMIT 1) e,
-             LATERAL (VALUES (2::smallint, 'release', e.price - e.captured, e.captured - e.price, e.available_after, e.held_after),
-                             (1::smallint, 'capture', 0::bigint, -e.captured, e.available_after - (e.price - e.captured),
+              WHERE o.account_id = p_account_id AND o.finished_at <= at
+              ORDER BY o.finished_at DESC LIMIT 10000) o,
+             LATERAL (SELECT * FROM punchcard.ends e
+                      WHERE e.job_id = o.job_id AND e.account_id = p_account_id LIMIT 1) e,
+             LATERAL (VALUES (2::smallint, 'release', e.price - e.captured, e.captured - e.price,
+                              e.available_after, e.held_after),
+                             (1::smallint, 'capture', 0::bigint, -e.captured,
+                              e.available_after - (e.price - e.captured),
                               e.held_after + (e.price - e.captured)))
                  AS l (part, kind, available_delta, held_delta, available_after, held_after)
         WHERE l.held_delta < 0 AND (o.finished_at, o.job_id, l.part) < (at, before, part)
@@ -56,8 +62,10 @@ BEGIN
             ORDER BY j.id DESC OFFSET 9999 LIMIT 1) f
         UNION ALL
         SELECT f.at, f.key FROM (
-            SELECT o.finished_at AS at, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid AS key FROM punchcard.outcomes o
-            WHERE (SELECT count(*) FROM ended) < p_limit AND o.account_id = p_account_id AND o.finished_at <= at
+            SELECT o.finished_at AS at, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid AS key
+            FROM punchcard.outcomes o
+            WHERE (SELECT count(*) FROM ended) < p_limit AND o.account_id = p_account_id
+              AND o.finished_at <= at
             ORDER BY o.finished_at DESC OFFSET 9999 LIMIT 1) f
     ), cut AS MATERIALIZED (
         SELECT f.at, f.key FROM far f ORDER BY f.at DESC, f.key DESC LIMIT 1
@@ -71,8 +79,9 @@ BEGIN
         UNION ALL
         SELECT c.at, c.key, 0::smallint FROM cut c WHERE (SELECT count(*) FROM page) < p_limit
     )
-    SELECT p.entry, p.kind, p.available_delta, p.held_delta, p.available_after, p.held_after, p.job_id, p.idempotency_key, p.reason,
-           p.created_at, p.share, (extract(epoch FROM n.at) * 1000000)::bigint, n.key, n.part
+    SELECT p.entry, p.kind, p.available_delta, p.held_delta, p.available_after, p.held_after, p.job_id,
+           p.idempotency_key, p.reason, p.created_at, p.share, (extract(epoch FROM n.at) * 1000000)::bigint,
+           n.key, n.part
     FROM (SELECT 1) one LEFT JOIN page p ON true LEFT JOIN next n ON true
     ORDER BY p.at DESC, p.key DESC, p.part DESC;
 END $$;

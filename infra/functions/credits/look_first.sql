@@ -8,7 +8,8 @@ DECLARE
     total numeric;
 BEGIN
     PERFORM punchcard.pass_caps(p_account_id, p_jobs, p_bytes, p_look => true);
-    SELECT coalesce(sum(b.available), 0) INTO total FROM punchcard.balances b WHERE b.account_id = p_account_id;
+    SELECT coalesce(sum(b.available), 0) INTO total FROM punchcard.balances b
+    WHERE b.account_id = p_account_id;
     -- One's own first: what is given back to the source meanwhile counts twice rather than not at all.
     IF total < p_amount AND EXISTS (SELECT FROM punchcard.credit_source) THEN
         total := total + coalesce(punchcard.drawable(punchcard.source_balance(p_account_id, false)), 0);

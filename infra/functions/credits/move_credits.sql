@@ -21,7 +21,8 @@ BEGIN
             DETAIL = 'A key of 1 to 128 printable ASCII characters names this movement.';
     END IF;
     IF length(p_reason) > 500 THEN
-        RAISE EXCEPTION 'reason_too_long' USING ERRCODE = 'PT422', DETAIL = 'A reason has at most 500 characters.';
+        RAISE EXCEPTION 'reason_too_long' USING ERRCODE = 'PT422',
+            DETAIL = 'A reason has at most 500 characters.';
     END IF;
     IF p_job_id IS NOT NULL THEN
         -- A job is charged by its hold alone, and once.
@@ -41,7 +42,8 @@ BEGIN
     -- The row lock comes first: whoever holds it sees every earlier movement from outside.
     SELECT * INTO balance FROM punchcard.accounts WHERE id = p_account_id AND share = 0 FOR NO KEY UPDATE;
 
-    SELECT * INTO entry FROM punchcard.movements m WHERE m.account_id = p_account_id AND m.idempotency_key = p_key;
+    SELECT * INTO entry FROM punchcard.movements m
+    WHERE m.account_id = p_account_id AND m.idempotency_key = p_key;
     IF FOUND THEN
         IF (entry.kind, entry.amount, entry.job_id, entry.reason)
             IS DISTINCT FROM (p_kind, p_amount, p_job_id, p_reason)
@@ -67,7 +69,8 @@ BEGIN
     IF p_amount > 0 AND 1000000000000000000 - p_amount
         < (SELECT sum(a.available + a.held) FROM punchcard.accounts a WHERE a.id = p_account_id)
     THEN
-        RAISE EXCEPTION 'invalid_amount' USING ERRCODE = 'PT422', DETAIL = 'An account holds at most 10^18 credits.';
+        RAISE EXCEPTION 'invalid_amount' USING ERRCODE = 'PT422',
+            DETAIL = 'An account holds at most 10^18 credits.';
     END IF;
     IF p_job_id IS NOT NULL
         AND EXISTS (SELECT FROM punchcard.movements m WHERE m.job_id = p_job_id)
@@ -78,9 +81,10 @@ BEGIN
 
     UPDATE punchcard.accounts a SET available = a.available + p_amount, entries = a.entries + 1
     WHERE a.id = p_account_id AND a.share = 0 RETURNING * INTO balance;
-    INSERT INTO punchcard.movements (account_id, share, entry, kind, amount, available_after, held_after, job_id,
-                                     idempotency_key, reason)
-    VALUES (p_account_id, 0, balance.entries, p_kind, p_amount, balance.available, balance.held, p_job_id, p_key, p_reason)
+    INSERT INTO punchcard.movements (account_id, share, entry, kind, amount, available_after, held_after,
+                                     job_id, idempotency_key, reason)
+    VALUES (p_account_id, 0, balance.entries, p_kind, p_amount, balance.available, balance.held, p_job_id,
+            p_key, p_reason)
     RETURNING * INTO entry;
     replayed := false;
 END $$;

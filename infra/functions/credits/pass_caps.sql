@@ -3,7 +3,8 @@
 -- where one may. Enqueues are paced as by the generic cell rate algorithm (ITU-T I.371): a minute's worth at
 -- once, then one for each part of a minute that has passed. p_look only looks: it locks nothing, and whoever
 -- passes it may still be refused.
-CREATE OR REPLACE FUNCTION punchcard.pass_caps(p_account_id uuid, p_jobs integer, p_bytes bigint, p_look boolean DEFAULT false)
+CREATE OR REPLACE FUNCTION punchcard.pass_caps(
+    p_account_id uuid, p_jobs integer, p_bytes bigint, p_look boolean DEFAULT false)
     RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -16,22 +17,28 @@ DECLARE
     seconds integer := 60;
 BEGIN
     SELECT * INTO caps FROM punchcard.caps c
-    WHERE c.account_id IN (p_account_id, '00000000-0000-0000-0000-000000000000') ORDER BY c.account_id DESC LIMIT 1;
+    WHERE c.account_id IN (p_account_id, '00000000-0000-0000-0000-000000000000')
+    ORDER BY c.account_id DESC LIMIT 1;
     IF NOT FOUND THEN
         RETURN;
     END IF;
-    IF p_jobs > 1 AND p_jobs > least(caps.unfinished_jobs, caps.enqueues_per_minute) OR p_bytes > caps.unfinished_bytes THEN
+    IF p_jobs > 1 AND p_jobs > least(caps.unfinished_jobs, caps.enqueues_per_minute)
+        OR p_bytes > caps.unfinished_bytes
+    THEN
         RAISE EXCEPTION 'over_cap' USING ERRCODE = 'PT422', DETAIL = format(
             'An account may have %s unfinished jobs with %s bytes of input, and enqueue %s a minute.',
-            coalesce(caps.unfinished_jobs::text, 'any number of'), coalesce(caps.unfinished_bytes::text, 'any number of'),
+            coalesce(caps.unfinished_jobs::text, 'any number of'),
+            coalesce(caps.unfinished_bytes::text, 'any number of'),
             coalesce(caps.enqueues_per_minute::text, 'any number'));
     END IF;
     IF p_look THEN
-        SELECT greatest(a.paced_until, clock_timestamp()) + interval '1 minute' / caps.enqueues_per_minute * p_jobs INTO until
+        SELECT greatest(a.paced_until, clock_timestamp())
+               + interval '1 minute' / caps.enqueues_per_minute * p_jobs INTO until
         FROM punchcard.accounts a WHERE a.id = p_account_id AND a.share = 0;
     ELSE
         INSERT INTO punchcard.accounts (id) VALUES (p_account_id) ON CONFLICT DO NOTHING;
-        SELECT greatest(a.paced_until, clock_timestamp()) + interval '1 minute' / caps.enqueues_per_minute * p_jobs INTO until
+        SELECT greatest(a.paced_until, clock_timestamp())
+               + interval '1 minute' / caps.enqueues_per_minute * p_jobs INTO until
         FROM punchcard.accounts a WHERE a.id = p_account_id AND a.share = 0 FOR NO KEY UPDATE;
     END IF;
     -- Those whose end waits to be entered have ended.
@@ -54,11 +61,13 @@ BEGIN
     IF refused IS NOT NULL THEN
         RAISE EXCEPTION '%', refused USING ERRCODE = 'PT429', DETAIL = json_build_object('detail',
             CASE refused WHEN 'too_many_jobs' THEN 'The account has as many unfinished jobs as it may.'
-                         WHEN 'too_many_bytes' THEN 'The inputs of the account''s unfinished jobs have as many bytes as they may.'
+                         WHEN 'too_many_bytes'
+                         THEN 'The inputs of the account''s unfinished jobs have as many bytes as they may.'
                          ELSE 'The account has enqueued as many jobs in a minute as it may.' END,
             'cap', cap, 'retry_after', seconds)::text;
     END IF;
     IF NOT p_look THEN
-        UPDATE punchcard.accounts a SET paced_until = until WHERE a.id = p_account_id AND a.share = 0 AND until IS NOT NULL;
+        UPDATE punchcard.accounts a SET paced_until = until
+        WHERE a.id = p_account_id AND a.share = 0 AND until IS NOT NULL;
     END IF;
 END $$;

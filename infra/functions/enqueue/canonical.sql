@@ -6,5 +6,6 @@ CREATE OR REPLACE FUNCTION punchcard.canonical(p_value json) RETURNS text
     LANGUAGE sql AS $$
     -- As strings that nobody sends by chance. Within a string the quotation marks end it, and what comes then
     -- is no JSON.
-    SELECT regexp_replace(p_value::text, '(^|[[:space:][,:])([-0-9.]+[eE][-+0-9]+)', E'\\1"\\u0001\\2"', 'g')::jsonb::text
+    SELECT regexp_replace(p_value::text, '(^|[[:space:][,:])([-0-9.]+[eE][-+0-9]+)',
+                          E'\\1"\\u0001\\2"', 'g')::jsonb::text
 $$;

@@ -1,7 +1,8 @@
 -- The job that p_job_id is to be retried as another try of: failed or canceled, of this account, not retried
 -- yet. Notes it as p_retried_as: who retries it just now is waited for. Raises PT404 not_found · PT409
 -- not_retryable, already_retried.
-CREATE OR REPLACE FUNCTION punchcard.check_retry_of(p_job_id uuid, p_account_id uuid, p_retried_as uuid) RETURNS uuid
+CREATE OR REPLACE FUNCTION punchcard.check_retry_of(p_job_id uuid, p_account_id uuid, p_retried_as uuid)
+    RETURNS uuid
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     ended punchcard.outcomes;
@@ -23,7 +24,8 @@ BEGIN
     IF NOT FOUND THEN
         SELECT r.retried_as INTO STRICT retried FROM punchcard.retries r WHERE r.job_id = p_job_id;
         RAISE EXCEPTION 'already_retried' USING ERRCODE = 'PT409',
-            DETAIL = json_build_object('detail', 'The job has been retried already.', 'retried_as', retried)::text;
+            DETAIL = json_build_object('detail', 'The job has been retried already.',
+                                       'retried_as', retried)::text;
     END IF;
     RETURN p_job_id;
 END $$;

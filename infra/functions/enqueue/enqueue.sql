@@ -3,12 +3,14 @@
 -- (jobs_now has it as it is now); `wake_after`, in seconds, when a wake-up is wanted for it. A priority is at
 -- most its kind's `max_priority`: a greater one is refused, but that of a retry, and 0, which is said for
 -- none, are lowered to it. Refuses by raising:
---   PT402 insufficient_credits · PT422 unknown_kind, idempotency_mismatch, invalid_*, over_cap · PT429 too_many_*
+--   PT402 insufficient_credits · PT422 unknown_kind, idempotency_mismatch, invalid_*, over_cap
+--   · PT429 too_many_*
 CREATE OR REPLACE FUNCTION punchcard.enqueue(
     p_account_id uuid, p_kind text, p_input json DEFAULT '{}', p_key text DEFAULT NULL,
     p_priority integer DEFAULT 0, p_run_at timestamptz DEFAULT NULL, p_options jsonb DEFAULT NULL,
-    OUT job_id uuid, OUT price bigint, OUT max_attempts smallint, OUT run_at timestamptz, OUT created_at timestamptz,
-    OUT expires_at timestamptz, OUT replayed boolean, OUT wake_after double precision, OUT priority smallint)
+    OUT job_id uuid, OUT price bigint, OUT max_attempts smallint, OUT run_at timestamptz,
+    OUT created_at timestamptz, OUT expires_at timestamptz, OUT replayed boolean,
+    OUT wake_after double precision, OUT priority smallint)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     offer record;
@@ -83,8 +85,8 @@ BEGIN
         PERFORM punchcard.check_options(p_options - 'retry_of', p_account_id, 25, NULL);
     END IF;
     IF p_key IS NOT NULL THEN
-        hash := punchcard.request_hash(p_key, concat_ws(E'\n', p_kind, p_priority, extract(epoch FROM p_run_at),
-                                                        p_options), p_input);
+        hash := punchcard.request_hash(
+            p_key, concat_ws(E'\n', p_kind, p_priority, extract(epoch FROM p_run_at), p_options), p_input);
         IF NOT replayed THEN
             job_id := coalesce(job_id, punchcard.uuid_v7());
             -- A twin in flight with the same key is waited for here, before anything is held.
@@ -104,7 +106,8 @@ BEGIN
             RAISE EXCEPTION 'idempotency_mismatch' USING ERRCODE = 'PT422',
                 DETAIL = 'This key was used for another request.';
         END IF;
-        SELECT * INTO STRICT bought FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.id = known.job_id;
+        SELECT * INTO STRICT bought FROM punchcard.jobs j
+        WHERE j.account_id = p_account_id AND j.id = known.job_id;
         job_id := bought.id;
         price := bought.price;
         max_attempts := bought.max_attempts;
@@ -136,15 +139,17 @@ BEGIN
     -- Made while the account is held: in the order of its entries.
     job_id := coalesce(job_id, punchcard.uuid_v7());
     WITH job AS (
-        INSERT INTO punchcard.jobs (account_id, id, price, entry, available_after, held_after, scheduled_at, expires_at, terms_id,
-                                    share, priority, max_attempts, kind, retry_of, retry, metadata, tags, webhook, input)
-        VALUES (p_account_id, job_id, offer.price, entry, available_after, held_after, nullif(run_at, created_at), expires_at,
-                offer.terms_id, share, priority, max_attempts, p_kind, retry_of, retry, metadata, tags, webhook, p_input)
+        INSERT INTO punchcard.jobs (account_id, id, price, entry, available_after, held_after, scheduled_at,
+                                    expires_at, terms_id, share, priority, max_attempts, kind, retry_of,
+                                    retry, metadata, tags, webhook, input)
+        VALUES (p_account_id, job_id, offer.price, entry, available_after, held_after,
+                nullif(run_at, created_at), expires_at, offer.terms_id, share, priority, max_attempts, p_kind,
+                retry_of, retry, metadata, tags, webhook, p_input)
     )
-    INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, terms_id, bytes, priority, max_attempts, run_at,
-                                 expires_at, webhook)
-    VALUES (job_id, p_account_id, share, p_kind, offer.price, offer.terms_id, bytes, priority, max_attempts, run_at,
-            expires_at, webhook);
+    INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, terms_id, bytes, priority,
+                                 max_attempts, run_at, expires_at, webhook)
+    VALUES (job_id, p_account_id, share, p_kind, offer.price, offer.terms_id, bytes, priority, max_attempts,
+            run_at, expires_at, webhook);
     IF metadata IS NOT NULL OR tags IS NOT NULL THEN
         PERFORM punchcard.label(p_account_id, job_id, tags, metadata);
     END IF;

@@ -4,7 +4,8 @@ CREATE OR REPLACE FUNCTION punchcard.fingerprints(p_jobs json) RETURNS json
     LANGUAGE plpgsql AS $$
 BEGIN
     RETURN (SELECT json_agg(encode(sha256(convert_to(
-                CASE WHEN octet_length(j.job::text) > 200000 THEN j.job::text ELSE punchcard.canonical(j.job) END, 'UTF8')), 'hex')
+                CASE WHEN octet_length(j.job::text) > 200000 THEN j.job::text
+                     ELSE punchcard.canonical(j.job) END, 'UTF8')), 'hex')
                 ORDER BY j.n)
             FROM json_array_elements(p_jobs) WITH ORDINALITY AS j (job, n));
 EXCEPTION WHEN data_exception THEN

@@ -1,6 +1,7 @@
 -- The batch that a key bought, as it is now, if the key was used for the same.
 CREATE OR REPLACE FUNCTION punchcard.replay_batch(p_bought punchcard.idempotency_keys, p_hash uuid)
-    RETURNS TABLE (id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision)
+    RETURNS TABLE (id uuid, kind text, status text, price bigint, replayed boolean,
+                   wake_after double precision)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     IF p_bought.request_hash <> p_hash THEN

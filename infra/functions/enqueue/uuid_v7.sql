@@ -4,7 +4,8 @@
 -- twelve digits and its last three.
 CREATE OR REPLACE FUNCTION punchcard.uuid_v7(p_at timestamptz DEFAULT clock_timestamp()) RETURNS uuid
     LANGUAGE sql VOLATILE AS $$
-    SELECT (overlay(pg_catalog.lpad(pg_catalog.to_hex((extract(epoch FROM p_at) * 1000000)::bigint * 512 / 125), 15, '0')
+    SELECT (overlay(pg_catalog.lpad(
+                        pg_catalog.to_hex((extract(epoch FROM p_at) * 1000000)::bigint * 512 / 125), 15, '0')
                     PLACING '7' FROM 13 FOR 0)
             || substring(pg_catalog.gen_random_uuid()::text FROM 20))::uuid
 $$;

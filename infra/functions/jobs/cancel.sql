@@ -29,7 +29,7 @@ BEGIN
     IF job.lease_expires_at IS NOT NULL THEN
         RETURN 'running';
     END IF;
-    PERFORM punchcard.settle(ARRAY[job.job_id], ARRAY[job.lease_token], ARRAY['cancel'], ARRAY[0], ARRAY[NULL], ARRAY[NULL],
-                             p_rescue => true);
+    PERFORM punchcard.settle(ARRAY[job.job_id], ARRAY[job.lease_token], ARRAY['cancel'], ARRAY[0],
+                             ARRAY[NULL], ARRAY[NULL], p_rescue => true);
     RETURN 'canceled';
 END $$;

@@ -7,8 +7,8 @@ CREATE OR REPLACE FUNCTION punchcard.find_jobs(
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
     -- Planned for what is asked: what is not, is not read. By scalar sub-selects, each by its key, job by
     -- job.
-    SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off
-    SET jit = off AS $$
+    SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET enable_bitmapscan = off
+    SET enable_sort = off SET jit = off AS $$
 DECLARE
     before uuid := coalesce(p_before, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
     unfinished boolean := p_status IN ('queued', 'running');
@@ -18,7 +18,8 @@ DECLARE
 BEGIN
     IF unfinished THEN
         -- The account counts them: the walk ends with the last of so many.
-        SELECT coalesce(sum(a.unfinished_jobs), 0) INTO there FROM punchcard.accounts a WHERE a.id = p_account_id;
+        SELECT coalesce(sum(a.unfinished_jobs), 0) INTO there FROM punchcard.accounts a
+        WHERE a.id = p_account_id;
         IF there = 0 THEN
             ids := '{}';
             RETURN;
@@ -29,7 +30,8 @@ BEGIN
         SELECT l.label INTO walked
         FROM unnest(p_labels) WITH ORDINALITY AS l (label, n), LATERAL (
             SELECT count(*) AS jobs FROM (
-                SELECT FROM punchcard.labels w WHERE w.account_id = p_account_id AND w.label = l.label AND w.job_id < before
+                SELECT FROM punchcard.labels w
+                WHERE w.account_id = p_account_id AND w.label = l.label AND w.job_id < before
                 LIMIT 10000) w) c
         ORDER BY c.jobs, l.n LIMIT 1;
         ids := ARRAY(
@@ -42,9 +44,11 @@ BEGIN
                     SELECT l.job_id FROM punchcard.labels l
                     WHERE l.account_id = p_account_id AND l.label = o.label AND l.job_id = w.job_id) IS NULL)
               AND (p_kind IS NULL
-                   OR (SELECT j.kind FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.id = w.job_id) = p_kind)
+                   OR (SELECT j.kind FROM punchcard.jobs j
+                       WHERE j.account_id = p_account_id AND j.id = w.job_id) = p_kind)
               AND (p_status IS NULL OR p_status = CASE WHEN unfinished THEN (
-                       SELECT CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued' ELSE 'running' END
+                       SELECT CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued'
+                                   ELSE 'running' END
                        FROM punchcard.queue q WHERE q.job_id = w.job_id)
                    ELSE (SELECT o.status::text FROM punchcard.outcomes o WHERE o.job_id = w.job_id) END)
             ORDER BY w.job_id DESC LIMIT p_limit);
@@ -52,10 +56,11 @@ BEGIN
         ids := ARRAY(
             SELECT w.id FROM (
                 SELECT j.id, j.kind, q.status
-                FROM (SELECT j.id, j.kind FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.id < before
+                FROM (SELECT j.id, j.kind FROM punchcard.jobs j
+                      WHERE j.account_id = p_account_id AND j.id < before
                       ORDER BY j.id DESC LIMIT 10000) j,
-                     LATERAL (SELECT CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued' ELSE 'running'
-                                     END AS status
+                     LATERAL (SELECT CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL
+                                          THEN 'queued' ELSE 'running' END AS status
                               FROM punchcard.queue q WHERE q.job_id = j.id LIMIT 1) q
                 ORDER BY j.id DESC LIMIT there) w
             WHERE w.status = p_status AND (p_kind IS NULL OR w.kind = p_kind)
@@ -74,10 +79,12 @@ BEGIN
     ELSE
         ids := ARRAY(
             SELECT w.id
-            FROM (SELECT j.id, j.kind FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.id < before
+            FROM (SELECT j.id, j.kind FROM punchcard.jobs j
+                  WHERE j.account_id = p_account_id AND j.id < before
                   ORDER BY j.id DESC LIMIT 10000) w
             WHERE (p_kind IS NULL OR w.kind = p_kind)
-              AND (p_status IS NULL OR (SELECT o.status::text FROM punchcard.outcomes o WHERE o.job_id = w.id) = p_status)
+              AND (p_status IS NULL
+                   OR (SELECT o.status::text FROM punchcard.outcomes o WHERE o.job_id = w.id) = p_status)
             ORDER BY w.id DESC LIMIT p_limit);
     END IF;
 

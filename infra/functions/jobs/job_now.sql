@@ -1,6 +1,7 @@
 -- A job as it is now, of p_account_id or, if NULL, of anybody; no row if it is not there. VOLATILE, so that
 -- it sees what an earlier part of the same statement has done.
-CREATE OR REPLACE FUNCTION punchcard.job_now(p_job_id uuid, p_account_id uuid) RETURNS SETOF punchcard.jobs_now
+CREATE OR REPLACE FUNCTION punchcard.job_now(p_job_id uuid, p_account_id uuid)
+    RETURNS SETOF punchcard.jobs_now
     LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
     SELECT n FROM punchcard.jobs_now n
     WHERE n.id = p_job_id

@@ -17,7 +17,8 @@ BEGIN
         END IF;
         BEGIN
             PERFORM FROM punchcard.accounts a WHERE a.id = payer AND a.share = payers_share FOR NO KEY UPDATE;
-            SELECT * INTO STRICT job FROM punchcard.queue q WHERE q.job_id = p_job_id FOR NO KEY UPDATE SKIP LOCKED;
+            SELECT * INTO STRICT job FROM punchcard.queue q
+            WHERE q.job_id = p_job_id FOR NO KEY UPDATE SKIP LOCKED;
             RETURN job;
         EXCEPTION WHEN no_data_found THEN
             NULL;  -- gone, or somebody has it; the account is let go of

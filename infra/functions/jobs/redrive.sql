@@ -7,8 +7,9 @@
 -- a last row with neither says where the next call goes on.
 CREATE OR REPLACE FUNCTION punchcard.redrive(
     p_kind text, p_code text DEFAULT NULL, p_account_id uuid DEFAULT NULL, p_from timestamptz DEFAULT NULL,
-    p_until timestamptz DEFAULT NULL, p_limit integer DEFAULT 1000, p_per_second double precision DEFAULT NULL,
-    p_delay double precision DEFAULT 0, p_after_at timestamptz DEFAULT NULL, p_after_id uuid DEFAULT NULL)
+    p_until timestamptz DEFAULT NULL, p_limit integer DEFAULT 1000,
+    p_per_second double precision DEFAULT NULL, p_delay double precision DEFAULT 0,
+    p_after_at timestamptz DEFAULT NULL, p_after_id uuid DEFAULT NULL)
     RETURNS TABLE (job_id uuid, finished_at timestamptz, retried_as uuid, refused text)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -27,7 +28,8 @@ DECLARE
 BEGIN
     IF p_kind IS NULL OR p_limit NOT BETWEEN 1 AND 1000 OR p_per_second NOT BETWEEN 0.001 AND 10000 THEN
         RAISE EXCEPTION 'invalid_redrive' USING ERRCODE = 'PT422',
-            DETAIL = 'A kind is required; the limit is from 1 to 1000, the rate from 0.001 to 10000 a second.';
+            DETAIL =
+                'A kind is required; the limit is from 1 to 1000, the rate from 0.001 to 10000 a second.';
     END IF;
     SELECT o.finished_at, o.job_id INTO last FROM punchcard.outcomes o
     WHERE o.status = 'failed' AND o.finished_at >= from_at AND o.finished_at < until_at
@@ -64,16 +66,19 @@ BEGIN
             BEGIN
                 -- All shares in their order before any of them: the next job of this account may need another
                 -- one.
-                PERFORM FROM punchcard.accounts a WHERE a.id = failed.account_id ORDER BY a.share FOR NO KEY UPDATE;
+                PERFORM FROM punchcard.accounts a
+                WHERE a.id = failed.account_id ORDER BY a.share FOR NO KEY UPDATE;
                 SET CONSTRAINTS ALL DEFERRED;
                 SELECT r.job_id INTO retried_as FROM punchcard.retry(
                     failed.job_id, failed.account_id,
-                    clock_timestamp() + make_interval(secs => p_delay + coalesce(failed.place / p_per_second, 0))) r;
+                    clock_timestamp()
+                        + make_interval(secs => p_delay + coalesce(failed.place / p_per_second, 0))) r;
                 SET CONSTRAINTS ALL IMMEDIATE;
             EXCEPTION WHEN lock_not_available THEN
                 retried_as := NULL;
                 busy := failed.account_id;
-            WHEN SQLSTATE 'PT402' OR SQLSTATE 'PT409' OR SQLSTATE 'PT422' OR SQLSTATE 'PT429' OR SQLSTATE 'PT503' THEN
+            WHEN SQLSTATE 'PT402' OR SQLSTATE 'PT409' OR SQLSTATE 'PT422' OR SQLSTATE 'PT429'
+                OR SQLSTATE 'PT503' THEN
                 retried_as := NULL;
                 refused := SQLERRM;
             -- These are not about this job: all of it is sent again, or later.

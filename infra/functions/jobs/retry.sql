@@ -17,12 +17,14 @@ BEGIN
     -- The account before the job's retry, as in `lock_job`: the share that `hold_credits` takes.
     PERFORM FROM punchcard.accounts a
     WHERE a.id = retry.account_id
-      AND a.share = pg_backend_pid() % (SELECT f.spread FROM punchcard.accounts f WHERE f.id = retry.account_id AND f.share = 0)
+      AND a.share = pg_backend_pid() % (SELECT f.spread FROM punchcard.accounts f
+                                        WHERE f.id = retry.account_id AND f.share = 0)
     FOR NO KEY UPDATE;
     SELECT * INTO STRICT old FROM punchcard.jobs j WHERE j.account_id = retry.account_id AND j.id = p_job_id;
     SELECT * INTO bought FROM punchcard.enqueue(account_id, old.kind, old.input, NULL, old.priority, p_run_at,
         jsonb_strip_nulls(jsonb_build_object(
-            'retry_of', p_job_id, 'metadata', old.metadata, 'tags', to_jsonb(old.tags), 'webhook', old.webhook,
+            'retry_of', p_job_id, 'metadata', old.metadata, 'tags', to_jsonb(old.tags),
+            'webhook', old.webhook,
             'retry', nullif(coalesce(old.retry, '{}') || CASE WHEN old.max_attempts = (
                 SELECT k.max_attempts FROM punchcard.kinds k WHERE k.name = old.kind) THEN '{}'
                 ELSE jsonb_build_object('max_attempts', old.max_attempts) END, '{}'))));

@@ -4,8 +4,9 @@
 -- then, and whether it is to be canceled. Raises PT404 not_found · PT409 callback_used (the job is final),
 -- callback_expired (another run, or its time is up).
 CREATE OR REPLACE FUNCTION punchcard.call_back(
-    p_job_id uuid, p_lease_token bigint, p_verdict text, p_delay double precision DEFAULT 0, p_output text DEFAULT NULL,
-    p_code text DEFAULT NULL, p_message text DEFAULT NULL, p_used bigint DEFAULT NULL, p_percent smallint DEFAULT NULL,
+    p_job_id uuid, p_lease_token bigint, p_verdict text, p_delay double precision DEFAULT 0,
+    p_output text DEFAULT NULL, p_code text DEFAULT NULL, p_message text DEFAULT NULL,
+    p_used bigint DEFAULT NULL, p_percent smallint DEFAULT NULL,
     OUT status text, OUT cancel_requested boolean)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -27,7 +28,8 @@ BEGIN
     IF job.lease_token <> p_lease_token
         OR (coalesce(job.lease_expires_at, job.waiting_until) > clock_timestamp()) IS NOT TRUE
     THEN
-        RAISE EXCEPTION 'callback_expired' USING ERRCODE = 'PT409', DETAIL = 'The job does not wait for this call any more.';
+        RAISE EXCEPTION 'callback_expired' USING ERRCODE = 'PT409',
+            DETAIL = 'The job does not wait for this call any more.';
     END IF;
     cancel_requested := job.cancel_requested_at IS NOT NULL;
     IF verdict = 'progress' THEN
@@ -45,6 +47,6 @@ BEGIN
         error := json_build_object('code', p_code, 'message', p_message, 'attempt', job.attempt);
     END IF;
     SELECT s.status INTO STRICT status
-    FROM punchcard.settle(ARRAY[p_job_id], ARRAY[p_lease_token], ARRAY[verdict], ARRAY[p_delay], ARRAY[p_output], ARRAY[error],
-                          ARRAY[p_used], p_rescue => true) s;
+    FROM punchcard.settle(ARRAY[p_job_id], ARRAY[p_lease_token], ARRAY[verdict], ARRAY[p_delay],
+                          ARRAY[p_output], ARRAY[error], ARRAY[p_used], p_rescue => true) s;
 END $$;

@@ -3,13 +3,15 @@
 -- come in any order, so that none is always the first, and one whose job was refused is passed over. Ends
 -- after some seconds.
 CREATE OR REPLACE FUNCTION punchcard.claim_singly(
-    p_limit bigint, p_kinds text[], p_http boolean, p_budget integer, p_lease double precision, p_woken boolean)
+    p_limit bigint, p_kinds text[], p_http boolean, p_budget integer, p_lease double precision,
+    p_woken boolean)
     RETURNS TABLE (
         job_id uuid, lease_token bigint, account_id uuid, kind text, attempt smallint, max_attempts smallint,
         input text, url text, secret_version integer, retired boolean, timeout_seconds integer,
-        backoff_seconds integer, backoff_max_seconds integer, lasts_seconds double precision, priority smallint,
-        run_at_micros bigint, price bigint, metered boolean, backoff text, backoff_delays integer[],
-        jitter double precision, retry text, cancel_url text, callback_seconds integer, checkpoint text, told boolean)
+        backoff_seconds integer, backoff_max_seconds integer, lasts_seconds double precision,
+        priority smallint, run_at_micros bigint, price bigint, metered boolean, backoff text,
+        backoff_delays integer[], jitter double precision, retry text, cancel_url text,
+        callback_seconds integer, checkpoint text, told boolean)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
 #variable_conflict use_column
@@ -36,7 +38,8 @@ BEGIN
                           SELECT k.name FROM punchcard.kinds k
                           WHERE k.retired_at IS NOT NULL
                              OR (CASE WHEN k.url IS NULL THEN k.name = ANY (p_kinds) ELSE p_http END
-                                 AND k.timeout_seconds <= p_budget AND NOT (p_woken AND k.dispatch = 'poll'))))
+                                 AND k.timeout_seconds <= p_budget
+                                 AND NOT (p_woken AND k.dispatch = 'poll'))))
                     ORDER BY q.run_at, q.job_id LIMIT 1000) q
                 LIMIT 1000) d
             ORDER BY hashtext(d.account_id || salt), d.account_id, d.priority DESC, d.run_at, d.job_id
@@ -72,11 +75,11 @@ BEGIN
             IF one.job_id IS NOT NULL THEN
                 claimed := claimed + 1;
                 RETURN QUERY
-                SELECT one.job_id, one.lease_token, one.account_id, one.kind, one.attempt, one.max_attempts, one.input, one.url,
-                       one.secret_version, one.retired, one.timeout_seconds, one.backoff_seconds, one.backoff_max_seconds,
-                       one.lasts_seconds, one.priority, one.run_at_micros, one.price, one.metered, one.backoff,
-                       one.backoff_delays, one.jitter, one.retry, one.cancel_url, one.callback_seconds, one.checkpoint,
-                       one.told;
+                SELECT one.job_id, one.lease_token, one.account_id, one.kind, one.attempt, one.max_attempts,
+                       one.input, one.url, one.secret_version, one.retired, one.timeout_seconds,
+                       one.backoff_seconds, one.backoff_max_seconds, one.lasts_seconds, one.priority,
+                       one.run_at_micros, one.price, one.metered, one.backoff, one.backoff_delays, one.jitter,
+                       one.retry, one.cancel_url, one.callback_seconds, one.checkpoint, one.told;
             END IF;
         END LOOP;
         -- Those behind the jobs of accounts that are passed over now.

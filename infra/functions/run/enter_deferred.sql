@@ -12,7 +12,8 @@ DECLARE
     patience double precision;
 BEGIN
     FOR account IN
-        SELECT w.account_id, w.share, count(*) OVER () - row_number() OVER (ORDER BY w.account_id, w.share) + 1 AS waiting
+        SELECT w.account_id, w.share,
+               count(*) OVER () - row_number() OVER (ORDER BY w.account_id, w.share) + 1 AS waiting
         FROM (SELECT DISTINCT d.account_id, d.share FROM punchcard.deferred_entries d
               WHERE d.entry IS NULL AND (p_job_ids IS NULL OR d.job_id = ANY (p_job_ids)) LIMIT 1000) w
         ORDER BY w.account_id, w.share

@@ -1,7 +1,8 @@
 -- Locks the rows of these jobs, as far as nobody else holds them. What somebody else holds is waited for, for
 -- p_patience milliseconds in all, in equal parts; while that is less than `deadlock_timeout`, no deadlock
 -- comes of it. Answers the jobs that are still out of reach.
-CREATE OR REPLACE FUNCTION punchcard.lock_for_settling(p_job_ids uuid[], p_lease_tokens bigint[], p_patience integer)
+CREATE OR REPLACE FUNCTION punchcard.lock_for_settling(
+    p_job_ids uuid[], p_lease_tokens bigint[], p_patience integer)
     RETURNS uuid[]
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE

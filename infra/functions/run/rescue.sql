@@ -25,8 +25,8 @@ BEGIN
     IF EXISTS (SELECT FROM punchcard.deferred_entries d WHERE d.entry IS NULL) THEN
         PERFORM punchcard.enter_deferred();
     END IF;
-    SELECT array_agg(l.job_id), array_agg(l.account_id), array_agg(l.lease_token), array_agg(l.verdict), array_agg(l.error),
-           array_agg(0)
+    SELECT array_agg(l.job_id), array_agg(l.account_id), array_agg(l.lease_token), array_agg(l.verdict),
+           array_agg(l.error), array_agg(0)
     INTO ids, accounts, tokens, verdicts, errors, at_once
     FROM punchcard.lapsed(p_limit, p_busy) l;
     IF ids IS NULL THEN
@@ -36,14 +36,16 @@ BEGIN
     BEGIN
         SET CONSTRAINTS ALL DEFERRED;
         SELECT array_agg(s.job_id), array_agg(s.status), array_agg(s.told) INTO settled, statuses, tellings
-        FROM punchcard.settle(ids, tokens, verdicts, at_once, NULL, errors, p_rescue => true, p_patience => 200) s;
+        FROM punchcard.settle(ids, tokens, verdicts, at_once, NULL, errors, p_rescue => true,
+                              p_patience => 200) s;
         SET CONSTRAINTS ALL IMMEDIATE;
     EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         -- The time-out of this statement is over, and would bound nothing any more.
         IF SQLSTATE = '57014' AND clock_timestamp() > begun + interval '1 second' THEN
             RAISE;
         END IF;
-        RAISE LOG 'punchcard: % lapsed jobs are taken back one by one: % %', cardinality(ids), SQLSTATE, SQLERRM;
+        RAISE LOG 'punchcard: % lapsed jobs are taken back one by one: % %', cardinality(ids),
+            SQLSTATE, SQLERRM;
         began := clock_timestamp();
     END;
     IF began IS NULL THEN
@@ -64,8 +66,8 @@ BEGIN
         BEGIN
             SET CONSTRAINTS ALL DEFERRED;
             SELECT s.job_id, s.status, s.told INTO job_id, status, told
-            FROM punchcard.settle(ids[n:n], tokens[n:n], verdicts[n:n], at_once[n:n], NULL, errors[n:n], p_rescue => true,
-                                  p_patience => 1) s;
+            FROM punchcard.settle(ids[n:n], tokens[n:n], verdicts[n:n], at_once[n:n], NULL, errors[n:n],
+                                  p_rescue => true, p_patience => 1) s;
             SET CONSTRAINTS ALL IMMEDIATE;
             CONTINUE WHEN job_id IS NULL;
         EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN

@@ -1,7 +1,8 @@
 -- Settles runs in one statement: the job's status, its entry and the balance move together. Verdicts:
 --   complete  succeeded, with its output             retry   queued again after p_delays seconds
 --   fail      failed                                 snooze  the same, the attempt not counted
---   reject    failed, and its input is to blame      crash   the same, a crash counted; failed if that was the last
+--   reject    failed, and its input is to blame      crash   the same, a crash counted; failed if that was
+--                                                            the last
 --   cancel    canceled, as was asked for             yield   queued again at once, the attempt not counted
 --   overdue   failed: nobody called back in time     return  queued as it was: it never started
 --   wait      running without a lease: somebody outside calls back within p_delays seconds
@@ -34,7 +35,8 @@ DECLARE
 BEGIN
     -- One that this edition does not know must not pass for a lost lease.
     IF NOT p_verdicts <@ enum_range(NULL::punchcard.verdict)::text[]
-        OR cardinality(p_verdicts) <> cardinality(p_job_ids) OR cardinality(p_lease_tokens) <> cardinality(p_job_ids)
+        OR cardinality(p_verdicts) <> cardinality(p_job_ids)
+        OR cardinality(p_lease_tokens) <> cardinality(p_job_ids)
     THEN
         RAISE EXCEPTION 'unknown_verdict' USING ERRCODE = 'PT422',
             DETAIL = 'Each job needs its lease token, and one of the verdicts that this function knows.';
@@ -45,7 +47,9 @@ BEGIN
     WITH verdict AS MATERIALIZED (
         -- Rows are locked in the order of job ids (nested loops keep it), so that two pollers do not
         -- deadlock.
-        SELECT * FROM unnest(p_job_ids, p_lease_tokens, p_verdicts::punchcard.verdict[], p_delays, p_outputs, p_errors, p_used)
+        SELECT *
+        FROM unnest(p_job_ids, p_lease_tokens, p_verdicts::punchcard.verdict[], p_delays, p_outputs, p_errors,
+                    p_used)
             AS v (job_id, lease_token, verdict, delay, output, error, used)
         WHERE v.job_id <> ALL (out_of_reach)
         ORDER BY v.job_id
@@ -55,7 +59,8 @@ BEGIN
                         SELECT t.max_crashes FROM punchcard.kind_terms t WHERE t.id = q.terms_id))
                     OR (v.verdict = 'retry' AND q.attempt >= q.max_attempts) AS ends
         FROM verdict v JOIN punchcard.queue q ON q.job_id = v.job_id
-        WHERE v.verdict IN ('retry', 'snooze', 'yield', 'crash', 'return', 'wait') AND q.lease_token = v.lease_token
+        WHERE v.verdict IN ('retry', 'snooze', 'yield', 'crash', 'return', 'wait')
+          AND q.lease_token = v.lease_token
           AND (p_rescue OR q.lease_expires_at > clock_timestamp())
         FOR NO KEY UPDATE OF q
     ), again AS (
@@ -63,8 +68,10 @@ BEGIN
         SET attempt = CASE WHEN v.verdict IN ('retry', 'wait') THEN q.attempt ELSE q.attempt - 1 END,
             crashes = CASE v.verdict WHEN 'crash' THEN q.crashes + 1 ELSE q.crashes END,
             lease_expires_at = NULL,
-            waiting_until = CASE v.verdict WHEN 'wait' THEN least(now() + make_interval(secs => v.delay), q.expires_at) END,
-            run_at = CASE WHEN v.verdict IN ('return', 'wait') THEN q.run_at ELSE now() + make_interval(secs => v.delay) END,
+            waiting_until = CASE v.verdict WHEN 'wait'
+                                 THEN least(now() + make_interval(secs => v.delay), q.expires_at) END,
+            run_at = CASE WHEN v.verdict IN ('return', 'wait') THEN q.run_at
+                          ELSE now() + make_interval(secs => v.delay) END,
             checkpoint = coalesce(v.output::json, q.checkpoint),
             error = coalesce(v.error::json, q.error),
             progress_percent = CASE v.verdict WHEN 'wait' THEN q.progress_percent END,
@@ -80,31 +87,39 @@ BEGIN
         -- beside this file).
         SELECT v.* FROM verdict v WHERE v.verdict IN ('complete', 'fail', 'reject', 'cancel', 'overdue')
         UNION ALL
-        SELECT u.job_id, u.lease_token, u.verdict, u.delay, u.output, u.error, u.used FROM undecided u WHERE u.ends
+        SELECT u.job_id, u.lease_token, u.verdict, u.delay, u.output, u.error, u.used
+        FROM undecided u WHERE u.ends
     ), ended AS (
         DELETE FROM punchcard.queue q
         USING ending v
         WHERE q.job_id = v.job_id AND q.lease_token = v.lease_token
           AND (p_rescue OR q.lease_expires_at > clock_timestamp())
           AND (v.verdict <> 'cancel' OR q.cancel_requested_at IS NOT NULL)
-        RETURNING q.job_id, q.account_id, q.kind, q.share, q.price, q.bytes, q.attempt, q.lease_token, q.started_at, q.webhook,
+        RETURNING q.job_id, q.account_id, q.kind, q.share, q.price, q.bytes, q.attempt, q.lease_token,
+                  q.started_at, q.webhook,
                   -- Whoever it waits for is still at work, and can be told to stop.
-                  v.verdict = 'wait' OR (v.verdict IN ('cancel', 'overdue') AND q.waiting_until IS NOT NULL) AS dropped,
-                  CASE WHEN v.verdict = 'crash' AND q.cancel_requested_at IS NULL THEN q.crashes + 1 ELSE q.crashes END
-                      AS crashes,
-                  CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL AND v.verdict <> 'return'
+                  v.verdict = 'wait' OR (v.verdict IN ('cancel', 'overdue') AND q.waiting_until IS NOT NULL)
+                      AS dropped,
+                  CASE WHEN v.verdict = 'crash' AND q.cancel_requested_at IS NULL THEN q.crashes + 1
+                       ELSE q.crashes END AS crashes,
+                  CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL
+                            AND v.verdict <> 'return'
                        THEN q.run_started_at END AS run_started_at,
                   CASE WHEN v.verdict = 'complete' THEN 'succeeded'
-                       WHEN v.verdict IN ('fail', 'reject', 'overdue') OR q.cancel_requested_at IS NULL THEN 'failed'
+                       WHEN v.verdict IN ('fail', 'reject', 'overdue') OR q.cancel_requested_at IS NULL
+                       THEN 'failed'
                        ELSE 'canceled' END::punchcard.final_status AS status,
                   -- The terms are looked up where they matter alone.
                   CASE WHEN v.verdict = 'complete'
                            OR (v.verdict = 'reject'
-                               AND (SELECT t.on_input_error FROM punchcard.kind_terms t WHERE t.id = q.terms_id) = 'capture')
+                               AND (SELECT t.on_input_error FROM punchcard.kind_terms t
+                                    WHERE t.id = q.terms_id) = 'capture')
                            -- Canceled while it ran or waited outside, or between two runs: what was done for
                            -- it is paid for.
-                           OR (v.verdict NOT IN ('fail', 'reject', 'overdue') AND q.cancel_requested_at IS NOT NULL
-                               AND (SELECT t.on_cancel FROM punchcard.kind_terms t WHERE t.id = q.terms_id) = 'capture'
+                           OR (v.verdict NOT IN ('fail', 'reject', 'overdue')
+                               AND q.cancel_requested_at IS NOT NULL
+                               AND (SELECT t.on_cancel FROM punchcard.kind_terms t
+                                    WHERE t.id = q.terms_id) = 'capture'
                                AND ((v.verdict <> 'return'
                                      AND coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL)
                                     OR punchcard.has_run(q.job_id)))
@@ -117,39 +132,46 @@ BEGIN
                   CASE WHEN v.verdict <> 'complete' THEN coalesce(v.error::json, q.error) END AS error
     ), history AS (
         INSERT INTO punchcard.attempts (job_id, number, attempt, ended, started_at, ended_at, error)
-        SELECT a.job_id, a.lease_token, a.attempt, a.verdict::text::punchcard.run_end, a.run_started_at, clock_timestamp(), a.error::json
+        SELECT a.job_id, a.lease_token, a.attempt, a.verdict::text::punchcard.run_end, a.run_started_at,
+               clock_timestamp(), a.error::json
         FROM again a WHERE a.verdict NOT IN ('return', 'wait') AND a.lease_token <= 1000
     ), payer AS MATERIALIZED (
         -- Each account with its jobs, so that nothing is joined with itself; without its balances if somebody
         -- else holds it.
         SELECT m.account_id, m.share, m.jobs, a.available, a.held, a.entries
         FROM (SELECT e.account_id, e.share,
-                     array_agg(ROW(e.job_id, e.price, e.captured, e.bytes, e.lease_token, e.started_at, e.run_started_at, e.attempt,
-                                   e.crashes, e.status, e.output, e.error)::punchcard.ended_job) AS jobs
+                     array_agg(ROW(e.job_id, e.price, e.captured, e.bytes, e.lease_token, e.started_at,
+                                   e.run_started_at, e.attempt, e.crashes, e.status, e.output,
+                                   e.error)::punchcard.ended_job) AS jobs
               FROM ended e GROUP BY e.account_id, e.share) m
         LEFT JOIN LATERAL (
             SELECT a.available, a.held, a.entries FROM punchcard.accounts a
             WHERE a.id = m.account_id AND a.share = m.share
             FOR NO KEY UPDATE SKIP LOCKED) a ON true
     ), outcome AS (
-        INSERT INTO punchcard.outcomes (job_id, account_id, share, entry, available_after, held_after, captured, status, attempt,
-                                        crashes, lease_token, started_at, run_started_at, finished_at, output, error)
-        SELECT j.job_id, p.account_id, p.share, p.entries + j.n, p.available + sum(j.price - j.captured) OVER so_far,
-               p.held - sum(j.price) OVER so_far, j.captured, j.status, j.attempt, j.crashes, j.lease_token,
+        INSERT INTO punchcard.outcomes (job_id, account_id, share, entry, available_after, held_after,
+                                        captured, status, attempt, crashes, lease_token, started_at,
+                                        run_started_at, finished_at, output, error)
+        SELECT j.job_id, p.account_id, p.share, p.entries + j.n,
+               p.available + sum(j.price - j.captured) OVER so_far, p.held - sum(j.price) OVER so_far,
+               j.captured, j.status, j.attempt, j.crashes, j.lease_token,
                nullif(j.started_at, j.run_started_at), j.run_started_at, clock_timestamp(), j.output, j.error
-        FROM payer p, unnest(p.jobs) WITH ORDINALITY AS j (job_id, price, captured, bytes, lease_token, started_at, run_started_at,
-                                                          attempt, crashes, status, output, error, n)
+        FROM payer p, unnest(p.jobs) WITH ORDINALITY
+            AS j (job_id, price, captured, bytes, lease_token, started_at, run_started_at, attempt, crashes,
+                  status, output, error, n)
         WINDOW so_far AS (PARTITION BY p.account_id, p.share ORDER BY j.n)
     ), deferral AS (
         INSERT INTO punchcard.deferred_entries (job_id, account_id, share, price, captured, bytes)
-        SELECT j.job_id, p.account_id, p.share, j.price, j.captured, j.bytes FROM payer p, unnest(p.jobs) j WHERE p.entries IS NULL
+        SELECT j.job_id, p.account_id, p.share, j.price, j.captured, j.bytes
+        FROM payer p, unnest(p.jobs) j WHERE p.entries IS NULL
         RETURNING job_id
     ), moved AS (
         UPDATE punchcard.accounts a
         SET available = a.available + m.back, held = a.held - m.price, entries = a.entries + m.jobs,
             unfinished_jobs = a.unfinished_jobs - m.jobs, unfinished_bytes = a.unfinished_bytes - m.bytes
-        FROM (SELECT p.account_id, p.share, sum(j.price)::bigint AS price, sum(j.price - j.captured)::bigint AS back,
-                     count(*)::integer AS jobs, sum(j.bytes)::bigint AS bytes
+        FROM (SELECT p.account_id, p.share, sum(j.price)::bigint AS price,
+                     sum(j.price - j.captured)::bigint AS back, count(*)::integer AS jobs,
+                     sum(j.bytes)::bigint AS bytes
               FROM payer p, unnest(p.jobs) j WHERE p.entries IS NOT NULL
               GROUP BY p.account_id, p.share) m
         WHERE a.id = m.account_id AND a.share = m.share
@@ -159,7 +181,8 @@ BEGIN
                e.webhook ->> 'url', now()
         FROM ended e LEFT JOIN punchcard.webhooks w ON w.account_id = e.account_id
         WHERE CASE WHEN e.webhook IS NOT NULL THEN e.webhook -> 'events' ? ('job.' || e.status::text)
-                   ELSE w.url IS NOT NULL AND w.disabled_at IS NULL AND 'job.' || e.status::text = ANY (w.events) END
+                   ELSE w.url IS NOT NULL
+                        AND w.disabled_at IS NULL AND 'job.' || e.status::text = ANY (w.events) END
         UNION ALL
         SELECT punchcard.uuid_v7(), e.account_id, e.job_id, 'cancel'::punchcard.event, k.cancel_url, now()
         FROM ended e JOIN punchcard.kinds k ON k.name = e.kind
@@ -170,8 +193,10 @@ BEGIN
     INTO settled, statuses, tellings, deferred
     FROM (
         SELECT e.job_id, e.status::text AS status, EXISTS (SELECT FROM told) AS told FROM ended e
-        UNION ALL SELECT a.job_id, CASE a.verdict WHEN 'wait' THEN 'running' ELSE 'queued' END, false FROM again a
-        UNION ALL SELECT o.job_id, NULL, false FROM unnest(out_of_reach) AS o (job_id)) r;
+        UNION ALL
+        SELECT a.job_id, CASE a.verdict WHEN 'wait' THEN 'running' ELSE 'queued' END, false FROM again a
+        UNION ALL
+        SELECT o.job_id, NULL, false FROM unnest(out_of_reach) AS o (job_id)) r;
     IF deferred THEN
         PERFORM punchcard.enter_deferred(settled);
     END IF;

@@ -3,7 +3,8 @@
 CREATE OR REPLACE FUNCTION punchcard.broadcast_outcome() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    PERFORM realtime.send(jsonb_build_object('id', NEW.job_id, 'status', NEW.status, 'finished_at', NEW.finished_at),
+    PERFORM realtime.send(jsonb_build_object('id', NEW.job_id, 'status', NEW.status,
+                                             'finished_at', NEW.finished_at),
                           'job.' || NEW.status::text, 'punchcard:' || NEW.account_id, true);
     RETURN NULL;
 EXCEPTION WHEN OTHERS OR assert_failure THEN

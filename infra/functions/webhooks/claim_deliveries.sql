@@ -9,8 +9,8 @@ CREATE OR REPLACE FUNCTION punchcard.claim_deliveries(
     p_limit integer, p_lease double precision, p_spare boolean DEFAULT false, p_accounts uuid[] DEFAULT '{}',
     p_rooms integer[] DEFAULT '{}', p_after uuid DEFAULT '00000000-0000-0000-0000-000000000000')
     RETURNS TABLE (id uuid, event text, url text, attempt smallint, put_back smallint, created_at timestamptz,
-                   secret_version integer, old_secret_version integer, kind_secret_version integer, job punchcard.jobs_now,
-                   more boolean, walked uuid)
+                   secret_version integer, old_secret_version integer, kind_secret_version integer,
+                   job punchcard.jobs_now, more boolean, walked uuid)
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
@@ -21,21 +21,25 @@ CREATE OR REPLACE FUNCTION punchcard.claim_deliveries(
     ), looked AS MATERIALIZED (
         SELECT count(*) AS messages, count(*) = greatest(4 * p_limit, 200) AS full FROM look
     ), barred AS MATERIALIZED (
-        SELECT coalesce(array_agg(r.account_id), '{}') AS ids FROM unnest(p_accounts, p_rooms) AS r (account_id, room)
+        SELECT coalesce(array_agg(r.account_id), '{}') AS ids
+        FROM unnest(p_accounts, p_rooms) AS r (account_id, room)
         WHERE r.room <= 0
     ), walk (account_id, due, n, found) AS (
         -- Else accounts are visited one after the other, each by one step in the index, whose first entry of
         -- an account says whether it has any due: however many one has, they cost one step.
         SELECT f.account_id, f.due, 1, f.due::integer
         FROM looked, barred, LATERAL (
-            SELECT d.account_id, d.next_at <= now() AND d.account_id <> ALL (barred.ids) AS due FROM punchcard.deliveries d
+            SELECT d.account_id, d.next_at <= now() AND d.account_id <> ALL (barred.ids) AS due
+            FROM punchcard.deliveries d
             WHERE d.next_at IS NOT NULL AND d.account_id > p_after ORDER BY d.account_id, d.next_at LIMIT 1) f
         WHERE looked.full
         UNION ALL
         SELECT f.account_id, f.due, w.n + 1, w.found + f.due::integer
         FROM walk w, barred, LATERAL (
-            SELECT d.account_id, d.next_at <= now() AND d.account_id <> ALL (barred.ids) AS due FROM punchcard.deliveries d
-            WHERE d.next_at IS NOT NULL AND d.account_id > w.account_id ORDER BY d.account_id, d.next_at LIMIT 1) f
+            SELECT d.account_id, d.next_at <= now() AND d.account_id <> ALL (barred.ids) AS due
+            FROM punchcard.deliveries d
+            WHERE d.next_at IS NOT NULL AND d.account_id > w.account_id
+            ORDER BY d.account_id, d.next_at LIMIT 1) f
         WHERE w.n < 1000 AND w.found < p_limit
     ), lane AS MATERIALIZED (
         -- Who has none on its way goes first.
@@ -48,7 +52,8 @@ CREATE OR REPLACE FUNCTION punchcard.claim_deliveries(
         WHERE coalesce(r.room, 1) > 0
         ORDER BY r.room IS NOT NULL, l.place
     ), share AS MATERIALIZED (
-        SELECT ceil(p_limit::numeric / (count(*) + p_spare::integer))::integer AS most FROM lane HAVING count(*) > 0
+        SELECT ceil(p_limit::numeric / (count(*) + p_spare::integer))::integer AS most
+        FROM lane HAVING count(*) > 0
     ), due AS MATERIALIZED (
         SELECT d.id FROM share, lane l, LATERAL (
             SELECT d.id FROM punchcard.deliveries d WHERE d.account_id = l.account_id AND d.next_at <= now()
@@ -65,10 +70,12 @@ CREATE OR REPLACE FUNCTION punchcard.claim_deliveries(
     FROM looked LEFT JOIN (
         SELECT t.id, t.event::text,
                CASE WHEN t.url IS NULL THEN CASE WHEN w.disabled_at IS NULL THEN w.url END
-                    WHEN NOT EXISTS (SELECT FROM punchcard.deliveries g WHERE g.job_id = t.job_id AND g.url = t.url AND g.gone)
+                    WHEN NOT EXISTS (SELECT FROM punchcard.deliveries g
+                                     WHERE g.job_id = t.job_id AND g.url = t.url AND g.gone)
                     THEN t.url END,
                t.attempt, t.put_back, t.created_at, coalesce(w.secret_version, 1),
-               CASE WHEN w.rotated_at > now() - interval '1 day' THEN w.secret_version - 1 END, k.secret_version, n
+               CASE WHEN w.rotated_at > now() - interval '1 day' THEN w.secret_version - 1 END,
+               k.secret_version, n
         FROM taken t
         JOIN punchcard.jobs_now n ON n.account_id = t.account_id AND n.id = t.job_id
         JOIN punchcard.kinds k ON k.name = n.kind

@@ -1,5 +1,6 @@
 -- Sets where an account is told of its jobs, or, with NULL, that it is not; a disabled webhook works again.
-CREATE OR REPLACE FUNCTION punchcard.set_webhook(p_account_id uuid, p_url text, p_events text[] DEFAULT NULL) RETURNS punchcard.webhooks
+CREATE OR REPLACE FUNCTION punchcard.set_webhook(p_account_id uuid, p_url text, p_events text[] DEFAULT NULL)
+    RETURNS punchcard.webhooks
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     vetted jsonb;

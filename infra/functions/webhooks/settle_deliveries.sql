@@ -5,7 +5,8 @@
 -- before it, whose answer was lost, and, `out_of_reach`, those that somebody else holds; whoever is missing
 -- had been taken by another worker meanwhile.
 CREATE OR REPLACE FUNCTION punchcard.settle_deliveries(
-    p_ids uuid[], p_attempts smallint[], p_verdicts text[], p_delays double precision[], p_errors text[], p_urls text[])
+    p_ids uuid[], p_attempts smallint[], p_verdicts text[], p_delays double precision[], p_errors text[],
+    p_urls text[])
     RETURNS TABLE (id uuid, out_of_reach boolean)
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
@@ -21,7 +22,8 @@ CREATE OR REPLACE FUNCTION punchcard.settle_deliveries(
     ), recorded AS (
         UPDATE punchcard.deliveries d
         SET settled = v.attempt,
-            next_at = CASE WHEN v.verdict IN ('retry', 'put_back') THEN now() + make_interval(secs => v.delay) END,
+            next_at = CASE WHEN v.verdict IN ('retry', 'put_back')
+                           THEN now() + make_interval(secs => v.delay) END,
             put_back = d.put_back + (v.verdict = 'put_back')::integer,
             delivered_at = CASE v.verdict WHEN 'delivered' THEN now() END,
             error = CASE v.verdict WHEN 'put_back' THEN d.error ELSE v.error END, gone = v.verdict = 'gone'
@@ -32,14 +34,16 @@ CREATE OR REPLACE FUNCTION punchcard.settle_deliveries(
         -- None is waited for: a webhook that somebody is just setting anew is theirs, and one that still
         -- wants no more says so again.
         SELECT w.account_id FROM punchcard.webhooks w
-        JOIN (SELECT DISTINCT r.account_id, r.sent_to FROM recorded r WHERE r.verdict = 'gone' AND r.url IS NULL) g
+        JOIN (SELECT DISTINCT r.account_id, r.sent_to FROM recorded r
+              WHERE r.verdict = 'gone' AND r.url IS NULL) g
             ON w.account_id = g.account_id AND w.url = g.sent_to
         FOR NO KEY UPDATE OF w SKIP LOCKED
     ), disabled AS (
         UPDATE punchcard.webhooks w SET disabled_at = now() FROM refuser f WHERE w.account_id = f.account_id
     ), dropped AS (
         -- None is waited for: whoever has it, and hears the same, waits for none of ours either.
-        UPDATE punchcard.deliveries d SET next_at = NULL, settled = d.attempt, error = 'the receiver answered 410 (Gone)'
+        UPDATE punchcard.deliveries d
+        SET next_at = NULL, settled = d.attempt, error = 'the receiver answered 410 (Gone)'
         WHERE d.id = ANY (ARRAY(
             SELECT o.id FROM recorded r JOIN punchcard.deliveries o ON o.job_id = r.job_id AND o.url = r.url
             WHERE r.verdict = 'gone' AND o.next_at IS NOT NULL AND o.id <> ALL (p_ids)
@@ -48,5 +52,6 @@ CREATE OR REPLACE FUNCTION punchcard.settle_deliveries(
     SELECT r.id, false FROM recorded r
     UNION ALL
     SELECT d.id, d.settled < v.attempt FROM verdict v JOIN punchcard.deliveries d ON d.id = v.id
-    WHERE (d.attempt = v.attempt OR d.settled = v.attempt) AND d.id <> ALL (ARRAY(SELECT r.id FROM recorded r))
+    WHERE (d.attempt = v.attempt OR d.settled = v.attempt)
+      AND d.id <> ALL (ARRAY(SELECT r.id FROM recorded r))
 $$;

@@ -69,15 +69,18 @@ SELECT format('%s: its search_path is not pg_catalog, pg_temp', p.oid::regproced
 FROM own o
 JOIN pg_catalog.pg_proc p ON p.pronamespace = o.oid AND (p.prosecdef OR p.prorettype = 'trigger'::regtype)
 -- In quotes where it was made under quote_all_identifiers.
-WHERE NOT EXISTS (SELECT FROM unnest(p.proconfig) c WHERE replace(c, '"', '') = 'search_path=pg_catalog, pg_temp')
+WHERE NOT EXISTS (SELECT FROM unnest(p.proconfig) c
+                  WHERE replace(c, '"', '') = 'search_path=pg_catalog, pg_temp')
 UNION ALL
 -- The team's own that call ours, or run as our owner. Where pg_temp is not named, types and relations are
 -- looked for there first: whoever may create temporary objects has one in their place.
-SELECT format('%s: SECURITY DEFINER, calls Punchcard or runs as its owner, and its search_path does not end in pg_temp',
-              p.oid::regprocedure)
+SELECT format(
+    '%s: SECURITY DEFINER, calls Punchcard or runs as its owner, and its search_path does not end in pg_temp',
+    p.oid::regprocedure)
 FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_language l ON l.oid = p.prolang AND l.lanname NOT IN ('c', 'internal')
-LEFT JOIN LATERAL (SELECT substr(c, 13) AS path FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=%') pin ON true
+LEFT JOIN LATERAL (SELECT substr(c, 13) AS path FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=%') pin
+    ON true
 WHERE p.prosecdef AND p.prosqlbody IS NULL AND p.pronamespace NOT IN (SELECT o.oid FROM own o)
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')
   AND (p.prosrc COLLATE "C" ~* E'\\mpunchcard\\.'
@@ -89,7 +92,8 @@ SELECT format('%s: SECURITY DEFINER, calls Punchcard, and %s may EXECUTE it', p.
 FROM pg_catalog.pg_proc p
 JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) a ON true
 JOIN everybody e ON e.oid = a.grantee
-WHERE p.prosecdef AND p.prosrc COLLATE "C" ~* E'\\mpunchcard\\.' AND p.pronamespace NOT IN (SELECT o.oid FROM own o)
+WHERE p.prosecdef AND p.prosrc COLLATE "C" ~* E'\\mpunchcard\\.'
+  AND p.pronamespace NOT IN (SELECT o.oid FROM own o)
 UNION ALL
 SELECT format('the role %s: may %s', r.rolname, more.what)
 FROM pg_catalog.pg_roles r, LATERAL (VALUES

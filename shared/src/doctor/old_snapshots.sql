@@ -2,7 +2,8 @@
 -- movement of a busy account takes longer than the last. Of other roles' sessions only how many transactions
 -- have begun since is known to a role that may not look.
 SELECT format('a snapshot has been held for %s by %s: dead rows stay meanwhile, and busy accounts get slower',
-              coalesce(floor(extract(epoch FROM now() - h.since) / 60) || ' minutes', h.age || ' transactions'), h.who)
+              coalesce(floor(extract(epoch FROM now() - h.since) / 60) || ' minutes',
+                       h.age || ' transactions'), h.who)
 FROM (SELECT format('process %s (%s)', a.pid, coalesce(a.application_name, '')) AS who, a.xact_start AS since,
              age(coalesce(a.backend_xmin, a.backend_xid)) AS age
       FROM pg_catalog.pg_stat_activity a

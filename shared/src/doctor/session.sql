@@ -5,5 +5,6 @@ SELECT version(), pg_backend_pid(), extract(epoch FROM clock_timestamp())::doubl
        current_setting('default_transaction_read_only') = 'on',
        (SELECT r.rolsuper FROM pg_catalog.pg_roles r WHERE r.rolname = current_user),
        (SELECT r.rolbypassrls FROM pg_catalog.pg_roles r WHERE r.rolname = current_user),
-       current_setting('max_connections')::integer - current_setting('superuser_reserved_connections')::integer,
+       current_setting('max_connections')::integer
+           - current_setting('superuser_reserved_connections')::integer,
        current_setting('server_version_num')::integer, current_setting('server_encoding')

@@ -3,7 +3,8 @@ SELECT format('%s is %s, and must be %s', s.name, s.value, s.wanted)
 FROM (VALUES
     ('default_transaction_isolation', current_setting('default_transaction_isolation'), 'read committed'),
     ('row_security', current_setting('row_security'), 'on'),
-    ('session_replication_role', current_setting('session_replication_role'), 'origin')) AS s (name, value, wanted)
+    ('session_replication_role', current_setting('session_replication_role'), 'origin'))
+     AS s (name, value, wanted)
 WHERE s.value <> s.wanted
 UNION ALL
 -- A path that names PostgreSQL's own schema behind another lets that one's functions and types go first; and

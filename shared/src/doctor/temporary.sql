@@ -9,7 +9,8 @@ SELECT format('%s: SECURITY DEFINER in an exposed schema, and its search_path do
 FROM pg_catalog.pg_proc p
 JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace
 JOIN pg_catalog.pg_language l ON l.oid = p.prolang AND l.lanname NOT IN ('c', 'internal')
-LEFT JOIN LATERAL (SELECT substr(c, 13) AS path FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=%') pin ON true
+LEFT JOIN LATERAL (SELECT substr(c, 13) AS path FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=%') pin
+    ON true
 WHERE p.prosecdef AND p.prosqlbody IS NULL AND n.nspname NOT IN ('punchcard', 'punchcard_api')
   AND NOT EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.objid = p.oid AND d.deptype = 'e')
   AND (pin.path ~ '(^|, |")pg_temp"?$' AND pin.path !~ 'pg_temp.*pg_temp') IS NOT TRUE

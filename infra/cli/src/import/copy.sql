@@ -4,7 +4,8 @@
 WITH next AS MATERIALIZED (
     SELECT r.*
     FROM punchcard_rows r
-    WHERE r.id = ANY (ARRAY(SELECT s.id FROM punchcard_survey s WHERE s.step = 'copy' AND s.n > $1 AND s.n <= $1 + $2))
+    WHERE r.id = ANY (ARRAY(SELECT s.id FROM punchcard_survey s
+                            WHERE s.step = 'copy' AND s.n > $1 AND s.n <= $1 + $2))
       AND r.state IN ('succeeded', 'failed', 'canceled') AND r.reason IS NULL AND NOT r.present
 ), keyed AS (
     INSERT INTO punchcard.idempotency_keys (account_id, key, request_hash, job_id)
@@ -26,19 +27,20 @@ WITH next AS MATERIALIZED (
                 + 2 * row_number() OVER (PARTITION BY n.account_id ORDER BY n.created_at, n.job_id) AS entry
     FROM new n JOIN payer p ON p.id = n.account_id
 ), bought AS (
-    INSERT INTO punchcard.jobs (account_id, id, price, entry, available_after, held_after, scheduled_at, expires_at, created_at,
-                                share, priority, max_attempts, kind, input)
-    SELECT n.account_id, n.job_id, 0, n.entry - 1, n.available, n.held, n.created_at, n.finished_at, n.created_at, 0, n.priority, 1,
-           n.kind, n.input
+    INSERT INTO punchcard.jobs (account_id, id, price, entry, available_after, held_after, scheduled_at,
+                                expires_at, created_at, share, priority, max_attempts, kind, input)
+    SELECT n.account_id, n.job_id, 0, n.entry - 1, n.available, n.held, n.created_at, n.finished_at,
+           n.created_at, 0, n.priority, 1, n.kind, n.input
     FROM numbered n
 ), ended AS (
-    INSERT INTO punchcard.outcomes (job_id, account_id, share, entry, available_after, held_after, captured, status, attempt,
-                                    started_at, finished_at, output, error)
+    INSERT INTO punchcard.outcomes (job_id, account_id, share, entry, available_after, held_after, captured,
+                                    status, attempt, started_at, finished_at, output, error)
     SELECT n.job_id, n.account_id, 0, n.entry, n.available, n.held, 0, n.state::punchcard.final_status,
            CASE WHEN n.state = 'canceled' AND n.started IS NULL THEN 0 ELSE 1 END,
            n.started, n.finished_at, CASE n.state WHEN 'succeeded' THEN coalesce(n.output, 'null') END,
            CASE n.state WHEN 'failed' THEN json_build_object(
-               'code', 'imported', 'message', left(coalesce(nullif(n.error_message, ''), 'nothing was said'), 1000),
+               'code', 'imported',
+               'message', left(coalesce(nullif(n.error_message, ''), 'nothing was said'), 1000),
                'attempt', 1) END
     FROM numbered n
     RETURNING job_id

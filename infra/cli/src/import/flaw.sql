@@ -2,7 +2,9 @@
 CREATE FUNCTION pg_temp.punchcard_flaw(p_what text, p_json json) RETURNS text
     LANGUAGE plpgsql AS $$
 BEGIN
-    IF p_json IS NULL OR (octet_length(p_json::text) <= 65536 AND position(E'\\u0000' IN p_json::text) = 0) THEN
+    IF p_json IS NULL
+        OR (octet_length(p_json::text) <= 65536 AND position(E'\\u0000' IN p_json::text) = 0)
+    THEN
         RETURN NULL;
     END IF;
     BEGIN

@@ -4,7 +4,8 @@
 WITH next AS MATERIALIZED (
     SELECT o.id
     FROM pg_temp.punchcard_old o
-    WHERE o.id = ANY (ARRAY(SELECT s.id FROM pg_temp.punchcard_survey s WHERE s.step = 'take' AND s.n > $1 AND s.n <= $1 + $2))
+    WHERE o.id = ANY (ARRAY(SELECT s.id FROM pg_temp.punchcard_survey s
+                            WHERE s.step = 'take' AND s.n > $1 AND s.n <= $1 + $2))
       AND o.state = 'queued'
     FOR UPDATE OF o SKIP LOCKED
 ), marked AS (

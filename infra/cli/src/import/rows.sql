@@ -9,12 +9,14 @@ SELECT r.*, r.owner IS NOT NULL AND r.owner = r.account_id AS present,
            WHEN r.word IS NULL THEN 'it has no status'
            WHEN r.account_id IS NULL THEN 'its account is not a UUID'
            WHEN r.owner <> r.account_id THEN 'its id is that of another account''s job'
-           WHEN r.owner = r.account_id AND (r.state IN ('queued', 'running') OR (r.state <> 'taken' AND r.unfinished))
+           WHEN r.owner = r.account_id
+                AND (r.state IN ('queued', 'running') OR (r.state <> 'taken' AND r.unfinished))
                THEN 'it is in Punchcard, and its status has changed here since'
            WHEN r.owner = r.account_id OR r.state = 'running' THEN NULL
            WHEN coalesce(r.kind, '') = '' THEN 'it has no kind'
            WHEN r.input IS NULL THEN 'its input is not JSON'
-           WHEN pg_temp.punchcard_flaw('input', r.input) IS NOT NULL THEN pg_temp.punchcard_flaw('input', r.input)
+           WHEN pg_temp.punchcard_flaw('input', r.input) IS NOT NULL
+               THEN pg_temp.punchcard_flaw('input', r.input)
            WHEN r.key !~ E'^[\\x20-\\x7e]{1,128}$' THEN 'its key is not 1 to 128 printable ASCII characters'
            WHEN EXISTS (SELECT FROM punchcard.idempotency_keys k
                         WHERE k.account_id = r.account_id AND k.key = punchcard.key_digest(r.key))
@@ -41,7 +43,8 @@ FROM (
                CASE WHEN o.source_id ~* '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$' THEN o.source_id::uuid
                     ELSE left(overlay(overlay(
                              encode(sha256(convert_to(o.table_name || ':' || o.source_id, 'UTF8')), 'hex')
-                             PLACING lpad(CASE WHEN o.source_id ~ '^[0-9]{1,12}$' THEN to_hex(o.source_id::bigint)
+                             PLACING lpad(CASE WHEN o.source_id ~ '^[0-9]{1,12}$'
+                                               THEN to_hex(o.source_id::bigint)
                                                ELSE '' END, 12, '0') || '8' FROM 1 FOR 13)
                              PLACING '8' FROM 17 FOR 1), 32)::uuid
                END AS job_id,
@@ -49,7 +52,8 @@ FROM (
                o.error_message, o.key,
                least(10, greatest(-10, trunc(coalesce(o.priority, 0))))::smallint AS priority,
                o.priority NOT BETWEEN -10 AND 10 AS clamped,
-               CASE WHEN o.price BETWEEN 0 AND 1000000000000 AND o.price = trunc(o.price) THEN o.price::bigint END
+               CASE WHEN o.price BETWEEN 0 AND 1000000000000 AND o.price = trunc(o.price)
+                    THEN o.price::bigint END
                    AS price,
                o.created_at AS created, o.started_at AS started, o.finished_at AS finished, o.run_at,
                coalesce(o.created_at, o.started_at, o.finished_at, now()) AS created_at,

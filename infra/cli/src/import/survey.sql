@@ -13,7 +13,8 @@ FROM (
                -- A key was perhaps unique in another way than an account's.
                CASE WHEN r.reason IS NULL AND NOT r.present AND r.state <> 'running' AND r.key IS NOT NULL
                          AND row_number() OVER (PARTITION BY r.account_id, r.key,
-                                                             r.reason IS NULL AND NOT r.present AND r.state <> 'running'
+                                                             r.reason IS NULL AND NOT r.present
+                                                             AND r.state <> 'running'
                                                 ORDER BY r.created_at, r.source_id) > 1
                     THEN 'its key is that of another row' ELSE r.reason END AS reason
         FROM punchcard_rows r

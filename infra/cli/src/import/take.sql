@@ -4,7 +4,8 @@ SELECT count(*) FILTER (WHERE pg_temp.punchcard_take_job(t.job))
 FROM (
     SELECT r AS job
     FROM punchcard_rows r
-    WHERE r.id = ANY (ARRAY(SELECT s.id FROM punchcard_survey s WHERE s.step = 'take' AND s.n > $1 AND s.n <= $1 + $2))
+    WHERE r.id = ANY (ARRAY(SELECT s.id FROM punchcard_survey s
+                            WHERE s.step = 'take' AND s.n > $1 AND s.n <= $1 + $2))
       AND r.state = 'taken' AND r.reason IS NULL AND NOT r.present
     ORDER BY r.account_id, r.created_at
     FOR UPDATE OF r SKIP LOCKED

@@ -1,2 +1,3 @@
 -- known: which of the two roles can log in already.
-SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolname IN ('punchcard_migrator', 'punchcard_app') AND rolcanlogin
+SELECT rolname::text FROM pg_catalog.pg_roles
+WHERE rolname IN ('punchcard_migrator', 'punchcard_app') AND rolcanlogin

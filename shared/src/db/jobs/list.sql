@@ -2,9 +2,10 @@
 -- and with all of the labels $5: up to $6 of them, and no more than have $7 bytes in all. The last two
 -- columns are where the next page begins, if there is one, and how many jobs were found: more than are
 -- answered if they have too many bytes. Without a job there is one row, of these two alone.
-SELECT p.id, p.account_id, p.kind, p.status, p.price, p.attempt, p.max_attempts, p.input::text, p.output::text, p.error::text,
-       p.run_at, p.created_at, p.started_at, p.finished_at, p.expires_at, p.priority, p.captured, p.crashes,
-       p.cancel_requested_at, p.progress_percent, p.progress_message, p.progress_at, p.retry_of,
+SELECT p.id, p.account_id, p.kind, p.status, p.price, p.attempt, p.max_attempts, p.input::text,
+       p.output::text, p.error::text, p.run_at, p.created_at, p.started_at, p.finished_at, p.expires_at,
+       p.priority, p.captured, p.crashes, p.cancel_requested_at, p.progress_percent, p.progress_message,
+       p.progress_at, p.retry_of,
        (SELECT r.retried_as FROM punchcard.retries r WHERE r.job_id = p.id), p.metadata::text, p.tags,
        (SELECT m.amount FROM punchcard.movements m WHERE m.job_id = p.id), p.waiting_until, p.webhook::text,
        f.next_before, cardinality(f.ids)

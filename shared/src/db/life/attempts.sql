@@ -1,9 +1,11 @@
 -- attempts: the runs of a job that have ended, oldest first, after the one numbered $3: as many as have $4
 -- bytes, and in the last column how many there are; of one account ($2) or of any (NULL).
 SELECT r.number, r.attempt, r.ended, r.started_at, r.ended_at, r.error::text, r.there
-FROM (SELECT r.*, count(*) OVER () AS there, sum(300 + coalesce(octet_length(r.error::text), 0)) OVER (ORDER BY r.number) AS bytes
+FROM (SELECT r.*, count(*) OVER () AS there,
+             sum(300 + coalesce(octet_length(r.error::text), 0)) OVER (ORDER BY r.number) AS bytes
       FROM punchcard.runs r
       WHERE r.job_id = $1 AND r.number > $3
-        AND ($2::uuid IS NULL OR EXISTS (SELECT FROM punchcard.jobs j WHERE j.account_id = $2 AND j.id = $1))) r
+        AND ($2::uuid IS NULL
+             OR EXISTS (SELECT FROM punchcard.jobs j WHERE j.account_id = $2 AND j.id = $1))) r
 WHERE r.bytes <= $4
 ORDER BY r.number

@@ -8,8 +8,8 @@ WITH job AS MATERIALIZED (
       AND n.account_id = coalesce($2::uuid, (SELECT account_id FROM punchcard.queue WHERE job_id = $1),
                                   (SELECT account_id FROM punchcard.outcomes WHERE job_id = $1))
 ), event AS (
-    SELECT 1::bigint AS number, 'queued' AS status, j.created_at AS at, 0::smallint AS attempt, NULL AS reason,
-           NULL::json AS error
+    SELECT 1::bigint AS number, 'queued' AS status, j.created_at AS at, 0::smallint AS attempt,
+           NULL AS reason, NULL::json AS error
     FROM job j
     UNION ALL
     SELECT 2 * r.number, 'running', r.started_at, r.attempt, NULL, NULL
@@ -25,7 +25,8 @@ WITH job AS MATERIALIZED (
     FROM job j, punchcard.queue q
     WHERE q.job_id = $1 AND j.status = 'running'
     UNION ALL
-    SELECT 2 * o.lease_token + 2, o.status::text, o.finished_at, o.attempt, NULL, CASE WHEN o.status = 'failed' THEN o.error END
+    SELECT 2 * o.lease_token + 2, o.status::text, o.finished_at, o.attempt, NULL,
+           CASE WHEN o.status = 'failed' THEN o.error END
     FROM job j, punchcard.outcomes o
     WHERE o.job_id = $1 AND o.run_started_at IS NULL
 )

@@ -18,8 +18,8 @@ SELECT f.*, l.finished_at, l.job_id
 FROM (SELECT 1) one
 LEFT JOIN last l ON true
 LEFT JOIN (
-    SELECT w.job_id, w.account_id, j.kind, j.price, w.captured, w.attempt, w.crashes, w.finished_at, w.error::text,
-           NULL::uuid
+    SELECT w.job_id, w.account_id, j.kind, j.price, w.captured, w.attempt, w.crashes, w.finished_at,
+           w.error::text, NULL::uuid
     FROM walked w, LATERAL (SELECT j.kind, j.price FROM punchcard.jobs j
                             WHERE j.account_id = w.account_id AND j.id = w.job_id LIMIT 1) j
     WHERE ($1::text IS NULL OR j.kind = $1)

@@ -7,10 +7,11 @@ WITH dispatched AS MATERIALIZED (
 SELECT (SELECT count(*) FROM (
             SELECT FROM generate_series(-10, 10) AS level (priority), LATERAL (
                 SELECT FROM punchcard.queue q
-                WHERE q.lease_expires_at IS NULL AND q.waiting_until IS NULL AND q.priority = level.priority AND q.run_at <= now()
-                  AND q.kind = ANY ((SELECT names FROM dispatched)::text[])) due
+                WHERE q.lease_expires_at IS NULL AND q.waiting_until IS NULL AND q.priority = level.priority
+                  AND q.run_at <= now() AND q.kind = ANY ((SELECT names FROM dispatched)::text[])) due
             LIMIT $1) counted),
        -- Leases lapse within the 15 minutes of the longest invocation; few queued jobs expire as soon.
        (SELECT count(*) FROM punchcard.queue q
-        WHERE coalesce(q.lease_expires_at, q.waiting_until, q.expires_at) BETWEEN now() AND now() + interval '16 minutes'
+        WHERE coalesce(q.lease_expires_at, q.waiting_until, q.expires_at)
+              BETWEEN now() AND now() + interval '16 minutes'
           AND q.lease_expires_at IS NOT NULL AND q.kind = ANY ((SELECT names FROM dispatched)::text[]))

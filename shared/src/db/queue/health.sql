@@ -2,5 +2,6 @@
 SELECT extract(epoch FROM now() - min(greatest(oldest.run_at, timestamptz 'epoch')))::double precision
 FROM generate_series(-10, 10) AS level (priority), LATERAL (
     SELECT q.run_at FROM punchcard.queue q
-    WHERE q.lease_expires_at IS NULL AND q.waiting_until IS NULL AND q.priority = level.priority AND q.run_at <= now()
+    WHERE q.lease_expires_at IS NULL AND q.waiting_until IS NULL AND q.priority = level.priority
+      AND q.run_at <= now()
     ORDER BY q.run_at LIMIT 1) oldest

@@ -3,4 +3,5 @@
 -- due; false, credits have a source.
 SELECT job_id, status, told, account_id FROM punchcard.rescue($1, $2)
 UNION ALL SELECT NULL, NULL, false, NULL FROM punchcard.credit_source
-UNION ALL SELECT NULL, NULL, true, NULL WHERE EXISTS (SELECT FROM punchcard.deliveries d WHERE d.next_at <= now())
+UNION ALL SELECT NULL, NULL, true, NULL
+          WHERE EXISTS (SELECT FROM punchcard.deliveries d WHERE d.next_at <= now())

@@ -6,6 +6,7 @@ SELECT (d.job).id, (d.job).account_id, (d.job).kind, (d.job).status, (d.job).pri
        (d.job).created_at, (d.job).started_at, (d.job).finished_at, (d.job).expires_at, (d.job).priority,
        (d.job).captured, (d.job).crashes, (d.job).cancel_requested_at, (d.job).progress_percent,
        (d.job).progress_message, (d.job).progress_at, (d.job).retry_of, NULL::uuid, (d.job).metadata::text,
-       (d.job).tags, NULL::bigint, (d.job).waiting_until, (d.job).webhook::text, d.id, d.event, d.url, d.attempt,
-       d.created_at, d.secret_version, d.old_secret_version, d.kind_secret_version, d.put_back, d.more, d.walked
+       (d.job).tags, NULL::bigint, (d.job).waiting_until, (d.job).webhook::text, d.id, d.event, d.url,
+       d.attempt, d.created_at, d.secret_version, d.old_secret_version, d.kind_secret_version, d.put_back,
+       d.more, d.walked
 FROM punchcard.claim_deliveries($1, $2, $3, $4, $5, $6) d

@@ -4,7 +4,8 @@
 -- Without a message there is one row, of that alone.
 WITH walked AS (
     SELECT d.* FROM punchcard.deliveries d
-    WHERE d.delivered_at IS NULL AND d.error IS NOT NULL AND d.id < coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+    WHERE d.delivered_at IS NULL AND d.error IS NOT NULL
+      AND d.id < coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
     ORDER BY d.id DESC
     LIMIT 10000
 ), last AS (
@@ -16,7 +17,9 @@ LEFT JOIN last l ON true
 LEFT JOIN (
     SELECT d.id, d.account_id, d.job_id, d.event::text, regexp_replace(coalesce(d.url, w.url), '[?].*', ''),
            d.attempt, d.next_at, d.created_at, d.error
-    FROM walked d LEFT JOIN LATERAL (SELECT w.url FROM punchcard.webhooks w WHERE w.account_id = d.account_id LIMIT 1) w ON true
+    FROM walked d
+    LEFT JOIN LATERAL (SELECT w.url FROM punchcard.webhooks w WHERE w.account_id = d.account_id LIMIT 1) w
+        ON true
     WHERE $1::uuid IS NULL OR d.account_id = $1
     ORDER BY d.id DESC
     LIMIT $2) f ON true
