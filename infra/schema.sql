@@ -430,7 +430,7 @@ CREATE TABLE punchcard.webhooks (
 --     held bigint
 -- )
 
--- The end of each hold, with its number and the balances after it. One that waits to be entered has those that it would get now.
+-- The end of each hold, with its number and the balances after it.
 -- VIEW punchcard.ends (
 --     job_id uuid,
 --     account_id uuid,
@@ -537,6 +537,16 @@ CREATE TABLE punchcard.webhooks (
 --     error json
 -- )
 
+-- What waits to be entered, with the number and the balances that it would get now.
+-- VIEW punchcard.waiting_entries (
+--     account_id uuid,
+--     share smallint,
+--     job_id uuid,
+--     entry bigint,
+--     available_after bigint,
+--     held_after bigint
+-- )
+
 -- Who may what: the one list, of this database's roles and schemas. `grant_access` grants it, and `punchcard doctor` holds it against what is granted. An object of `columns` is granted by these alone.
 -- FUNCTION punchcard.access()
 --     RETURNS TABLE(role text, privilege text, type text, object text, columns text)
@@ -617,8 +627,8 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.enqueue_batch(p_account_id uuid, p_jobs json, p_key text DEFAULT NULL::text)
 --     RETURNS TABLE(id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision), as its owner
 
--- Enters what was deferred for these jobs, or, without any, for up to 1,000 accounts of which something waits: of whoever's row can be had within 20 milliseconds in all. The others' waits for whoever holds them next.
--- FUNCTION punchcard.enter_deferred(p_job_ids uuid[] DEFAULT NULL::uuid[])
+-- Enters what was deferred for these jobs, or, without any, for up to 1,000 accounts of which something waits: of whoever's row can be had within p_patience milliseconds in all. The others' waits for whoever holds them next, and so does what the database refuses to enter, which the server's log tells: it keeps no other waiting.
+-- FUNCTION punchcard.enter_deferred(p_job_ids uuid[], p_patience integer)
 --     RETURNS void
 
 -- A page of an account's ledger, newest first: up to p_limit entries, but not what was shifted between its shares, before the one at p_at (in microseconds since 1970) of p_key and p_part. In the order of their time; what has the same, in that of `key`: the job's id, or a number of its own. Of one end the capture (1) comes before the release (2). Walks past 10,000 jobs at most, which were free, and as many ends. `next_*` is where the next page begins, in each row; if there may be one, and no entry, there is one row, of that alone.
@@ -725,7 +735,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.request_hash(p_key text, p_what text, p_input json)
 --     RETURNS uuid
 
--- Takes back up to p_limit jobs that have lapsed. Past its life a job fails, and so does one that nobody called back for in time; a job whose lease expired has crashed, and is queued again at once (the lease was delay enough); one that was to be canceled is. None keeps the others waiting: one whose account somebody holds, or that the database refuses, stays as it is, and is answered with a NULL as its status; p_busy are accounts that such jobs are not to be asked for of again. Where each has to be tried alone, it ends after some seconds, and leaves the others to the next call.
+-- Takes back up to p_limit jobs that have lapsed. Past its life a job fails, and so does one that nobody called back for in time; a job whose lease expired has crashed, and is queued again at once (the lease was delay enough); one that was to be canceled is. None keeps the others waiting: one that the database refuses stays as it is, and is answered with a NULL as its status; p_busy are accounts that such jobs are not to be asked for of again. Where each has to be tried alone, it ends after some seconds, and leaves the others to the next call. At its end, when it holds these accounts for a moment alone, it enters what was deferred.
 -- FUNCTION punchcard.rescue(p_limit bigint, p_busy uuid[] DEFAULT '{}'::uuid[])
 --     RETURNS TABLE(job_id uuid, status text, told boolean, account_id uuid), as its owner
 
@@ -860,6 +870,7 @@ GRANT SELECT ON TABLE punchcard.queue TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.retries TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.runs TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.service_tokens TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.waiting_entries TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.webhooks TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.cancel TO service_role;
 GRANT EXECUTE ON FUNCTION punchcard.enqueue TO service_role;

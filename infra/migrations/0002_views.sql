@@ -10,33 +10,26 @@ CREATE VIEW punchcard.balances WITH (security_invoker = on) AS
                          coalesce(sum(d.price), 0)::bigint AS price
                   FROM punchcard.deferred_entries d WHERE d.account_id = b.account_id AND d.entry IS NULL) w;
 
--- The end of each hold, with its number and the balances after it. One that waits to be entered has those
--- that it would get now.
+-- What waits to be entered, with the number and the balances that it would get now.
+CREATE VIEW punchcard.waiting_entries WITH (security_invoker = on) AS
+    SELECT d.account_id, d.share, d.job_id, a.entries + row_number() OVER so_far AS entry,
+           (a.available + sum(d.price - d.captured) OVER so_far)::bigint AS available_after,
+           (a.held - sum(d.price) OVER so_far)::bigint AS held_after
+    FROM punchcard.deferred_entries d JOIN punchcard.accounts a ON a.id = d.account_id AND a.share = d.share
+    WHERE d.entry IS NULL
+    WINDOW so_far AS (PARTITION BY d.account_id, d.share ORDER BY d.job_id);
+
+-- The end of each hold, with its number and the balances after it.
 CREATE VIEW punchcard.ends WITH (security_invoker = on) AS
-    SELECT o.job_id, o.account_id, o.share, j.price, o.captured, o.finished_at,
-           d.job_id IS NOT NULL AND d.entry IS NULL AS waits,
-           CASE WHEN o.entry IS NOT NULL THEN o.entry WHEN d.entry IS NOT NULL THEN d.entry ELSE (
-               SELECT a.entries + (SELECT count(*) FROM punchcard.deferred_entries w
-                                   WHERE w.account_id = o.account_id
-                                     AND w.share = o.share AND w.entry IS NULL AND w.job_id <= o.job_id)
-               FROM punchcard.accounts a WHERE a.id = o.account_id AND a.share = o.share)
-           END AS entry,
-           CASE WHEN o.entry IS NOT NULL THEN o.available_after
-                WHEN d.entry IS NOT NULL THEN d.available_after ELSE (
-               SELECT a.available + (SELECT sum(w.price - w.captured) FROM punchcard.deferred_entries w
-                                     WHERE w.account_id = o.account_id AND w.share = o.share
-                                       AND w.entry IS NULL AND w.job_id <= o.job_id)
-               FROM punchcard.accounts a WHERE a.id = o.account_id AND a.share = o.share)::bigint
-           END AS available_after,
-           CASE WHEN o.entry IS NOT NULL THEN o.held_after WHEN d.entry IS NOT NULL THEN d.held_after ELSE (
-               SELECT a.held - (SELECT sum(w.price) FROM punchcard.deferred_entries w
-                                WHERE w.account_id = o.account_id AND w.share = o.share AND w.entry IS NULL
-                                  AND w.job_id <= o.job_id)
-               FROM punchcard.accounts a WHERE a.id = o.account_id AND a.share = o.share)::bigint
-           END AS held_after
+    SELECT o.job_id, o.account_id, o.share, j.price, o.captured, o.finished_at, w.job_id IS NOT NULL AS waits,
+           coalesce(o.entry, d.entry, w.entry) AS entry,
+           coalesce(o.available_after, d.available_after, w.available_after) AS available_after,
+           coalesce(o.held_after, d.held_after, w.held_after) AS held_after
     FROM punchcard.outcomes o
     JOIN punchcard.jobs j ON j.account_id = o.account_id AND j.id = o.job_id
-    LEFT JOIN punchcard.deferred_entries d ON d.job_id = o.job_id AND o.entry IS NULL;
+    LEFT JOIN punchcard.deferred_entries d ON d.job_id = o.job_id AND o.entry IS NULL
+    LEFT JOIN punchcard.waiting_entries w
+        ON w.account_id = o.account_id AND w.job_id = o.job_id AND o.entry IS NULL AND d.entry IS NULL;
 
 -- Every movement of credits. `id` is its number: of an account (of one that is spread: of a share) they count
 -- 1, 2, 3, … without a gap, with those of jobs that were free, which move nothing and are not shown. A

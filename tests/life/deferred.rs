@@ -135,3 +135,131 @@ async fn whoever_enters_at_once_enters_once() {
     }
     bench.assert_audit_is_clean().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_back_in_time_counts_though_somebody_holds_the_account() {
+    let bench = Bench::new().await;
+    let account = bench.account(10).await;
+    bench.enqueue(account, "qr.svg", 1).await;
+    let wait = "SELECT count(s.job_id) FROM punchcard.claim(1, '{qr.svg}', true, 60, 60) c,
+        punchcard.settle(ARRAY[c.job_id], ARRAY[c.lease_token], ARRAY['wait'], ARRAY[60], ARRAY[NULL], ARRAY[NULL]) s";
+    assert_eq!(bench.count(wait).await, 1);
+    let holder = holder(&bench, account).await;
+    let call = "SET lock_timeout = '5s'; SELECT punchcard.call_back(job_id, lease_token, 'complete', 0, '1') FROM punchcard.queue";
+    connect(&as_role(&bench.direct_url, OWNER)).await.batch_execute(call).await.expect("it waits for nobody");
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.outcomes WHERE status = 'succeeded'").await, 1);
+    bench.assert_audit_is_clean_meanwhile().await;
+    holder.batch_execute("COMMIT").await.unwrap();
+    bench.sql("SELECT punchcard.rescue(1)").await;
+    assert_eq!(bench.count(WAITING).await, 0);
+    bench.assert_audit_is_clean().await;
+}
+
+/// What the database refuses to enter for one account keeps nobody else's jobs from being taken back, and goes on waiting.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_cannot_be_entered_stops_no_rescue() {
+    let bench = Bench::new().await;
+    let (account, other) = (bench.account(10).await, bench.account(10).await);
+    bench.enqueue(account, "qr.svg", 1).await;
+    let holder = holder(&bench, account).await;
+    assert_eq!(bench.count(DONE).await, 1);
+    holder.batch_execute("COMMIT").await.unwrap();
+    bench.enqueue(other, "qr.svg", 1).await;
+    bench.sql(&format!("UPDATE punchcard.accounts SET held = 0 WHERE id = '{account}'")).await;
+    bench.sql(&format!("UPDATE punchcard.queue SET expires_at = now() WHERE account_id = '{other}'")).await;
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.rescue(10) WHERE status = 'failed'").await, 1);
+    assert_eq!((bench.balance(other).await, bench.count(WAITING).await), ((10, 0), 1));
+    bench.sql(&format!("UPDATE punchcard.accounts SET held = 1 WHERE id = '{account}'")).await;
+    bench.sql("SELECT punchcard.rescue(1)").await;
+    assert_eq!(bench.count(WAITING).await, 0);
+    bench.assert_audit_is_clean().await;
+}
+
+/// Who waits for an account's shares while somebody spreads it finds what lies on those that are new.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_buyer_who_waits_for_a_spread_finds_all_credits() {
+    let bench = Bench::new().await;
+    for spread in [1, 2] {
+        let account = bench.account(100).await;
+        bench.sql(&format!("SELECT punchcard.spread_account('{account}', {spread})")).await;
+        let holder = connect(&as_role(&bench.direct_url, OWNER)).await;
+        let hold = format!(
+            "BEGIN; SELECT FROM punchcard.accounts WHERE id = '{account}' AND share = 0 FOR NO KEY UPDATE"
+        );
+        holder.batch_execute(&hold).await.unwrap();
+        let (spreader, buyer) = (
+            connect(&as_role(&bench.direct_url, OWNER)).await,
+            connect(&as_role(&bench.direct_url, OWNER)).await,
+        );
+        let sixty = (0..6).map(|_| r#"{"kind":"echo.http"}"#).collect::<Vec<_>>().join(",");
+        let buy = format!("SELECT punchcard.enqueue_batch('{account}', '[{sixty}]')");
+        let spread = format!("SELECT punchcard.spread_account('{account}', 16)");
+        let in_turn = async |n: u64, client: &Client, sql: &str| {
+            tokio::time::sleep(std::time::Duration::from_millis(200 * n)).await;
+            client.batch_execute(sql).await
+        };
+        let (spread, bought, ended) = tokio::join!(
+            in_turn(0, &spreader, &spread),
+            in_turn(1, &buyer, &buy),
+            in_turn(3, &holder, "ROLLBACK")
+        );
+        ended.unwrap();
+        spread.unwrap();
+        bought.expect("a hundred credits are enough for sixty");
+        assert_eq!(bench.balance(account).await, (40, 60));
+    }
+    bench.assert_audit_is_clean().await;
+}
+
+/// All pages, whatever their size, are the ledger: none skipped, none twice, with ends that wait, of one time, and ids of an import.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_any_size_are_the_whole_ledger() {
+    let bench = Bench::new().await;
+    bench.sql("INSERT INTO punchcard.kinds (name, price, metered) VALUES ('used', 10, true)").await;
+    let account = bench.account(1_000).await;
+    for _ in 0..3 {
+        bench.enqueue(account, "used", 3).await;
+        bench.enqueue(account, "free", 3).await;
+        assert_eq!(bench.count(DONE).await, 3);
+        bench.sql(&format!("SELECT punchcard.spread_account('{account}', 2)")).await;
+    }
+    // An import keeps a UUID as it is, whatever time it seems to say; and its ends may all have one time.
+    for id in ["9fffffff-ffff-4fff-8fff-ffffffffffff", "f0000000-0000-4000-8000-000000000000"] {
+        bench
+            .sql(&format!(
+                "WITH held AS (SELECT * FROM punchcard.hold_credits('{account}', 10, 1, 2)), job AS (
+                     INSERT INTO punchcard.jobs (account_id, id, price, entry, available_after, held_after, share, terms_id, kind,
+                                                 priority, max_attempts, expires_at, input)
+                     SELECT '{account}', '{id}', 10, h.entry, h.available, h.held, h.share, k.terms_id, k.name, 0, 3,
+                            now() + interval '1 day', '{{}}'
+                     FROM held h, punchcard.kinds k WHERE k.name = 'used' RETURNING *)
+                 INSERT INTO punchcard.queue (job_id, account_id, share, kind, price, terms_id, bytes, priority, max_attempts, run_at,
+                                              expires_at)
+                 SELECT id, account_id, share, kind, price, terms_id, 2, 0, 3, now(), expires_at FROM job"
+            ))
+            .await;
+    }
+    let holder = holder(&bench, account).await;
+    assert_eq!(bench.count(DONE).await, 2);
+    assert_eq!(bench.count(WAITING).await, 2);
+    let all = "SELECT count(*) FROM punchcard.ledger WHERE kind <> 'shift' AND account_id =";
+    let all = usize::try_from(bench.count(&format!("{all} '{account}'")).await).unwrap();
+    assert_eq!(all, 1 + 9 + 18 + 2 + 4);
+    for limit in [1, 2, 3, 7, 100] {
+        let (mut seen, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let page = bench.get(account, &format!("/api/credits/ledger?limit={limit}{cursor}")).await;
+            assert_eq!(page.status, 200, "{}", page.body);
+            seen.extend(page.body["data"].as_array().unwrap().iter().map(ToString::to_string));
+            let Some(next) = page.body["next_cursor"].as_str() else { break };
+            cursor = format!("&cursor={next}");
+        }
+        assert_eq!(seen.len(), all, "pages of {limit}");
+        seen.sort();
+        seen.dedup();
+        assert_eq!(seen.len(), all, "pages of {limit} repeat");
+    }
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    bench.sql("SELECT punchcard.rescue(1)").await;
+    bench.assert_audit_is_clean().await;
+}

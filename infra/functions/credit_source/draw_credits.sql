@@ -8,6 +8,7 @@ DECLARE
 BEGIN
     INSERT INTO punchcard.accounts (id) VALUES (p_account_id) ON CONFLICT DO NOTHING;
     -- Accounts before the source, everywhere: two buyers do not deadlock.
+    PERFORM FROM punchcard.accounts a WHERE a.id = p_account_id AND a.share = 0 FOR NO KEY UPDATE;
     PERFORM punchcard.fold_entries(p_account_id, ARRAY(
         SELECT a.share FROM punchcard.accounts a
         WHERE a.id = p_account_id ORDER BY a.share FOR NO KEY UPDATE));

@@ -25,6 +25,7 @@ BEGIN
         begun := clock_timestamp();
         BEGIN
             SET CONSTRAINTS ALL DEFERRED;
+            PERFORM FROM punchcard.accounts a WHERE a.id = account AND a.share = 0 FOR NO KEY UPDATE;
             PERFORM punchcard.fold_entries(account, ARRAY(
                 SELECT a.share FROM punchcard.accounts a
                 WHERE a.id = account ORDER BY a.share FOR NO KEY UPDATE));

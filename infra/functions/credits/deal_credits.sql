@@ -26,6 +26,9 @@ BEGIN
         END;
     END IF;
     IF dealt_to IS NULL THEN
+        -- Share 0 in a statement of its own: who spreads the account holds it, and has made the others by
+        -- then.
+        PERFORM FROM punchcard.accounts a WHERE a.id = p_account_id AND a.share = 0 FOR NO KEY UPDATE;
         dealt_to := ARRAY(SELECT a.share FROM punchcard.accounts a
                           WHERE a.id = p_account_id ORDER BY a.share FOR NO KEY UPDATE);
         PERFORM punchcard.fold_entries(p_account_id, dealt_to);

@@ -12,65 +12,79 @@ CREATE OR REPLACE FUNCTION punchcard.find_entries(
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET enable_bitmapscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
-#variable_conflict use_column
+#variable_conflict error
 DECLARE
-    at timestamptz := coalesce(timestamptz 'epoch' + p_at * interval '1 microsecond', 'infinity');
-    before uuid := coalesce(p_key, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
-    part smallint := coalesce(p_part, 0);
-    -- No job of a later microsecond; which of this one, `before` says.
-    bound uuid := CASE WHEN p_at IS NULL THEN 'ffffffff-ffff-ffff-ffff-ffffffffffff'
-                       ELSE punchcard.first_id(at + interval '1 microsecond') END;
+    before_at timestamptz := coalesce(
+        timestamptz 'epoch' + p_at / 1000000 * interval '1 second'
+            + p_at % 1000000 * interval '1 microsecond', 'infinity');
+    before_key uuid := coalesce(p_key, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
+    before_part smallint := coalesce(p_part, 0);
+    -- No job of a later microsecond; which of this one, the key says.
+    before_id uuid := CASE WHEN p_at IS NULL THEN 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+                           ELSE punchcard.first_id(before_at + interval '1 microsecond') END;
 BEGIN
     RETURN QUERY
     WITH moved AS MATERIALIZED (
-        SELECT m.created_at AS at, m.key, 0::smallint AS part, m.entry, m.kind::text,
-               m.amount AS available_delta, 0::bigint AS held_delta, m.available_after, m.held_after,
-               m.job_id, m.idempotency_key, m.reason, m.created_at, m.share
+        SELECT m.created_at AS at, m.key, 0::smallint AS part, m.entry, m.kind::text AS kind,
+               m.amount AS available, 0::bigint AS held, m.available_after, m.held_after, m.job_id,
+               m.idempotency_key, m.reason, m.share, m.created_at
         FROM (SELECT m.*, lpad(to_hex(m.entry * 64 + m.share), 32, '0')::uuid AS key
               FROM punchcard.movements m
-              WHERE m.account_id = p_account_id AND m.created_at <= at AND m.kind <> 'shift') m
-        WHERE (m.created_at, m.key) < (at, before)
+              WHERE m.account_id = p_account_id AND m.created_at <= before_at AND m.kind <> 'shift') m
+        WHERE (m.created_at, m.key) < (before_at, before_key)
         ORDER BY m.created_at DESC, m.key DESC LIMIT p_limit
-    ), held AS MATERIALIZED (
+    ), bought AS MATERIALIZED (
         SELECT punchcard.uuid_time(j.id) AS at, j.id AS key, 0::smallint AS part, j.entry, 'hold', -j.price,
-               j.price, j.available_after, j.held_after, j.id, NULL::text, NULL::text, j.created_at, j.share
+               j.price, j.available_after, j.held_after, j.id, NULL::text, NULL::text, j.share, j.created_at
         FROM (SELECT j.* FROM punchcard.jobs j
-              WHERE j.account_id = p_account_id AND j.id < bound ORDER BY j.id DESC LIMIT 10000) j
-        WHERE j.price > 0 AND (punchcard.uuid_time(j.id), j.id) < (at, before)
+              WHERE j.account_id = p_account_id AND j.id < before_id ORDER BY j.id DESC LIMIT 10000) j
+        WHERE j.price > 0 AND (punchcard.uuid_time(j.id), j.id) < (before_at, before_key)
         ORDER BY j.id DESC LIMIT p_limit
+    ), waiting AS MATERIALIZED (
+        SELECT w.* FROM punchcard.waiting_entries w WHERE w.account_id = p_account_id
     ), ended AS MATERIALIZED (
-        SELECT o.finished_at AS at, o.job_id AS key, l.part, e.entry, l.kind, l.available_delta, l.held_delta,
-               l.available_after, l.held_after, o.job_id, NULL::text, NULL::text, o.finished_at, e.share
-        FROM (SELECT o.job_id, o.finished_at FROM punchcard.outcomes o
-              WHERE o.account_id = p_account_id AND o.finished_at <= at
-              ORDER BY o.finished_at DESC LIMIT 10000) o,
-             LATERAL (SELECT * FROM punchcard.ends e
-                      WHERE e.job_id = o.job_id AND e.account_id = p_account_id LIMIT 1) e,
-             LATERAL (VALUES (2::smallint, 'release', e.price - e.captured, e.captured - e.price,
-                              e.available_after, e.held_after),
-                             (1::smallint, 'capture', 0::bigint, -e.captured,
-                              e.available_after - (e.price - e.captured),
-                              e.held_after + (e.price - e.captured)))
-                 AS l (part, kind, available_delta, held_delta, available_after, held_after)
-        WHERE l.held_delta < 0 AND (o.finished_at, o.job_id, l.part) < (at, before, part)
+        -- By their keys, one by one, whatever the statistics say.
+        SELECT o.finished_at AS at, o.job_id AS key, l.part, coalesce(o.entry, d.entry, w.entry) AS entry,
+               l.kind, l.available, l.held,
+               coalesce(o.available_after, d.available_after, w.available_after) - l.later,
+               coalesce(o.held_after, d.held_after, w.held_after) + l.later, o.job_id, NULL::text, NULL::text,
+               o.share, o.finished_at
+        FROM (SELECT o.job_id, o.finished_at, o.captured, o.entry, o.available_after, o.held_after, o.share
+              FROM punchcard.outcomes o
+              WHERE o.account_id = p_account_id AND o.finished_at <= before_at
+                AND (o.finished_at, o.job_id) <= (before_at, before_key)
+              ORDER BY o.finished_at DESC, o.job_id DESC LIMIT 10000) o
+        CROSS JOIN LATERAL (
+            SELECT j.price FROM punchcard.jobs j
+            WHERE j.account_id = p_account_id AND j.id = o.job_id LIMIT 1) j
+        LEFT JOIN LATERAL (
+            SELECT d.entry, d.available_after, d.held_after FROM punchcard.deferred_entries d
+            WHERE d.job_id = o.job_id AND o.entry IS NULL LIMIT 1) d ON true
+        LEFT JOIN LATERAL (
+            SELECT w.entry, w.available_after, w.held_after FROM waiting w
+            WHERE w.job_id = o.job_id AND o.entry IS NULL LIMIT 1) w ON true
+        CROSS JOIN LATERAL (VALUES
+            (2::smallint, 'release', j.price - o.captured, o.captured - j.price, 0::bigint),
+            (1::smallint, 'capture', 0::bigint, -o.captured, j.price - o.captured))
+            AS l (part, kind, available, held, later)
+        WHERE l.held < 0 AND (o.finished_at, o.job_id, l.part) < (before_at, before_key, before_part)
         ORDER BY o.finished_at DESC, o.job_id DESC, l.part DESC LIMIT p_limit
     ), far AS MATERIALIZED (
         -- Where a walk ended that found too few. What lies behind is for the next page.
         SELECT f.at, f.key FROM (
             SELECT punchcard.uuid_time(j.id) AS at, j.id AS key FROM punchcard.jobs j
-            WHERE (SELECT count(*) FROM held) < p_limit AND j.account_id = p_account_id AND j.id < bound
+            WHERE (SELECT count(*) FROM bought) < p_limit AND j.account_id = p_account_id AND j.id < before_id
             ORDER BY j.id DESC OFFSET 9999 LIMIT 1) f
         UNION ALL
         SELECT f.at, f.key FROM (
-            SELECT o.finished_at AS at, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid AS key
-            FROM punchcard.outcomes o
+            SELECT o.finished_at AS at, o.job_id AS key FROM punchcard.outcomes o
             WHERE (SELECT count(*) FROM ended) < p_limit AND o.account_id = p_account_id
-              AND o.finished_at <= at
-            ORDER BY o.finished_at DESC OFFSET 9999 LIMIT 1) f
+              AND o.finished_at <= before_at AND (o.finished_at, o.job_id) <= (before_at, before_key)
+            ORDER BY o.finished_at DESC, o.job_id DESC OFFSET 9999 LIMIT 1) f
     ), cut AS MATERIALIZED (
         SELECT f.at, f.key FROM far f ORDER BY f.at DESC, f.key DESC LIMIT 1
     ), page AS MATERIALIZED (
-        SELECT l.* FROM (SELECT * FROM moved UNION ALL SELECT * FROM held UNION ALL SELECT * FROM ended) l
+        SELECT l.* FROM (SELECT * FROM moved UNION ALL SELECT * FROM bought UNION ALL SELECT * FROM ended) l
         WHERE NOT EXISTS (SELECT FROM cut c WHERE (l.at, l.key) < (c.at, c.key))
         ORDER BY l.at DESC, l.key DESC, l.part DESC LIMIT p_limit
     ), next AS (
@@ -79,9 +93,9 @@ BEGIN
         UNION ALL
         SELECT c.at, c.key, 0::smallint FROM cut c WHERE (SELECT count(*) FROM page) < p_limit
     )
-    SELECT p.entry, p.kind, p.available_delta, p.held_delta, p.available_after, p.held_after, p.job_id,
-           p.idempotency_key, p.reason, p.created_at, p.share, (extract(epoch FROM n.at) * 1000000)::bigint,
-           n.key, n.part
+    SELECT p.entry, p.kind, p.available, p.held, p.available_after, p.held_after, p.job_id,
+           p.idempotency_key, p.reason, p.created_at, p.share,
+           (extract(epoch FROM n.at) * 1000000)::bigint, n.key, n.part
     FROM (SELECT 1) one LEFT JOIN page p ON true LEFT JOIN next n ON true
     ORDER BY p.at DESC, p.key DESC, p.part DESC;
 END $$;

@@ -71,6 +71,10 @@ BEGIN
         IF p_options IS NOT NULL THEN
             IF p_options ? 'retry_of' THEN
                 job_id := punchcard.uuid_v7();
+                -- The account before the retry's key, as before all else that others may hold (`lock_job`).
+                -- One that is spread is not taken first: which share it will be is not known yet.
+                PERFORM FROM punchcard.accounts a
+                WHERE a.id = p_account_id AND a.share = 0 AND a.spread = 1 FOR NO KEY UPDATE;
             END IF;
             SELECT * INTO attempts, retry, metadata, tags, webhook, retry_of
             FROM punchcard.check_options(p_options, p_account_id, offer.max_attempts, job_id);

@@ -14,12 +14,6 @@ BEGIN
     IF account_id IS NULL OR account_id <> coalesce(p_account_id, account_id) THEN
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
     END IF;
-    -- The account before the job's retry, as in `lock_job`: the share that `hold_credits` takes.
-    PERFORM FROM punchcard.accounts a
-    WHERE a.id = retry.account_id
-      AND a.share = pg_backend_pid() % (SELECT f.spread FROM punchcard.accounts f
-                                        WHERE f.id = retry.account_id AND f.share = 0)
-    FOR NO KEY UPDATE;
     SELECT * INTO STRICT old FROM punchcard.jobs j WHERE j.account_id = retry.account_id AND j.id = p_job_id;
     SELECT * INTO bought FROM punchcard.enqueue(account_id, old.kind, old.input, NULL, old.priority, p_run_at,
         jsonb_strip_nulls(jsonb_build_object(

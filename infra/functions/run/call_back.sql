@@ -14,11 +14,8 @@ DECLARE
     verdict text := p_verdict;
     error text;
 BEGIN
-    IF p_verdict = 'progress' THEN
-        SELECT * INTO job FROM punchcard.queue q WHERE q.job_id = p_job_id FOR NO KEY UPDATE;
-    ELSE
-        job := punchcard.lock_job(p_job_id, NULL);
-    END IF;
+    -- The job alone: what it moves waits, if somebody holds its account, and it does not.
+    SELECT * INTO job FROM punchcard.queue q WHERE q.job_id = p_job_id FOR NO KEY UPDATE;
     IF job.job_id IS NULL THEN
         IF EXISTS (SELECT FROM punchcard.outcomes o WHERE o.job_id = p_job_id) THEN
             RAISE EXCEPTION 'callback_used' USING ERRCODE = 'PT409', DETAIL = 'The job is final already.';

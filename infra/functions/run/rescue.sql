@@ -1,9 +1,9 @@
 -- Takes back up to p_limit jobs that have lapsed. Past its life a job fails, and so does one that nobody
 -- called back for in time; a job whose lease expired has crashed, and is queued again at once (the lease was
--- delay enough); one that was to be canceled is. None keeps the others waiting: one whose account somebody
--- holds, or that the database refuses, stays as it is, and is answered with a NULL as its status; p_busy are
--- accounts that such jobs are not to be asked for of again. Where each has to be tried alone, it ends after
--- some seconds, and leaves the others to the next call.
+-- delay enough); one that was to be canceled is. None keeps the others waiting: one that the database refuses
+-- stays as it is, and is answered with a NULL as its status; p_busy are accounts that such jobs are not to be
+-- asked for of again. Where each has to be tried alone, it ends after some seconds, and leaves the others to
+-- the next call. At its end, when it holds these accounts for a moment alone, it enters what was deferred.
 CREATE OR REPLACE FUNCTION punchcard.rescue(p_limit bigint, p_busy uuid[] DEFAULT '{}')
     RETURNS TABLE (job_id uuid, status text, told boolean, account_id uuid)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -21,15 +21,12 @@ DECLARE
     statuses text[];
     tellings boolean[];
 BEGIN
-    -- What was deferred while its account was held is first: it may be held no more.
-    IF EXISTS (SELECT FROM punchcard.deferred_entries d WHERE d.entry IS NULL) THEN
-        PERFORM punchcard.enter_deferred();
-    END IF;
     SELECT array_agg(l.job_id), array_agg(l.account_id), array_agg(l.lease_token), array_agg(l.verdict),
            array_agg(l.error), array_agg(0)
     INTO ids, accounts, tokens, verdicts, errors, at_once
     FROM punchcard.lapsed(p_limit, p_busy) l;
     IF ids IS NULL THEN
+        PERFORM punchcard.enter_deferred(NULL, 200);
         RETURN;
     END IF;
     -- What is answered is what is kept: not before the last of it that can be undone.
@@ -53,6 +50,7 @@ BEGIN
         SELECT s.job_id, s.status, s.told, l.account_id
         FROM unnest(settled, statuses, tellings) AS s (job_id, status, told)
         JOIN unnest(ids, accounts) AS l (job_id, account_id) ON l.job_id = s.job_id;
+        PERFORM punchcard.enter_deferred(NULL, 200);
         RETURN;
     END IF;
     FOR n IN 1 .. cardinality(ids) LOOP
@@ -81,4 +79,5 @@ BEGIN
         END;
         RETURN NEXT;
     END LOOP;
+    PERFORM punchcard.enter_deferred(NULL, 200);
 END $$;

@@ -123,7 +123,7 @@ BEGIN
                                AND ((v.verdict <> 'return'
                                      AND coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL)
                                     OR punchcard.has_run(q.job_id)))
-                       THEN CASE WHEN v.used < q.price THEN
+                       THEN CASE WHEN v.verdict = 'complete' AND v.used < q.price THEN
                            CASE WHEN (SELECT t.metered FROM punchcard.kind_terms t WHERE t.id = q.terms_id)
                                 THEN greatest(v.used, 0) ELSE q.price END
                                  ELSE q.price END
@@ -198,7 +198,7 @@ BEGIN
         UNION ALL
         SELECT o.job_id, NULL, false FROM unnest(out_of_reach) AS o (job_id)) r;
     IF deferred THEN
-        PERFORM punchcard.enter_deferred(settled);
+        PERFORM punchcard.enter_deferred(settled, 20);
     END IF;
     RETURN QUERY SELECT * FROM unnest(settled, statuses, tellings);
 END $$;
