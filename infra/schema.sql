@@ -583,8 +583,8 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.check_input(p_input json)
 --     RETURNS void
 
--- Vets what a job asks for beside its kind's policy: an object with, as wished, `retry`, `metadata`, `tags`, `webhook`, `retry_of`. Answers NULL for what it does not ask for. p_job_id is the job that retries another, if it is to.
--- FUNCTION punchcard.check_options(p_options jsonb, p_account_id uuid, p_max_attempts integer, p_job_id uuid, OUT max_attempts smallint, OUT retry jsonb, OUT metadata jsonb, OUT tags text[], OUT webhook jsonb, OUT retry_of uuid)
+-- Vets what a job asks for beside its kind's policy: an object with, as wished, `retry`, `metadata`, `tags`, `webhook`, `retry_of`. Answers NULL for what it does not ask for.
+-- FUNCTION punchcard.check_options(p_options jsonb, p_account_id uuid, p_max_attempts integer, OUT max_attempts smallint, OUT retry jsonb, OUT metadata jsonb, OUT tags text[], OUT webhook jsonb, OUT retry_of uuid)
 --     RETURNS record
 
 -- The job that p_job_id is to be retried as another try of: failed or canceled, of this account, not retried yet. Notes it as p_retried_as: who retries it just now is waited for. Raises PT404 not_found · PT409 not_retryable, already_retried.
@@ -803,7 +803,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.use_credit_source(p_table text, p_account_column text, p_balance_column text, p_function text DEFAULT NULL::text, p_constants jsonb DEFAULT '{}'::jsonb, p_search_path text DEFAULT 'public'::text, p_force boolean DEFAULT false)
 --     RETURNS SETOF text, as its owner
 
--- When a UUIDv7 of `uuid_v7` was made, to the microsecond. Of any other UUID, a time by which it sorts.
+-- When a UUIDv7 of `uuid_v7` was made, to the microsecond. Of any other UUID, a time by which it sorts: the first microsecond of its millisecond, or the last, as its version digit is below seven or above.
 -- FUNCTION punchcard.uuid_time(p_id uuid)
 --     RETURNS timestamp with time zone
 

@@ -224,7 +224,14 @@ async fn pages_of_any_size_are_the_whole_ledger() {
         bench.sql(&format!("SELECT punchcard.spread_account('{account}', 2)")).await;
     }
     // An import keeps a UUID as it is, whatever time it seems to say; and its ends may all have one time.
-    for id in ["9fffffff-ffff-4fff-8fff-ffffffffffff", "f0000000-0000-4000-8000-000000000000"] {
+    let imported = [
+        "9fffffff-ffff-4fff-8fff-ffffffffffff",
+        "ffffffff-ffff-ffff-ffff-ffffffffffff",
+        "00000000-0000-8000-8000-000000000001",
+        "00000000-0000-8fff-8000-000000000002",
+        "00000000-0000-4000-8000-000000000003",
+    ];
+    for id in imported {
         bench
             .sql(&format!(
                 "WITH held AS (SELECT * FROM punchcard.hold_credits('{account}', 10, 1, 2)), job AS (
@@ -240,11 +247,11 @@ async fn pages_of_any_size_are_the_whole_ledger() {
             .await;
     }
     let holder = holder(&bench, account).await;
-    assert_eq!(bench.count(DONE).await, 2);
-    assert_eq!(bench.count(WAITING).await, 2);
+    assert_eq!(bench.count(DONE).await, 5);
+    assert_eq!(bench.count(WAITING).await, 5);
     let all = "SELECT count(*) FROM punchcard.ledger WHERE kind <> 'shift' AND account_id =";
     let all = usize::try_from(bench.count(&format!("{all} '{account}'")).await).unwrap();
-    assert_eq!(all, 1 + 9 + 18 + 2 + 4);
+    assert_eq!(all, 1 + 9 + 18 + 5 + 10);
     for limit in [1, 2, 3, 7, 100] {
         let (mut seen, mut cursor) = (Vec::new(), String::new());
         loop {

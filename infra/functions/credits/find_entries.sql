@@ -18,9 +18,9 @@ DECLARE
         timestamptz 'epoch' + p_at / 1000000 * interval '1 second'
             + p_at % 1000000 * interval '1 microsecond', 'infinity');
     before_key uuid := coalesce(p_key, 'ffffffff-ffff-ffff-ffff-ffffffffffff');
-    before_part smallint := coalesce(p_part, 0);
-    -- No job of a later microsecond; which of this one, the key says.
-    before_id uuid := CASE WHEN p_at IS NULL THEN 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+    before_part smallint := coalesce(p_part, CASE WHEN p_at IS NULL THEN 1 ELSE 0 END);
+    -- A job's own place, or no job of a later microsecond: which of this one, the key says.
+    before_id uuid := CASE WHEN p_at IS NULL OR punchcard.uuid_time(before_key) = before_at THEN before_key
                            ELSE punchcard.first_id(before_at + interval '1 microsecond') END;
 BEGIN
     RETURN QUERY
@@ -37,8 +37,8 @@ BEGIN
         SELECT punchcard.uuid_time(j.id) AS at, j.id AS key, 0::smallint AS part, j.entry, 'hold', -j.price,
                j.price, j.available_after, j.held_after, j.id, NULL::text, NULL::text, j.share, j.created_at
         FROM (SELECT j.* FROM punchcard.jobs j
-              WHERE j.account_id = p_account_id AND j.id < before_id ORDER BY j.id DESC LIMIT 10000) j
-        WHERE j.price > 0 AND (punchcard.uuid_time(j.id), j.id) < (before_at, before_key)
+              WHERE j.account_id = p_account_id AND j.id <= before_id ORDER BY j.id DESC LIMIT 10000) j
+        WHERE j.price > 0 AND (punchcard.uuid_time(j.id), j.id, 0) < (before_at, before_key, before_part)
         ORDER BY j.id DESC LIMIT p_limit
     ), waiting AS MATERIALIZED (
         SELECT w.* FROM punchcard.waiting_entries w WHERE w.account_id = p_account_id
@@ -73,7 +73,8 @@ BEGIN
         -- Where a walk ended that found too few. What lies behind is for the next page.
         SELECT f.at, f.key FROM (
             SELECT punchcard.uuid_time(j.id) AS at, j.id AS key FROM punchcard.jobs j
-            WHERE (SELECT count(*) FROM bought) < p_limit AND j.account_id = p_account_id AND j.id < before_id
+            WHERE (SELECT count(*) FROM bought) < p_limit AND j.account_id = p_account_id
+              AND j.id <= before_id
             ORDER BY j.id DESC OFFSET 9999 LIMIT 1) f
         UNION ALL
         SELECT f.at, f.key FROM (

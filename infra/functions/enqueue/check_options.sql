@@ -1,8 +1,7 @@
 -- Vets what a job asks for beside its kind's policy: an object with, as wished, `retry`, `metadata`, `tags`,
--- `webhook`, `retry_of`. Answers NULL for what it does not ask for. p_job_id is the job that retries another,
--- if it is to.
+-- `webhook`, `retry_of`. Answers NULL for what it does not ask for.
 CREATE OR REPLACE FUNCTION punchcard.check_options(
-    p_options jsonb, p_account_id uuid, p_max_attempts integer, p_job_id uuid,
+    p_options jsonb, p_account_id uuid, p_max_attempts integer,
     OUT max_attempts smallint, OUT retry jsonb, OUT metadata jsonb, OUT tags text[], OUT webhook jsonb,
     OUT retry_of uuid)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -21,7 +20,7 @@ BEGIN
     retry := nullif(p_options -> 'retry', 'null');
     metadata := nullif(p_options -> 'metadata', 'null');
     IF coalesce(p_options -> 'retry_of', 'null') <> 'null' THEN
-        retry_of := punchcard.check_retry_of((p_options ->> 'retry_of')::uuid, p_account_id, p_job_id);
+        retry_of := (p_options ->> 'retry_of')::uuid;
         -- What was within the bounds then is within those of now.
         IF (retry ->> 'max_attempts')::integer > p_max_attempts THEN
             retry := jsonb_set(retry, '{max_attempts}', to_jsonb(p_max_attempts));

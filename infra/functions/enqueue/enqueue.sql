@@ -69,15 +69,8 @@ BEGIN
             PERFORM punchcard.look_first(p_account_id, price, 1, bytes, p_key);
         END IF;
         IF p_options IS NOT NULL THEN
-            IF p_options ? 'retry_of' THEN
-                job_id := punchcard.uuid_v7();
-                -- The account before the retry's key, as before all else that others may hold (`lock_job`).
-                -- One that is spread is not taken first: which share it will be is not known yet.
-                PERFORM FROM punchcard.accounts a
-                WHERE a.id = p_account_id AND a.share = 0 AND a.spread = 1 FOR NO KEY UPDATE;
-            END IF;
             SELECT * INTO attempts, retry, metadata, tags, webhook, retry_of
-            FROM punchcard.check_options(p_options, p_account_id, offer.max_attempts, job_id);
+            FROM punchcard.check_options(p_options, p_account_id, offer.max_attempts);
         END IF;
         priority := least(p_priority, offer.max_priority);
         IF priority < p_priority AND p_priority <> 0 AND retry_of IS NULL THEN
@@ -86,13 +79,13 @@ BEGIN
         END IF;
     ELSIF p_options IS NOT NULL THEN
         -- Their text is hashed, and is as long as they are only if they are what they should be.
-        PERFORM punchcard.check_options(p_options - 'retry_of', p_account_id, 25, NULL);
+        PERFORM punchcard.check_options(p_options - 'retry_of', p_account_id, 25);
     END IF;
     IF p_key IS NOT NULL THEN
         hash := punchcard.request_hash(
             p_key, concat_ws(E'\n', p_kind, p_priority, extract(epoch FROM p_run_at), p_options), p_input);
         IF NOT replayed THEN
-            job_id := coalesce(job_id, punchcard.uuid_v7());
+            job_id := punchcard.uuid_v7();
             -- A twin in flight with the same key is waited for here, before anything is held.
             INSERT INTO punchcard.idempotency_keys (account_id, key, request_hash, job_id)
             VALUES (p_account_id, punchcard.key_digest(p_key), hash, job_id)
@@ -124,6 +117,13 @@ BEGIN
     END IF;
 
     replayed := false;
+    IF retry_of IS NOT NULL THEN
+        -- The account before the retry's key, as before all else that others may hold (`lock_job`); by share
+        -- 0, which whoever takes several shares takes first.
+        PERFORM FROM punchcard.accounts a WHERE a.id = p_account_id AND a.share = 0 FOR NO KEY UPDATE;
+        job_id := coalesce(job_id, punchcard.uuid_v7());
+        PERFORM punchcard.check_retry_of(retry_of, p_account_id, job_id);
+    END IF;
     max_attempts := coalesce(attempts, offer.max_attempts);
     expires_at := run_at + make_interval(secs => offer.life_seconds);
     IF offer.dispatch = 'sqs' THEN
