@@ -83,8 +83,8 @@ BEGIN
                   CASE WHEN v.verdict IN ('retry', 'wait') THEN q.attempt ELSE q.attempt + 1 END AS attempt
     ), ending AS MATERIALIZED (
         -- Apart, and not as a sub-select of what deletes: of an appended sub-select PostgreSQL checks a row
-        -- that was touched meanwhile against the first row alone, and would drop its verdict (see the README
-        -- beside this file).
+        -- that was touched meanwhile against the first row alone, and would drop its verdict (see
+        -- infra/migrations/README.md).
         SELECT v.* FROM verdict v WHERE v.verdict IN ('complete', 'fail', 'reject', 'cancel', 'overdue')
         UNION ALL
         SELECT u.job_id, u.lease_token, u.verdict, u.delay, u.output, u.error, u.used
