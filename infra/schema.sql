@@ -584,7 +584,7 @@ CREATE TABLE punchcard.webhooks (
 --     RETURNS void
 
 -- Vets what a job asks for beside its kind's policy: an object with, as wished, `retry`, `metadata`, `tags`, `webhook`, `retry_of`. Answers NULL for what it does not ask for.
--- FUNCTION punchcard.check_options(p_options jsonb, p_account_id uuid, p_max_attempts integer, OUT max_attempts smallint, OUT retry jsonb, OUT metadata jsonb, OUT tags text[], OUT webhook jsonb, OUT retry_of uuid)
+-- FUNCTION punchcard.check_options(p_options jsonb, p_max_attempts integer, OUT max_attempts smallint, OUT retry jsonb, OUT metadata jsonb, OUT tags text[], OUT webhook jsonb, OUT retry_of uuid)
 --     RETURNS record
 
 -- The job that p_job_id is to be retried as another try of: failed or canceled, of this account, not retried yet. Notes it as p_retried_as: who retries it just now is waited for. Raises PT404 not_found · PT409 not_retryable, already_retried.

@@ -63,12 +63,12 @@ enum Command {
         #[arg(long)]
         pinned: Option<u32>,
     },
-    /// Apply the migrations that are missing. Connect directly, not through a pooler.
+    /// Apply the migrations that are missing, and the functions that have changed. Connect directly, not through a pooler.
     Migrate {
         /// Print them as a file of `supabase/migrations` instead.
         #[arg(long)]
         print_supabase: bool,
-        /// Print only those after this one, which an earlier release had.
+        /// Print only those after this one, which an earlier release had; and all functions.
         #[arg(long, requires = "print_supabase")]
         after: Option<String>,
     },

@@ -1,7 +1,7 @@
 -- Vets what a job asks for beside its kind's policy: an object with, as wished, `retry`, `metadata`, `tags`,
 -- `webhook`, `retry_of`. Answers NULL for what it does not ask for.
 CREATE OR REPLACE FUNCTION punchcard.check_options(
-    p_options jsonb, p_account_id uuid, p_max_attempts integer,
+    p_options jsonb, p_max_attempts integer,
     OUT max_attempts smallint, OUT retry jsonb, OUT metadata jsonb, OUT tags text[], OUT webhook jsonb,
     OUT retry_of uuid)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$

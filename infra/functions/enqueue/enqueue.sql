@@ -70,7 +70,7 @@ BEGIN
         END IF;
         IF p_options IS NOT NULL THEN
             SELECT * INTO attempts, retry, metadata, tags, webhook, retry_of
-            FROM punchcard.check_options(p_options, p_account_id, offer.max_attempts);
+            FROM punchcard.check_options(p_options, offer.max_attempts);
         END IF;
         priority := least(p_priority, offer.max_priority);
         IF priority < p_priority AND p_priority <> 0 AND retry_of IS NULL THEN
@@ -79,7 +79,7 @@ BEGIN
         END IF;
     ELSIF p_options IS NOT NULL THEN
         -- Their text is hashed, and is as long as they are only if they are what they should be.
-        PERFORM punchcard.check_options(p_options - 'retry_of', p_account_id, 25);
+        PERFORM punchcard.check_options(p_options - 'retry_of', 25);
     END IF;
     IF p_key IS NOT NULL THEN
         hash := punchcard.request_hash(

@@ -97,7 +97,7 @@ BEGIN
         CASE WHEN octet_length(concat(w.retry, w.metadata, w.tags, w.webhook)) > 131072 THEN '[]'
              ELSE jsonb_build_object('retry', w.retry, 'metadata', w.metadata, 'tags', w.tags,
                                      'webhook', w.webhook) END,
-        p_account_id, w.attempts) o
+        w.attempts) o
         ON w.retry IS NOT NULL OR w.metadata IS NOT NULL OR w.tags IS NOT NULL OR w.webhook IS NOT NULL
     WHERE p_jobs::text ~ '"(retry|metadata|tags|webhook)"';
     IF options.attempts IS NULL THEN

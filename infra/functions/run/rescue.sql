@@ -33,8 +33,7 @@ BEGIN
     BEGIN
         SET CONSTRAINTS ALL DEFERRED;
         SELECT array_agg(s.job_id), array_agg(s.status), array_agg(s.told) INTO settled, statuses, tellings
-        FROM punchcard.settle(ids, tokens, verdicts, at_once, NULL, errors, p_rescue => true,
-                              p_patience => 200) s;
+        FROM punchcard.settle(ids, tokens, verdicts, at_once, NULL, errors, p_rescue => true) s;
         SET CONSTRAINTS ALL IMMEDIATE;
     EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         -- The time-out of this statement is over, and would bound nothing any more.
@@ -65,7 +64,7 @@ BEGIN
             SET CONSTRAINTS ALL DEFERRED;
             SELECT s.job_id, s.status, s.told INTO job_id, status, told
             FROM punchcard.settle(ids[n:n], tokens[n:n], verdicts[n:n], at_once[n:n], NULL, errors[n:n],
-                                  p_rescue => true, p_patience => 1) s;
+                                  p_rescue => true) s;
             SET CONSTRAINTS ALL IMMEDIATE;
             CONTINUE WHEN job_id IS NULL;
         EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
