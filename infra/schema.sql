@@ -47,7 +47,7 @@ CREATE TABLE punchcard.attempts (
     ended_at timestamp with time zone NOT NULL,  -- when its worker said so, or it was taken back
     error json,  -- {code, message, attempt}
     CONSTRAINT attempts_pkey PRIMARY KEY (job_id, number)
-) WITH (autovacuum_freeze_min_age=0, autovacuum_vacuum_insert_scale_factor=0.01, autovacuum_analyze_scale_factor=0.01);
+) PARTITION BY RANGE (job_id);
 CREATE TRIGGER attempts_never_change BEFORE DELETE OR UPDATE ON punchcard.attempts FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what happened has happened');
 
 -- What bounds an account beside its credits; NULL is no bound.
@@ -162,7 +162,7 @@ CREATE TABLE punchcard.jobs (
     webhook jsonb,  -- who is told of it, {url, events}; NULL: the account's webhook
     input json NOT NULL,  -- as it was sent, digit for digit
     CONSTRAINT jobs_pkey PRIMARY KEY (account_id, id)
-) WITH (autovacuum_freeze_min_age=0, autovacuum_vacuum_insert_scale_factor=0.01, autovacuum_analyze_scale_factor=0.01);
+) PARTITION BY RANGE (id);
 CREATE TRIGGER jobs_are_never_emptied BEFORE TRUNCATE ON punchcard.jobs FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('what was bought is in the ledger');
 CREATE TRIGGER jobs_never_change BEFORE DELETE OR UPDATE ON punchcard.jobs FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was; it is in the ledger');
 
@@ -236,7 +236,7 @@ CREATE TABLE punchcard.labels (
     label text NOT NULL,  -- a tag, or `key=value`
     job_id uuid NOT NULL,  -- which has it
     CONSTRAINT labels_pkey PRIMARY KEY (account_id, label, job_id)
-) WITH (autovacuum_freeze_min_age=0, autovacuum_vacuum_insert_scale_factor=0.01, autovacuum_analyze_scale_factor=0.01);
+) PARTITION BY RANGE (job_id);
 CREATE TRIGGER labels_never_change BEFORE DELETE OR UPDATE ON punchcard.labels FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was');
 
 CREATE TABLE punchcard.migrations (
@@ -295,7 +295,7 @@ CREATE TABLE punchcard.outcomes (
     CONSTRAINT outcomes_capture_no_debt CHECK ((captured >= 0)),
     CONSTRAINT outcomes_failed_says_why CHECK (((status <> 'failed'::punchcard.final_status) OR (error IS NOT NULL))),
     CONSTRAINT outcomes_output_iff_succeeded CHECK (((status = 'succeeded'::punchcard.final_status) = (output IS NOT NULL)))
-) WITH (autovacuum_freeze_min_age=0, autovacuum_vacuum_insert_scale_factor=0.01, autovacuum_analyze_scale_factor=0.01);
+) PARTITION BY RANGE (job_id);
 -- The ledger's pages, by time (`find_entries`).
 CREATE INDEX outcomes_by_time ON punchcard.outcomes USING btree (account_id, finished_at);
 -- The dead letters, to be found and retried (`redrive`).
@@ -468,7 +468,7 @@ CREATE TABLE punchcard.webhooks (
 --     is_owner boolean
 -- )
 
--- Every job as it is now. Status words are the ADR's, and `canceled`.
+-- Every job as it is now.
 -- VIEW punchcard.jobs_now (
 --     id uuid,
 --     account_id uuid,
@@ -526,6 +526,14 @@ CREATE TABLE punchcard.webhooks (
 --     held_after bigint
 -- )
 
+-- The tables of each that is kept by month, in their order: a month's, all before the first one's, the spare one for what is bought behind the last, and the one of ids that tell no time (jobs of old systems).
+-- VIEW punchcard.periods (
+--     of_table text,
+--     name text,
+--     first_id uuid,
+--     is_spare boolean
+-- )
+
 -- Every run of a job that has ended, and how.
 -- VIEW punchcard.runs (
 --     job_id uuid,
@@ -550,6 +558,10 @@ CREATE TABLE punchcard.webhooks (
 -- Who may what: the one list, of this database's roles and schemas. `grant_access` grants it, and `punchcard doctor` holds it against what is granted. An object of `columns` is granted by these alone.
 -- FUNCTION punchcard.access()
 --     RETURNS TABLE(role text, privilege text, type text, object text, columns text)
+
+-- For `make_periods`: gives a table its new months, which are there, a spare table behind them, and, if it had one, that one its end: it is the month before the first of them from now on. What stands in it for later (jobs of old systems, whose ids tell any time) goes where it belongs. Who reads or writes the table waits meanwhile: that is as long as it takes to look at what the spare table has.
+-- FUNCTION punchcard.attach_periods(p_table text, p_spare_from uuid, p_months timestamp without time zone[])
+--     RETURNS void
 
 -- What an account has, at the source too, if that answers.
 -- FUNCTION punchcard.balance(p_account_id uuid)
@@ -679,6 +691,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.job_now(p_job_id uuid, p_account_id uuid)
 --     RETURNS SETOF punchcard.jobs_now
 
+-- Every job of a span of ids as it is now: both tables that are kept by month are read where the span is. Its text is parsed once, here, and takes the place of each call. Status words are the ADR's, and `canceled`.
+-- FUNCTION punchcard.jobs_between(p_first uuid, p_last uuid)
+--     RETURNS TABLE(id uuid, account_id uuid, kind text, status text, price bigint, priority smallint, attempt smallint, max_attempts smallint, input json, output json, error json, run_at timestamp with time zone, created_at timestamp with time zone, started_at timestamp with time zone, finished_at timestamp with time zone, expires_at timestamp with time zone, batch_id uuid, captured bigint, crashes smallint, cancel_requested_at timestamp with time zone, progress_percent smallint, progress_message text, progress_at timestamp with time zone, retry_of uuid, metadata jsonb, tags text[], waiting_until timestamp with time zone, webhook jsonb)
+
 -- An idempotency key, or what it was used for, as it is kept: 128 bits of its SHA-256. Only the account itself could make two of its own meet, and would be told that it used a key twice.
 -- FUNCTION punchcard.key_digest(p_text text)
 --     RETURNS uuid
@@ -702,6 +718,10 @@ CREATE TABLE punchcard.webhooks (
 -- Refuses, as `hold_credits` would, whoever is over their caps or plainly lacks the credits, by a look that locks nothing: before what is dear to take in is read, hashed or written. Whoever passes it may still be refused there.
 -- FUNCTION punchcard.look_first(p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, p_key text)
 --     RETURNS void
+
+-- Makes the months to come of each table that is kept by month (ADR 19), a step at a time, each a short transaction; answers whether there is another step. At least p_least months are there beyond this one, and where they are fewer, p_ahead are made: first the tables, for which nobody waits, then, table by table, their places (`attach_periods`). Once nothing is left to do it costs a look at the catalog.
+-- FUNCTION punchcard.make_periods(p_least integer DEFAULT 4, p_ahead integer DEFAULT 6)
+--     RETURNS boolean, as its owner
 
 -- Moves credits at the source, and looks whether they moved: an existing function may clamp, report an error as a row, or do nothing. Then nothing has happened: this raises PT503.
 -- FUNCTION punchcard.move_at_source(p_account_id uuid, p_amount bigint)
@@ -779,6 +799,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.settle_deliveries(p_ids uuid[], p_attempts smallint[], p_verdicts text[], p_delays double precision[], p_errors text[], p_urls text[])
 --     RETURNS TABLE(id uuid, out_of_reach boolean), as its owner
 
+-- The jobs of an account that have these ids, which come newest first, as they are now: the first of them, and those after it as long as they have no more than p_bytes in all. Planned once; the months that these ids are of are read alone.
+-- FUNCTION punchcard.show_jobs(p_account_id uuid, p_ids uuid[], p_bytes bigint)
+--     RETURNS SETOF punchcard.jobs_now
+
 -- An account's balance at the source, its row locked if p_lock; NULL if it has none. One that is no number fails.
 -- FUNCTION punchcard.source_balance(p_account_id uuid, p_lock boolean)
 --     RETURNS numeric
@@ -833,6 +857,7 @@ GRANT EXECUTE ON FUNCTION punchcard.find_jobs TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.first_id TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.grant_credits TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.job_now TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.jobs_between TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.key_digest TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.redrive TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.rescue TO punchcard_app;
@@ -842,6 +867,7 @@ GRANT EXECUTE ON FUNCTION punchcard.rotate_webhook_secret TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.set_webhook TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.settle TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.settle_deliveries TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.show_jobs TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.source_health TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.uuid_time TO punchcard_app;
 GRANT USAGE ON SCHEMA punchcard TO punchcard_app;
@@ -866,6 +892,7 @@ GRANT SELECT ON TABLE punchcard.ledger TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.migrations TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.movements TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.outcomes TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.periods TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.queue TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.retries TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.runs TO punchcard_app;

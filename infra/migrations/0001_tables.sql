@@ -1,16 +1,22 @@
 -- Tables and types. Credits are whole numbers. What changes all the time is kept apart from what is kept (ADR
--- 7). What is said before a table, and after or below a column, is its comment in the catalog: `migrate` sets
+-- 7), and what grows with each job is kept by the month in which that was bought, as its id tells (ADR 19). What is said before a table, and after or below a column, is its comment in the catalog: `migrate` sets
 -- it.
 
 CREATE SCHEMA IF NOT EXISTS punchcard;
 
 REVOKE ALL ON SCHEMA punchcard FROM PUBLIC;
 
+-- The months of the tables that are kept by month (ADR 19). Row security is the tables', not theirs: nobody
+-- but the owner may name them.
+CREATE SCHEMA punchcard_periods;
+
+REVOKE ALL ON SCHEMA punchcard_periods FROM PUBLIC;
+
 -- For triggers that keep history as it was: refuses the change, and says why.
 CREATE FUNCTION punchcard.refuse_change() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    RAISE EXCEPTION '% on punchcard.% is refused: %', lower(TG_OP), TG_TABLE_NAME, TG_ARGV[0]
+    RAISE EXCEPTION '% on %.% is refused: %', lower(TG_OP), TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_ARGV[0]
         USING ERRCODE = 'restrict_violation';
 END $$;
 
@@ -261,8 +267,7 @@ CREATE TABLE punchcard.jobs (
                                                       -- NULL: the account's webhook
     input            json NOT NULL,                   -- as it was sent, digit for digit
     PRIMARY KEY (account_id, id)                      -- a caller's own jobs, newest first
-) WITH (autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_scale_factor = 0.01,
-        autovacuum_analyze_scale_factor = 0.01);
+) PARTITION BY RANGE (id);
 
 CREATE TRIGGER jobs_never_change BEFORE UPDATE OR DELETE ON punchcard.jobs
     FOR EACH ROW
@@ -296,8 +301,7 @@ CREATE TABLE punchcard.labels (
     label       text NOT NULL,                        -- a tag, or `key=value`
     job_id      uuid NOT NULL,                        -- which has it
     PRIMARY KEY (account_id, label, job_id)
-) WITH (autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_scale_factor = 0.01,
-        autovacuum_analyze_scale_factor = 0.01);
+) PARTITION BY RANGE (job_id);
 
 CREATE TRIGGER labels_never_change BEFORE UPDATE OR DELETE ON punchcard.labels
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was');
@@ -380,8 +384,7 @@ CREATE TABLE punchcard.outcomes (
     CONSTRAINT outcomes_capture_no_debt CHECK (captured >= 0),
     CONSTRAINT outcomes_output_iff_succeeded CHECK ((status = 'succeeded') = (output IS NOT NULL)),
     CONSTRAINT outcomes_failed_says_why CHECK (status <> 'failed' OR error IS NOT NULL)
-) WITH (autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_scale_factor = 0.01,
-        autovacuum_analyze_scale_factor = 0.01);
+) PARTITION BY RANGE (job_id);
 
 -- The ledger's pages, by time (`find_entries`).
 CREATE INDEX outcomes_by_time ON punchcard.outcomes (account_id, finished_at);
@@ -413,8 +416,7 @@ CREATE TABLE punchcard.attempts (
     ended_at    timestamptz NOT NULL,                 -- when its worker said so, or it was taken back
     error       json,                                 -- {code, message, attempt}
     PRIMARY KEY (job_id, number)
-) WITH (autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_scale_factor = 0.01,
-        autovacuum_analyze_scale_factor = 0.01);
+) PARTITION BY RANGE (job_id);
 
 CREATE TRIGGER attempts_never_change BEFORE UPDATE OR DELETE ON punchcard.attempts
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what happened has happened');

@@ -1,6 +1,19 @@
 -- What is read across tables; and the audit: what must never be. Each of its views answers no row when all is
 -- well (invariants I0 to I6 in docs/ARCHITECTURE.md).
 
+-- The tables of each that is kept by month, in their order: a month's, all before the first one's, the spare
+-- one for what is bought behind the last, and the one of ids that tell no time (jobs of old systems).
+CREATE VIEW punchcard.periods WITH (security_invoker = on) AS
+    SELECT p.relname::text AS of_table, c.relname::text AS name, b.first_id,
+           b.bounds LIKE '% TO (''04000000-0000-0000-0000-000000000000'')' AS is_spare
+    FROM pg_catalog.pg_class p
+    JOIN pg_catalog.pg_inherits i ON i.inhparent = p.oid
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid,
+         LATERAL (SELECT e.bounds, substring(e.bounds FROM E'FROM \\(''([^'']+)''\\)')::uuid AS first_id
+                  FROM pg_get_expr(c.relpartbound, c.oid) AS e (bounds)) b
+    WHERE p.relnamespace = 'punchcard'::regnamespace AND p.relkind = 'p'
+    ORDER BY p.relname, b.first_id NULLS FIRST;
+
 -- What an account has, over all its shares, with what waits to be entered.
 CREATE VIEW punchcard.balances WITH (security_invoker = on) AS
     SELECT b.account_id, b.available + w.released AS available, b.held - w.price AS held
@@ -60,25 +73,41 @@ CREATE VIEW punchcard.entries WITH (security_invoker = on) AS
                AS held_delta
     FROM punchcard.ledger l;
 
--- Every job as it is now. Status words are the ADR's, and `canceled`.
+-- Every job of a span of ids as it is now: both tables that are kept by month are read where the span is. Its
+-- text is parsed once, here, and takes the place of each call. Status words are the ADR's, and `canceled`.
+CREATE FUNCTION punchcard.jobs_between(p_first uuid, p_last uuid)
+    RETURNS TABLE (
+        id uuid, account_id uuid, kind text, status text, price bigint, priority smallint, attempt smallint,
+        max_attempts smallint, input json, output json, error json, run_at timestamptz,
+        created_at timestamptz, started_at timestamptz, finished_at timestamptz, expires_at timestamptz,
+        batch_id uuid, captured bigint, crashes smallint, cancel_requested_at timestamptz,
+        progress_percent smallint, progress_message text, progress_at timestamptz, retry_of uuid,
+        metadata jsonb, tags text[], waiting_until timestamptz, webhook jsonb)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+        SELECT j.id, j.account_id, j.kind,
+               coalesce(o.status::text,
+                        CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued'
+                             ELSE 'running' END) AS status,
+               j.price, j.priority, coalesce(o.attempt, q.attempt) AS attempt, j.max_attempts, j.input,
+               o.output, coalesce(o.error, q.error) AS error,
+               -- Of a row that was changed by hand: a time that the calendar has.
+               least(greatest(coalesce(q.run_at, j.scheduled_at, j.created_at), timestamptz 'epoch'),
+                     timestamptz '9999-12-31') AS run_at,
+               j.created_at, coalesce(o.started_at, o.run_started_at, q.started_at) AS started_at,
+               o.finished_at, j.expires_at, j.batch_id, o.captured,
+               coalesce(o.crashes, q.crashes) AS crashes, q.cancel_requested_at, q.progress_percent,
+               q.progress_message, q.progress_at, j.retry_of, j.metadata, j.tags, q.waiting_until, j.webhook
+        FROM punchcard.jobs j
+        LEFT JOIN punchcard.queue q ON q.job_id = j.id
+        LEFT JOIN punchcard.outcomes o ON o.job_id = j.id AND o.job_id BETWEEN p_first AND p_last
+        WHERE j.id BETWEEN p_first AND p_last;
+    END;
+
+-- Every job as it is now.
 CREATE VIEW punchcard.jobs_now WITH (security_invoker = on) AS
-    SELECT j.id, j.account_id, j.kind,
-           coalesce(o.status::text,
-                    CASE WHEN coalesce(q.lease_expires_at, q.waiting_until) IS NULL THEN 'queued'
-                         ELSE 'running' END) AS status,
-           j.price, j.priority, coalesce(o.attempt, q.attempt) AS attempt, j.max_attempts, j.input, o.output,
-           coalesce(o.error, q.error) AS error,
-           -- Of a row that was changed by hand: a time that the calendar has.
-           least(greatest(coalesce(q.run_at, j.scheduled_at, j.created_at), timestamptz 'epoch'),
-                 timestamptz '9999-12-31') AS run_at,
-           j.created_at,
-           coalesce(o.started_at, o.run_started_at, q.started_at) AS started_at, o.finished_at, j.expires_at,
-           j.batch_id, o.captured, coalesce(o.crashes, q.crashes) AS crashes, q.cancel_requested_at,
-           q.progress_percent, q.progress_message, q.progress_at, j.retry_of, j.metadata, j.tags,
-           q.waiting_until, j.webhook
-    FROM punchcard.jobs j
-    LEFT JOIN punchcard.queue q ON q.job_id = j.id
-    LEFT JOIN punchcard.outcomes o ON o.job_id = j.id;
+    SELECT j.* FROM punchcard.jobs_between('00000000-0000-0000-0000-000000000000',
+                                           'ffffffff-ffff-ffff-ffff-ffffffffffff') j;
 
 -- Every run of a job that has ended, and how.
 CREATE VIEW punchcard.runs WITH (security_invoker = on) AS

@@ -33,9 +33,11 @@ WITH type AS (
                                             ORDER BY o.contype <> 'p', o.conname)
                           FROM pg_catalog.pg_constraint o
                           WHERE o.conrelid = r.oid AND o.contype IN ('p', 'u', 'c')),
-                         ' WITH (' || array_to_string(r.reloptions, ', ') || ')'),
+                         concat(' WITH (' || array_to_string(r.reloptions, ', ') || ')',
+                                ' PARTITION BY ' || pg_get_partkeydef(r.oid))),
                   (SELECT string_agg(concat(E'-- ' || obj_description(i.indexrelid, 'pg_class') || E'\n',
-                                            pg_get_indexdef(i.indexrelid), E';\n'), '' ORDER BY n.relname)
+                                            replace(pg_get_indexdef(i.indexrelid), ' ON ONLY ', ' ON '),
+                                            E';\n'), '' ORDER BY n.relname)
                    FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class n ON n.oid = i.indexrelid
                    WHERE i.indrelid = r.oid
                      AND NOT EXISTS (SELECT FROM pg_catalog.pg_constraint o WHERE o.conindid = i.indexrelid)),

@@ -290,7 +290,8 @@ async fn a_ledger_reads_no_shift_and_all_else_in_it_is_found() {
         (&20_i64, Type::INT8),
     ];
     let buffers = bench.buffers("credits/entries", &page).await;
-    assert!(buffers <= 60, "{buffers} buffers");
+    // A look at each month is among them.
+    assert!(buffers <= 150, "{buffers} buffers");
 
     let pages = async || {
         let (mut pages, mut cursor) = (Vec::new(), String::new());

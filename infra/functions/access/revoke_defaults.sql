@@ -14,7 +14,7 @@ BEGIN
             SELECT 'PUBLIC' AS name UNION ALL
             SELECT quote_ident(r.rolname) FROM pg_catalog.pg_roles r
             WHERE r.rolname IN ('anon', 'authenticated', 'service_role', 'punchcard_app')) r
-        WHERE n.nspname IN ('punchcard', 'punchcard_api')
+        WHERE n.nspname IN ('punchcard', 'punchcard_api', 'punchcard_periods')
     LOOP
         EXECUTE format('REVOKE ALL ON SCHEMA %I FROM %s', own, who);
         FOREACH what IN ARRAY ARRAY['TABLES', 'SEQUENCES', 'FUNCTIONS'] LOOP

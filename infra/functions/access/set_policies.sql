@@ -10,7 +10,7 @@ BEGIN
     FOR t IN
         SELECT c.oid, c.relname, c.relowner, c.relrowsecurity AND c.relforcerowsecurity AS secured
         FROM pg_catalog.pg_class c
-        WHERE c.relnamespace = 'punchcard'::regnamespace AND c.relkind = 'r'
+        WHERE c.relnamespace = 'punchcard'::regnamespace AND c.relkind IN ('r', 'p')
     LOOP
         IF NOT t.secured THEN
             EXECUTE format('ALTER TABLE punchcard.%I ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY',

@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION punchcard.find_entries(
                    held_after bigint, job_id uuid, idempotency_key text, reason text, created_at timestamptz,
                    share smallint, next_at bigint, next_key uuid, next_part smallint)
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
-    SET plan_cache_mode = force_custom_plan SET enable_seqscan = off SET enable_bitmapscan = off
+    SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 #variable_conflict error
 DECLARE

@@ -42,8 +42,8 @@ const PLACE: &str =
     "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding'),
        pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', current_user::text,
        (SELECT min(pg_get_userbyid(c.relowner)::text) FROM pg_catalog.pg_class c
-        WHERE c.relnamespace = to_regnamespace('punchcard') AND c.relkind = 'r'
-          AND pg_get_userbyid(c.relowner) <> current_user),
+        WHERE c.relnamespace IN (to_regnamespace('punchcard'), to_regnamespace('punchcard_periods'))
+          AND c.relkind IN ('r', 'p') AND pg_get_userbyid(c.relowner) <> current_user),
        EXISTS (SELECT FROM pg_catalog.pg_class c
                WHERE c.relnamespace = to_regnamespace('punchcard') AND c.relname = 'hidden')
            AND EXISTS (SELECT FROM pg_catalog.pg_proc p
@@ -128,6 +128,7 @@ pub fn as_one_file(after: Option<&str>) -> Result<String, String> {
         applied.join(",\n")
     );
     file += "\nSELECT punchcard.grant_access();\n";
+    file += "\nDO $$ BEGIN WHILE punchcard.make_periods() LOOP END LOOP; END $$;\n";
     Ok(file)
 }
 
@@ -209,6 +210,7 @@ pub async fn apply_as(secrets: &Secrets) -> Result<Migrated, MigrateError> {
         }
     }
     migrated.functions = patiently(&mut client, Step::Functions(!migrated.applied.is_empty())).await?;
+    while patiently(&mut client, Step::Periods).await? > 0 {}
     Ok(migrated)
 }
 
@@ -221,6 +223,8 @@ enum Step {
     Migration(&'static str, &'static str),
     /// Those that have changed; and the grants, if any has, or if this is true.
     Functions(bool),
+    /// One step of making the months to come.
+    Periods,
 }
 
 /// Takes a step, again where it waited for a lock in vain, and answers how much there was to do.
@@ -265,6 +269,7 @@ async fn take(client: &mut Client, step: Step) -> Result<usize, Failed> {
         Step::Prepare => usize::from(prepare(&transaction).await?),
         Step::Migration(name, sql) => usize::from(migrate(&transaction, name, sql).await?),
         Step::Functions(grant) => replace_functions(&transaction, grant).await?,
+        Step::Periods => usize::from(make_periods(&transaction).await?),
     };
     transaction.commit().await.map_err(broken)?;
     Ok(done)
@@ -341,14 +346,25 @@ async fn replace_functions(transaction: &Transaction<'_>, grant: bool) -> Result
     Ok(replaced)
 }
 
+/// Whether there is another step.
+async fn make_periods(transaction: &Transaction<'_>) -> Result<bool, Failed> {
+    lock(transaction).await?;
+    match transaction.query_typed("SELECT punchcard.make_periods()", &[]).await {
+        Ok(rows) => Ok(rows.first().is_some_and(|row| row.get(0))),
+        Err(error) => Err(failed("months to come", &error)),
+    }
+}
+
 async fn execute(transaction: &Transaction<'_>, what: &str, sql: &str) -> Result<(), Failed> {
-    transaction.batch_execute(sql).await.map_err(|error| {
-        if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
-            Failed::Locked(what.to_owned())
-        } else {
-            DbError::Broken(format!("{what}: {}", reason(&error))).into()
-        }
-    })
+    transaction.batch_execute(sql).await.map_err(|error| failed(what, &error))
+}
+
+fn failed(what: &str, error: &tokio_postgres::Error) -> Failed {
+    if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) {
+        Failed::Locked(what.to_owned())
+    } else {
+        DbError::Broken(format!("{what}: {}", reason(error))).into()
+    }
 }
 
 fn broken(error: tokio_postgres::Error) -> DbError {

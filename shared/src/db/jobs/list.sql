@@ -10,12 +10,5 @@ SELECT p.id, p.account_id, p.kind, p.status, p.price, p.attempt, p.max_attempts,
        (SELECT m.amount FROM punchcard.movements m WHERE m.job_id = p.id), p.waiting_until, p.webhook::text,
        f.next_before, cardinality(f.ids)
 FROM punchcard.find_jobs($1, $2, $3, $5, $4, $6) f
-LEFT JOIN LATERAL (
-    SELECT n.*, w.place,
-           sum(2000 + octet_length(n.input::text) + coalesce(octet_length(n.output::text), 0)
-               + coalesce(octet_length(n.error::text), 0) + coalesce(octet_length(n.metadata::text), 0)
-               + coalesce(octet_length(n.webhook::text), 0)) OVER (ORDER BY w.place) AS bytes
-    FROM unnest(f.ids) WITH ORDINALITY AS w (id, place)
-    JOIN punchcard.jobs_now n ON n.account_id = $1 AND n.id = w.id
-) p ON p.bytes <= $7 OR p.place = 1
-ORDER BY p.place
+LEFT JOIN LATERAL punchcard.show_jobs($1, f.ids, $7) p ON true
+ORDER BY p.id DESC
