@@ -362,6 +362,15 @@ CREATE TABLE punchcard.service_tokens (
     CONSTRAINT service_tokens_slot_check CHECK ((slot = ANY (ARRAY[1, 2])))
 );
 
+-- What ticks do beside the jobs, and when next (`keep_up`).
+CREATE TABLE punchcard.upkeep (
+    task text NOT NULL,  -- as in functions/worker/src/upkeep.rs
+    next_at timestamp with time zone NOT NULL DEFAULT now(),  -- due from then on
+    done_at timestamp with time zone,  -- when there was nothing left to do of it
+    error text,  -- why it has to wait; NULL: it does not
+    CONSTRAINT upkeep_pkey PRIMARY KEY (task)
+) WITH (fillfactor=50);
+
 -- Where an account is told of its jobs, but for those that name a webhook of their own. Its secret is derived (signing.rs) and signs for both; the last one still does for a day after it was rotated.
 CREATE TABLE punchcard.webhooks (
     account_id uuid NOT NULL,  -- who is told
@@ -643,6 +652,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.enter_deferred(p_job_ids uuid[], p_patience integer)
 --     RETURNS void
 
+-- Of whom grants are taken back, for a REVOKE: everybody, and the roles to which a default privilege may have given something by name (Supabase's do).
+-- FUNCTION punchcard.everybody_else()
+--     RETURNS text
+
 -- A page of an account's ledger, newest first: up to p_limit entries, but not what was shifted between its shares, before the one at p_at (in microseconds since 1970) of p_key and p_part. In the order of their time; what has the same, in that of `key`: the job's id, or a number of its own. Of one end the capture (1) comes before the release (2). Walks past 10,000 jobs at most, which were free, and as many ends. `next_*` is where the next page begins, in each row; if there may be one, and no entry, there is one row, of that alone.
 -- FUNCTION punchcard.find_entries(p_account_id uuid, p_at bigint, p_key uuid, p_part smallint, p_limit bigint)
 --     RETURNS TABLE(id bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, created_at timestamp with time zone, share smallint, next_at bigint, next_key uuid, next_part smallint)
@@ -694,6 +707,10 @@ CREATE TABLE punchcard.webhooks (
 -- Every job of a span of ids as it is now: both tables that are kept by month are read where the span is. Its text is parsed once, here, and takes the place of each call. Status words are the ADR's, and `canceled`.
 -- FUNCTION punchcard.jobs_between(p_first uuid, p_last uuid)
 --     RETURNS TABLE(id uuid, account_id uuid, kind text, status text, price bigint, priority smallint, attempt smallint, max_attempts smallint, input json, output json, error json, run_at timestamp with time zone, created_at timestamp with time zone, started_at timestamp with time zone, finished_at timestamp with time zone, expires_at timestamp with time zone, batch_id uuid, captured bigint, crashes smallint, cancel_requested_at timestamp with time zone, progress_percent smallint, progress_message text, progress_at timestamp with time zone, retry_of uuid, metadata jsonb, tags text[], waiting_until timestamp with time zone, webhook jsonb)
+
+-- Takes a step of a task of upkeep, if it is due, and answers whether there is another; once there is none, it is due again in p_every seconds. Of ten that ask at once one takes the step. One that cannot be taken is tried again within ten minutes, and `upkeep` and the server's log say why; one that dies half-way was not taken.
+-- FUNCTION punchcard.keep_up(p_task text, p_every integer)
+--     RETURNS boolean, as its owner
 
 -- An idempotency key, or what it was used for, as it is kept: 128 bits of its SHA-256. Only the account itself could make two of its own meet, and would be told that it used a key twice.
 -- FUNCTION punchcard.key_digest(p_text text)
@@ -858,6 +875,7 @@ GRANT EXECUTE ON FUNCTION punchcard.first_id TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.grant_credits TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.job_now TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.jobs_between TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.keep_up TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.key_digest TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.redrive TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.rescue TO punchcard_app;
@@ -897,6 +915,7 @@ GRANT SELECT ON TABLE punchcard.queue TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.retries TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.runs TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.service_tokens TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.upkeep TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.waiting_entries TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.webhooks TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.cancel TO service_role;

@@ -1,16 +1,10 @@
 -- Tables and types. Credits are whole numbers. What changes all the time is kept apart from what is kept (ADR
--- 7), and what grows with each job is kept by the month in which that was bought, as its id tells (ADR 19). What is said before a table, and after or below a column, is its comment in the catalog: `migrate` sets
--- it.
+-- 7), and what grows with each job is kept by the month in which that was bought, as its id tells (ADR 19).
+-- What is said before a table, and after or below a column, is its comment in the catalog: `migrate` sets it.
 
 CREATE SCHEMA IF NOT EXISTS punchcard;
 
 REVOKE ALL ON SCHEMA punchcard FROM PUBLIC;
-
--- The months of the tables that are kept by month (ADR 19). Row security is the tables', not theirs: nobody
--- but the owner may name them.
-CREATE SCHEMA punchcard_periods;
-
-REVOKE ALL ON SCHEMA punchcard_periods FROM PUBLIC;
 
 -- For triggers that keep history as it was: refuses the change, and says why.
 CREATE FUNCTION punchcard.refuse_change() RETURNS trigger
@@ -482,3 +476,15 @@ CREATE TABLE punchcard.service_tokens (
     created_at  timestamptz NOT NULL DEFAULT now(),   -- when it was made
     PRIMARY KEY (name, slot)
 );
+
+-- ------------------------------------------------------------------------------------------------ upkeep
+
+-- What ticks do beside the jobs, and when next (`keep_up`).
+CREATE TABLE punchcard.upkeep (
+    task     text PRIMARY KEY,                        -- as in functions/worker/src/upkeep.rs
+    next_at  timestamptz NOT NULL DEFAULT now(),      -- due from then on
+    done_at  timestamptz,                             -- when there was nothing left to do of it
+    error    text                                     -- why it has to wait; NULL: it does not
+) WITH (fillfactor = 50);
+
+INSERT INTO punchcard.upkeep (task) VALUES ('periods');

@@ -19,7 +19,7 @@ async fn each_grant_that_is_taken_away_is_missed_by_name_and_comes_back_with_gra
         WHERE n.nspname = 'punchcard' AND has_function_privilege('punchcard_app', p.oid, 'EXECUTE')
         UNION ALL
         SELECT 'SELECT ON ' || c.oid::regclass, c.oid::regclass::text FROM pg_class c
-        WHERE c.relnamespace = 'punchcard'::regnamespace AND c.relkind IN ('r', 'v') AND has_table_privilege('punchcard_app', c.oid, 'SELECT')";
+        WHERE c.relnamespace = 'punchcard'::regnamespace AND c.relkind IN ('r', 'p', 'v') AND has_table_privilege('punchcard_app', c.oid, 'SELECT')";
     let grants: Vec<(String, String)> =
         bench.rows(may).await.iter().map(|row| (row.get(0), row.get(1))).collect();
     let count = grants.iter().filter(|(grant, _)| grant.starts_with("EXECUTE")).count();

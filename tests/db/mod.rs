@@ -10,6 +10,7 @@ mod memory;
 mod migrate;
 mod money;
 mod outbox_plans;
+mod periods;
 mod plans;
 mod read_committed;
 mod schema;

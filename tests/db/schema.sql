@@ -12,6 +12,7 @@ WITH type AS (
            obj_description(c.oid, 'pg_class') AS comment
     FROM pg_catalog.pg_class c
     WHERE c.relnamespace = 'punchcard'::regnamespace AND c.relkind IN ('r', 'p', 'v')
+      AND NOT c.relispartition
 ), shown AS (
     SELECT c.attrelid,
            string_agg(format('    %s %s%s%s,%s', quote_ident(c.attname), format_type(c.atttypid, c.atttypmod),

@@ -281,7 +281,7 @@ async fn attack(role: &str) {
     let relations = bench
         .rows(
             "SELECT quote_ident(relname) FROM pg_class
-        WHERE relnamespace = 'punchcard'::regnamespace AND relkind IN ('r', 'v') AND relname <> 'name'",
+        WHERE relnamespace = 'punchcard'::regnamespace AND relkind IN ('r', 'p', 'v') AND NOT relispartition AND relname <> 'name'",
         )
         .await;
     let relations: Vec<String> = relations.iter().map(|row| row.get(0)).collect();

@@ -36,7 +36,7 @@ async fn an_audit_that_sees_no_row_is_not_clean() {
             .len(),
         1
     );
-    for row in server.rows("SELECT relname::text FROM pg_class WHERE relnamespace = 'punchcard'::regnamespace AND relkind = 'r'").await {
+    for row in server.rows("SELECT relname::text FROM pg_class WHERE relnamespace = 'punchcard'::regnamespace AND relkind IN ('r', 'p')").await {
         server.sql(&format!("CREATE POLICY {role} ON punchcard.{} FOR SELECT TO {role} USING (true)", row.get::<_, String>(0))).await;
     }
     assert!(reader.query_typed(audit, &[]).await.unwrap().is_empty(), "it sees every row, and all is well");
@@ -93,7 +93,7 @@ async fn no_command_takes_hidden_rows_for_none() {
         }
         let each = |statement: &str| {
             let tables = "SELECT relname FROM pg_class
-                WHERE relnamespace = 'punchcard'::regnamespace AND relkind = 'r' AND relrowsecurity";
+                WHERE relnamespace = 'punchcard'::regnamespace AND relkind IN ('r', 'p') AND relrowsecurity";
             let statement = statement.replace("{table}", "%I");
             format!(
                 "DO $$ DECLARE t text;

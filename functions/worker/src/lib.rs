@@ -1,6 +1,6 @@
 //! Runs jobs. `tick` is one scheduled run, `sqs` one batch of wake-ups; both `drain`, and `deliver` what is to be said.
 //! `message` is what goes out, `receivers` knows to whom; `executor` keeps many jobs in flight, `settler` records what they come
-//! to; `help` calls more workers; `jobs` holds the kinds.
+//! to; `help` calls more workers; `upkeep` is what a tick does beside the jobs; `jobs` holds the kinds.
 
 mod attempt;
 mod deliver;
@@ -14,6 +14,7 @@ mod recording;
 mod settler;
 mod sqs;
 mod tick;
+mod upkeep;
 
 use std::{
     sync::Arc,

@@ -1,5 +1,5 @@
 //! One scheduled run: takes back what has lapsed, then drains. Where more has lapsed than one statement takes back, the rest is
-//! beside the drain: an account's jobs that lapse all at once hold up nobody else's.
+//! beside the drain: an account's jobs that lapse all at once hold up nobody else's. So is what is due of `upkeep`.
 
 use shared::{
     db::{DbError, queue::Chores},
@@ -8,7 +8,7 @@ use shared::{
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use crate::{Summary, Worker, deliver, drain::Trigger};
+use crate::{Summary, Worker, deliver, drain::Trigger, upkeep};
 
 /// How many lapsed jobs one statement takes back.
 const RESCUE_LIMIT: usize = 1_000;
@@ -18,6 +18,7 @@ pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, 
     let mut busy = Vec::new();
     let (more, chores) = rescue(worker, &mut busy, deadline, &mut summary).await?;
     let beside = async |told: &watch::Sender<()>| {
+        upkeep::keep_up(worker, &chores.upkeep, deadline).await;
         if more {
             rescue_rest(worker, busy, told, deadline, &mut rest).await;
         }
@@ -48,7 +49,7 @@ async fn rescue(
         Ok(rescued) => rescued,
         Err(error) if error.may_be_about_one() => {
             tracing::error!(error = %error, "lapsed jobs wait for the next tick");
-            return Ok((false, Chores { deliveries: true, returns: false }));
+            return Ok((false, Chores { deliveries: true, ..Chores::default() }));
         }
         Err(error) => return Err(error),
     };

@@ -9,14 +9,15 @@ CREATE OR REPLACE FUNCTION punchcard.access()
         SELECT 'punchcard_app', 'SELECT', 'TABLE', 'punchcard.' || name, NULL FROM unnest(ARRAY[
             'accounts', 'balances', 'movements', 'deferred_entries', 'waiting_entries', 'ends', 'ledger',
             'entries', 'kinds', 'kind_terms', 'jobs', 'idempotency_keys', 'retries', 'labels', 'queue',
-            'outcomes', 'attempts', 'jobs_now', 'runs', 'periods', 'caps', 'webhooks', 'deliveries', 'service_tokens',
-            'credit_source', 'migrations', 'functions', 'hidden']) name
+            'outcomes', 'attempts', 'jobs_now', 'runs', 'caps', 'webhooks', 'deliveries', 'service_tokens',
+            'credit_source', 'migrations', 'functions', 'hidden', 'periods', 'upkeep']) name
         UNION ALL
         SELECT 'punchcard_app', 'EXECUTE', 'FUNCTION', 'punchcard.' || name, NULL FROM unnest(ARRAY[
-            'enqueue', 'enqueue_batch', 'find_jobs', 'show_jobs', 'jobs_between', 'find_entries', 'first_id', 'uuid_time', 'key_digest',
-            'cancel', 'retry', 'redrive', 'grant_credits', 'balance', 'return_credits', 'source_health',
-            'claim', 'claim_singly', 'settle', 'check_in', 'rescue', 'call_back', 'claim_deliveries',
-            'settle_deliveries', 'set_webhook', 'rotate_webhook_secret', 'job_now', 'access']) name
+            'enqueue', 'enqueue_batch', 'find_jobs', 'show_jobs', 'jobs_between', 'find_entries',
+            'first_id', 'uuid_time', 'key_digest', 'keep_up', 'cancel', 'retry', 'redrive', 'grant_credits',
+            'balance', 'return_credits', 'source_health', 'claim', 'claim_singly', 'settle', 'check_in',
+            'rescue', 'call_back', 'claim_deliveries', 'settle_deliveries', 'set_webhook',
+            'rotate_webhook_secret', 'job_now', 'access']) name
         UNION ALL
         -- The team's own backend, through a function of its own in an exposed schema.
         SELECT 'service_role', 'USAGE', 'SCHEMA', 'punchcard', NULL

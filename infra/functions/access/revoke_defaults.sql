@@ -6,15 +6,11 @@ CREATE OR REPLACE FUNCTION punchcard.revoke_defaults() RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     own name;
-    who text;
+    who text := punchcard.everybody_else();
     what text;
 BEGIN
-    FOR own, who IN
-        SELECT n.nspname, r.name FROM pg_catalog.pg_namespace n, (
-            SELECT 'PUBLIC' AS name UNION ALL
-            SELECT quote_ident(r.rolname) FROM pg_catalog.pg_roles r
-            WHERE r.rolname IN ('anon', 'authenticated', 'service_role', 'punchcard_app')) r
-        WHERE n.nspname IN ('punchcard', 'punchcard_api', 'punchcard_periods')
+    FOR own IN
+        SELECT n.nspname FROM pg_catalog.pg_namespace n WHERE n.nspname IN ('punchcard', 'punchcard_api')
     LOOP
         EXECUTE format('REVOKE ALL ON SCHEMA %I FROM %s', own, who);
         FOREACH what IN ARRAY ARRAY['TABLES', 'SEQUENCES', 'FUNCTIONS'] LOOP

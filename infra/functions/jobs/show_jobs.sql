@@ -1,6 +1,6 @@
--- The jobs of an account that have these ids, which come newest first, as they are now: the first of them, and
--- those after it as long as they have no more than p_bytes in all. Planned once; the months that these ids
--- are of are read alone.
+-- The jobs of an account that have these ids, which come newest first, as they are now: the first of them,
+-- and those after it as long as they have no more than p_bytes in all. Planned once; the months that these
+-- ids are of are read alone.
 CREATE OR REPLACE FUNCTION punchcard.show_jobs(p_account_id uuid, p_ids uuid[], p_bytes bigint)
     RETURNS SETOF punchcard.jobs_now
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp

@@ -42,8 +42,8 @@ const PLACE: &str =
     "SELECT current_setting('server_version_num')::integer, current_setting('server_encoding'),
        pg_is_in_recovery(), current_setting('transaction_read_only') = 'on', current_user::text,
        (SELECT min(pg_get_userbyid(c.relowner)::text) FROM pg_catalog.pg_class c
-        WHERE c.relnamespace IN (to_regnamespace('punchcard'), to_regnamespace('punchcard_periods'))
-          AND c.relkind IN ('r', 'p') AND pg_get_userbyid(c.relowner) <> current_user),
+        WHERE c.relnamespace = to_regnamespace('punchcard') AND c.relkind IN ('r', 'p')
+          AND pg_get_userbyid(c.relowner) <> current_user),
        EXISTS (SELECT FROM pg_catalog.pg_class c
                WHERE c.relnamespace = to_regnamespace('punchcard') AND c.relname = 'hidden')
            AND EXISTS (SELECT FROM pg_catalog.pg_proc p

@@ -21,6 +21,7 @@ pub mod schema;
 pub mod sqlstate;
 mod statements;
 pub mod tokens;
+pub mod upkeep;
 pub mod webhooks;
 
 use std::{

@@ -119,12 +119,14 @@ pub struct CheckedIn {
 }
 
 /// What else a rescue found to do.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Chores {
     /// Credits come from a source of the team's own, to which refunds are to be returned.
     pub returns: bool,
     /// Messages are due to be sent.
     pub deliveries: bool,
+    /// The tasks of upkeep that are due.
+    pub upkeep: Vec<String>,
 }
 
 impl Db {
@@ -301,8 +303,11 @@ impl Db {
                     let status = row.get::<_, Option<&str>>(1).map(status).transpose()?;
                     rescued.push(Rescued { job_id, account_id: row.get(3), status });
                 }
-                None if row.get(2) => chores.deliveries = true,
-                None => chores.returns = true,
+                None => match row.get(1) {
+                    "deliveries" => chores.deliveries = true,
+                    "returns" => chores.returns = true,
+                    task => chores.upkeep.push(task.to_owned()),
+                },
             }
         }
         Ok((rescued, chores))

@@ -1,6 +1,6 @@
 //! What there is of statements, for the tests.
 
-use super::{batch, callbacks, credits, jobs, kinds, life, queue, tokens, webhooks};
+use super::{batch, callbacks, credits, jobs, kinds, life, queue, tokens, upkeep, webhooks};
 
 /// Every statement with its name: tests prepare each against the migrated schema.
 pub const STATEMENTS: &[(&str, &str)] = &[
@@ -52,6 +52,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("tokens/create", tokens::CREATE),
     ("tokens/list", tokens::LIST),
     ("tokens/revoke", tokens::REVOKE),
+    ("upkeep/keep_up", upkeep::KEEP_UP),
     ("kinds/list", kinds::LIST),
     ("kinds/apply", kinds::APPLY),
     ("kinds/unfinished", kinds::UNFINISHED),

@@ -32,6 +32,7 @@ const PRIVILEGES: &str = include_str!("privileges.sql");
 const UNCLAIMED: &str = include_str!("unclaimed.sql");
 const TEAM_TRIGGERS: &str = include_str!("team_triggers.sql");
 const OLD_SNAPSHOTS: &str = include_str!("old_snapshots.sql");
+const UPKEEP: &str = include_str!("upkeep.sql");
 const SOURCE: &str = include_str!("source.sql");
 const CREDIT_FUNCTIONS: &str = include_str!("credit_functions.sql");
 const GRANTS: &str = include_str!("grants.sql");
@@ -212,7 +213,7 @@ pub(super) async fn schema(report: &mut Report, client: &Client) -> Result<(), F
 /// Kinds of which jobs have been due for long, and none is running; triggers of the team's, which may be why; and who keeps a
 /// snapshot open, which makes all slow.
 pub(super) async fn unclaimed(report: &mut Report, client: &Client) -> Result<(), Failed> {
-    for sql in [UNCLAIMED, TEAM_TRIGGERS, OLD_SNAPSHOTS] {
+    for sql in [UNCLAIMED, TEAM_TRIGGERS, OLD_SNAPSHOTS, UPKEEP] {
         for found in texts(Stage::Schema, client, sql).await? {
             report.warn(Stage::Schema, found);
         }

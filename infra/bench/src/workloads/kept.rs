@@ -28,7 +28,13 @@ async fn kept(bench: &Bench) -> Result<Measure> {
     let mut measure = drain(bench, &database, jobs, 1).await?;
     let mut total = 0.0;
     for table in TABLES {
-        let of = |what: &str| format!("SELECT {what}('punchcard.{table}')");
+        let of = |what: &str| {
+            format!(
+                "SELECT sum({what}(t.id))::bigint
+                 FROM (SELECT 'punchcard.{table}'::regclass AS id
+                       UNION SELECT p.relid FROM pg_partition_tree('punchcard.{table}') p) t"
+            )
+        };
         let heap = database.count(&of("pg_table_size")).await? as f64 / f64::from(jobs);
         let indexes = database.count(&of("pg_indexes_size")).await? as f64 / f64::from(jobs);
         total += heap + indexes;

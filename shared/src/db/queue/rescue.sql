@@ -1,7 +1,8 @@
 -- rescue: takes back up to $1 jobs whose lease, wait or life has lapsed, but for those of the accounts $2;
--- status NULL: it cannot be taken back now. Rows of NULLs say what else there is to do: true, messages are
--- due; false, credits have a source.
+-- status NULL: it cannot be taken back now. Rows without a job name what else there is to do: `deliveries`
+-- that are due, `returns` where credits have a source, and the tasks of upkeep that are due.
 SELECT job_id, status, told, account_id FROM punchcard.rescue($1, $2)
-UNION ALL SELECT NULL, NULL, false, NULL FROM punchcard.credit_source
-UNION ALL SELECT NULL, NULL, true, NULL
+UNION ALL SELECT NULL, 'returns', false, NULL FROM punchcard.credit_source
+UNION ALL SELECT NULL, 'deliveries', true, NULL
           WHERE EXISTS (SELECT FROM punchcard.deliveries d WHERE d.next_at <= now())
+UNION ALL SELECT NULL, u.task, false, NULL FROM punchcard.upkeep u WHERE u.next_at <= now()

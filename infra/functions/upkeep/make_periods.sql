@@ -29,8 +29,8 @@ BEGIN
         months := ARRAY(
             SELECT m FROM generate_series(
                 CASE WHEN kept.spare_from IS NULL THEN this_month
-                     ELSE greatest(date_trunc('month', punchcard.uuid_time(kept.spare_from) AT TIME ZONE 'UTC'),
-                                   this_month) + interval '1 month' END,
+                     ELSE interval '1 month' + greatest(this_month, date_trunc(
+                         'month', punchcard.uuid_time(kept.spare_from) AT TIME ZONE 'UTC')) END,
                 this_month + make_interval(months => p_ahead), interval '1 month') m);
         wanted := ARRAY(SELECT to_char(m, 'YYYY_MM') FROM unnest(months) m)
             || ('from_' || to_char(this_month + make_interval(months => p_ahead + 1), 'YYYY_MM'));
@@ -39,14 +39,17 @@ BEGIN
         END IF;
         FOREACH name IN ARRAY wanted LOOP
             name := kept.name || '_' || name;
-            CONTINUE WHEN to_regclass('punchcard_periods.' || quote_ident(name)) IS NOT NULL;
+            CONTINUE WHEN to_regclass('punchcard.' || quote_ident(name)) IS NOT NULL;
             EXECUTE format(
-                'CREATE TABLE punchcard_periods.%I (LIKE punchcard.%I INCLUDING ALL) USING heap '
+                'CREATE TABLE punchcard.%I (LIKE punchcard.%I INCLUDING ALL) USING heap '
                 'WITH (autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_scale_factor = 0.01, '
                 'autovacuum_analyze_scale_factor = 0.01)', name, kept.name);
+            EXECUTE format('REVOKE ALL ON punchcard.%I FROM %s', name, punchcard.everybody_else());
             made := true;
         END LOOP;
-        IF NOT made THEN
+        IF made THEN
+            PERFORM punchcard.set_policies();
+        ELSE
             PERFORM punchcard.attach_periods(kept.name, kept.spare_from, months);
             RETURN true;
         END IF;

@@ -20,12 +20,13 @@ BEGIN
     WHERE t.partrelid = ('punchcard.' || quote_ident(p_table))::regclass;
     IF p_spare_from IS NOT NULL THEN
         SELECT p.name INTO STRICT old FROM punchcard.periods p WHERE p.of_table = p_table AND p.is_spare;
-        EXECUTE format('ALTER TABLE punchcard.%I DETACH PARTITION punchcard_periods.%I', p_table, old);
-        EXECUTE format('ALTER TABLE punchcard_periods.%I RENAME TO %I', old, replace(old, '_from_', '_'));
+        EXECUTE format('ALTER TABLE punchcard.%I DETACH PARTITION punchcard.%I', p_table, old);
+        EXECUTE format('ALTER TABLE punchcard.%I RENAME TO %I', old, replace(old, '_from_', '_'));
         old := replace(old, '_from_', '_');
     END IF;
     FOR place IN
-        SELECT to_char(m, 'YYYY_MM') AS name, quote_literal(punchcard.first_id(m AT TIME ZONE 'UTC')) AS first,
+        SELECT to_char(m, 'YYYY_MM') AS name,
+               quote_literal(punchcard.first_id(m AT TIME ZONE 'UTC')) AS first,
                quote_literal(punchcard.first_id((m + interval '1 month') AT TIME ZONE 'UTC')) AS last
         FROM unnest(p_months) m
         UNION ALL
@@ -37,14 +38,14 @@ BEGIN
                      ('of_no_time', no_time, 'MAXVALUE')) e (name, first, last)
         WHERE p_spare_from IS NULL
     LOOP
-        EXECUTE format('ALTER TABLE punchcard.%I ATTACH PARTITION punchcard_periods.%I '
+        EXECUTE format('ALTER TABLE punchcard.%I ATTACH PARTITION punchcard.%I '
                        'FOR VALUES FROM (%s) TO (%s)',
                        p_table, p_table || '_' || place.name, place.first, place.last);
     END LOOP;
     IF old IS NOT NULL THEN
-        EXECUTE format('WITH later AS (DELETE FROM punchcard_periods.%I WHERE %I >= %s RETURNING *) '
+        EXECUTE format('WITH later AS (DELETE FROM punchcard.%I WHERE %I >= %s RETURNING *) '
                        'INSERT INTO punchcard.%I SELECT * FROM later', old, key, first_month, p_table);
-        EXECUTE format('ALTER TABLE punchcard.%I ATTACH PARTITION punchcard_periods.%I '
+        EXECUTE format('ALTER TABLE punchcard.%I ATTACH PARTITION punchcard.%I '
                        'FOR VALUES FROM (%L) TO (%s)', p_table, old, p_spare_from, first_month);
     END IF;
 END $$;
