@@ -95,31 +95,25 @@ CREATE INDEX deferred_entries_waiting ON punchcard.deferred_entries USING btree 
 CREATE TRIGGER deferred_entries_are_entered_once BEFORE UPDATE ON punchcard.deferred_entries FOR EACH ROW WHEN ((old.entry IS NOT NULL)) EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 CREATE TRIGGER deferred_entries_are_kept BEFORE DELETE ON punchcard.deferred_entries FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 
--- The outbox: what is to be said of a job, written by the statement that did it, and said until somebody has heard.
+-- What was said of a job and heard, or given up.
 CREATE TABLE punchcard.deliveries (
-    id uuid NOT NULL,  -- the message's `webhook-id`, the same each time it is sent
+    id uuid NOT NULL,  -- as in outbox
     account_id uuid NOT NULL,  -- as in jobs
     job_id uuid NOT NULL,  -- of which job
-    next_at timestamp with time zone,  -- not before; while it is being sent, when that is given up; NULL: never again
-    created_at timestamp with time zone NOT NULL DEFAULT now(),  -- when it happened
-    delivered_at timestamp with time zone,  -- when somebody heard it
+    created_at timestamp with time zone NOT NULL,  -- when it happened
+    delivered_at timestamp with time zone,  -- when somebody heard it; NULL: it was given up
     event punchcard.event NOT NULL,  -- what happened
-    attempt smallint NOT NULL DEFAULT 0,  -- how often it was taken to be sent; each is recorded once
-    settled smallint NOT NULL DEFAULT 0,  -- the last attempt whose result is recorded
-    put_back smallint NOT NULL DEFAULT 0,  -- how often it was not sent, for no fault of its receiver's
-    gone boolean NOT NULL DEFAULT false,  -- it answered 410 (Gone): they hear no more of this job
-    url text,  -- NULL: the account's, as it is when it is sent
-    error text,  -- why the last attempt failed
-    CONSTRAINT deliveries_pkey PRIMARY KEY (id)
-);
--- What is due (`claim_deliveries`).
-CREATE INDEX deliveries_due ON punchcard.deliveries USING btree (next_at) WHERE (next_at IS NOT NULL);
--- Those of one job.
-CREATE INDEX deliveries_job ON punchcard.deliveries USING btree (job_id, id);
--- What was sent and not heard, for the operator.
-CREATE INDEX deliveries_unheard ON punchcard.deliveries USING btree (id) WHERE ((delivered_at IS NULL) AND (error IS NOT NULL));
--- Whose are due, account by account (`claim_deliveries`).
-CREATE INDEX deliveries_waiting ON punchcard.deliveries USING btree (account_id, next_at) WHERE (next_at IS NOT NULL);
+    attempt smallint NOT NULL,  -- how often it was taken to be sent
+    put_back smallint NOT NULL,  -- of these, how often it was not sent
+    gone boolean NOT NULL,  -- it answered 410 (Gone): they hear no more of this job
+    url text,  -- as in outbox
+    error text,  -- why it was given up
+    CONSTRAINT deliveries_pkey PRIMARY KEY (job_id, id)
+) PARTITION BY RANGE (job_id);
+-- One of them (`resend`).
+CREATE INDEX deliveries_id ON punchcard.deliveries USING btree (id);
+-- What was never heard, for the operator.
+CREATE INDEX deliveries_unheard ON punchcard.deliveries USING btree (id) WHERE (delivered_at IS NULL);
 
 CREATE TABLE punchcard.functions (
     name text NOT NULL,
@@ -272,6 +266,30 @@ CREATE UNIQUE INDEX movements_idempotency_key ON punchcard.movements USING btree
 CREATE UNIQUE INDEX movements_one_refund_per_job ON punchcard.movements USING btree (job_id) WHERE (job_id IS NOT NULL);
 CREATE TRIGGER movements_are_append_only BEFORE DELETE OR UPDATE ON punchcard.movements FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 CREATE TRIGGER movements_are_never_emptied BEFORE TRUNCATE ON punchcard.movements FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+
+-- The outbox: what is to be said of a job, written by the statement that did it, until somebody has heard or it is given up: then it is in `deliveries`.
+CREATE TABLE punchcard.outbox (
+    id uuid NOT NULL,  -- the message's `webhook-id`, the same each time it is sent
+    account_id uuid NOT NULL,  -- as in jobs
+    job_id uuid NOT NULL,  -- of which job
+    next_at timestamp with time zone NOT NULL,  -- not before; while it is being sent, when that is given up
+    created_at timestamp with time zone NOT NULL DEFAULT now(),  -- when it happened
+    event punchcard.event NOT NULL,  -- what happened
+    attempt smallint NOT NULL DEFAULT 0,  -- how often it was taken to be sent; each is recorded once
+    settled smallint NOT NULL DEFAULT 0,  -- the last attempt whose result is recorded
+    put_back smallint NOT NULL DEFAULT 0,  -- how often it was not sent, for no fault of its receiver's
+    url text,  -- NULL: the account's, as it is when it is sent
+    error text,  -- why the last attempt failed
+    CONSTRAINT outbox_pkey PRIMARY KEY (id)
+) WITH (fillfactor=70, autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_threshold=1000, autovacuum_vacuum_insert_scale_factor=0.2, autovacuum_analyze_scale_factor=0.2, vacuum_truncate=off);
+-- What is due (`claim_deliveries`).
+CREATE INDEX outbox_due ON punchcard.outbox USING btree (next_at);
+-- Those of one job.
+CREATE INDEX outbox_job ON punchcard.outbox USING btree (job_id, id);
+-- What was sent and not heard yet, for the operator.
+CREATE INDEX outbox_unheard ON punchcard.outbox USING btree (id) WHERE (error IS NOT NULL);
+-- Whose are due, account by account (`claim_deliveries`).
+CREATE INDEX outbox_waiting ON punchcard.outbox USING btree (account_id, next_at);
 
 -- What came of it. Written once, by the statement that closed the hold; the job's row in the queue goes with it. It is the capture, and the release of what is left of the price.
 CREATE TABLE punchcard.outcomes (
@@ -522,6 +540,21 @@ CREATE TABLE punchcard.webhooks (
 --     idempotency_key text,
 --     reason text,
 --     created_at timestamp with time zone
+-- )
+
+-- What is or was said of jobs. `next_at`: when it is said next; NULL: it was heard, or is given up.
+-- VIEW punchcard.messages (
+--     id uuid,
+--     account_id uuid,
+--     job_id uuid,
+--     event punchcard.event,
+--     url text,
+--     attempt smallint,
+--     put_back smallint,
+--     next_at timestamp with time zone,
+--     created_at timestamp with time zone,
+--     delivered_at timestamp with time zone,
+--     error text
 -- )
 
 -- What each numbered row did to its account's share: a movement, a hold, or the end of one.
@@ -812,8 +845,8 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.settle(p_job_ids uuid[], p_lease_tokens bigint[], p_verdicts text[], p_delays double precision[], p_outputs text[], p_errors text[], p_used bigint[] DEFAULT NULL::bigint[], p_rescue boolean DEFAULT false, p_patience integer DEFAULT NULL::integer)
 --     RETURNS TABLE(job_id uuid, status text, told boolean), as its owner
 
--- Records what became of messages that were sent, of each attempt once. Verdicts: `delivered`; `retry` in p_delays seconds; `put_back`, the same of one that was not sent; `give_up`; `gone` gives up, too, and whatever else was to go there: its receiver wants no more. None is waited for: this may go out on the one connection by which a worker settles and claims. Answers those that it recorded, or the same statement before it, whose answer was lost, and, `out_of_reach`, those that somebody else holds; whoever is missing had been taken by another worker meanwhile.
--- FUNCTION punchcard.settle_deliveries(p_ids uuid[], p_attempts smallint[], p_verdicts text[], p_delays double precision[], p_errors text[], p_urls text[])
+-- Records what became of messages that were sent, of each attempt once. Verdicts: `delivered`; `retry` in p_delays seconds; `put_back`, the same of one that was not sent; `give_up`; `gone` gives up, too, and whatever else was to go there: its receiver wants no more. What was heard or given up goes from the outbox to the deliveries. None is waited for: this may go out on the one connection by which a worker settles and claims. Answers those that it recorded, or the same statement before it, whose answer was lost, and, `out_of_reach`, those that somebody else holds; whoever is missing had been taken by another worker meanwhile.
+-- FUNCTION punchcard.settle_deliveries(p_job_ids uuid[], p_ids uuid[], p_attempts smallint[], p_verdicts text[], p_delays double precision[], p_errors text[], p_urls text[])
 --     RETURNS TABLE(id uuid, out_of_reach boolean), as its owner
 
 -- The jobs of an account that have these ids, which come newest first, as they are now: the first of them, and those after it as long as they have no more than p_bytes in all. Planned once; the months that these ids are of are read alone.
@@ -907,8 +940,10 @@ GRANT SELECT ON TABLE punchcard.kind_terms TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.kinds TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.labels TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.ledger TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.messages TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.migrations TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.movements TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.outbox TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.outcomes TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.periods TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.queue TO punchcard_app;

@@ -432,36 +432,57 @@ CREATE TABLE punchcard.webhooks (
 -- What somebody is told of a job; `cancel` is for its kind's cancel_url.
 CREATE TYPE punchcard.event AS ENUM ('job.running', 'job.succeeded', 'job.failed', 'job.canceled', 'cancel');
 
--- The outbox: what is to be said of a job, written by the statement that did it, and said until somebody has
--- heard.
-CREATE TABLE punchcard.deliveries (
-    id            uuid PRIMARY KEY,                   -- the message's `webhook-id`,
+-- The outbox: what is to be said of a job, written by the statement that did it, until somebody has heard or
+-- it is given up: then it is in `deliveries`.
+CREATE TABLE punchcard.outbox (
+    id          uuid PRIMARY KEY,                     -- the message's `webhook-id`,
                                                       -- the same each time it is sent
-    account_id    uuid NOT NULL,                      -- as in jobs
-    job_id        uuid NOT NULL,                      -- of which job
-    next_at       timestamptz,                        -- not before; while it is being sent,
-                                                      -- when that is given up; NULL: never again
-    created_at    timestamptz NOT NULL DEFAULT now(),  -- when it happened
-    delivered_at  timestamptz,                        -- when somebody heard it
-    event         punchcard.event NOT NULL,           -- what happened
-    attempt       smallint NOT NULL DEFAULT 0,        -- how often it was taken to be sent;
+    account_id  uuid NOT NULL,                        -- as in jobs
+    job_id      uuid NOT NULL,                        -- of which job
+    next_at     timestamptz NOT NULL,                 -- not before; while it is being sent,
+                                                      -- when that is given up
+    created_at  timestamptz NOT NULL DEFAULT now(),   -- when it happened
+    event       punchcard.event NOT NULL,             -- what happened
+    attempt     smallint NOT NULL DEFAULT 0,          -- how often it was taken to be sent;
                                                       -- each is recorded once
-    settled       smallint NOT NULL DEFAULT 0,        -- the last attempt whose result is recorded
-    put_back      smallint NOT NULL DEFAULT 0,        -- how often it was not sent,
+    settled     smallint NOT NULL DEFAULT 0,          -- the last attempt whose result is recorded
+    put_back    smallint NOT NULL DEFAULT 0,          -- how often it was not sent,
                                                       -- for no fault of its receiver's
-    gone          boolean NOT NULL DEFAULT false,     -- it answered 410 (Gone): they hear no more of this job
-    url           text,                               -- NULL: the account's, as it is when it is sent
-    error         text                                -- why the last attempt failed
-);
+    url         text,                                 -- NULL: the account's, as it is when it is sent
+    error       text                                  -- why the last attempt failed
+) WITH (fillfactor = 70, autovacuum_vacuum_scale_factor = 0.01, autovacuum_vacuum_threshold = 1000,
+        autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2,
+        vacuum_truncate = off);
 
 -- What is due (`claim_deliveries`).
-CREATE INDEX deliveries_due ON punchcard.deliveries (next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX outbox_due ON punchcard.outbox (next_at);
 -- Whose are due, account by account (`claim_deliveries`).
-CREATE INDEX deliveries_waiting ON punchcard.deliveries (account_id, next_at) WHERE next_at IS NOT NULL;
+CREATE INDEX outbox_waiting ON punchcard.outbox (account_id, next_at);
 -- Those of one job.
-CREATE INDEX deliveries_job ON punchcard.deliveries (job_id, id);
--- What was sent and not heard, for the operator.
-CREATE INDEX deliveries_unheard ON punchcard.deliveries (id) WHERE delivered_at IS NULL AND error IS NOT NULL;
+CREATE INDEX outbox_job ON punchcard.outbox (job_id, id);
+-- What was sent and not heard yet, for the operator.
+CREATE INDEX outbox_unheard ON punchcard.outbox (id) WHERE error IS NOT NULL;
+
+-- What was said of a job and heard, or given up.
+CREATE TABLE punchcard.deliveries (
+    id            uuid NOT NULL,                      -- as in outbox
+    account_id    uuid NOT NULL,                      -- as in jobs
+    job_id        uuid NOT NULL,                      -- of which job
+    created_at    timestamptz NOT NULL,               -- when it happened
+    delivered_at  timestamptz,                        -- when somebody heard it; NULL: it was given up
+    event         punchcard.event NOT NULL,           -- what happened
+    attempt       smallint NOT NULL,                  -- how often it was taken to be sent
+    put_back      smallint NOT NULL,                  -- of these, how often it was not sent
+    gone          boolean NOT NULL,                   -- it answered 410 (Gone): they hear no more of this job
+    url           text,                               -- as in outbox
+    error         text,                               -- why it was given up
+    PRIMARY KEY (job_id, id)                          -- those of one job
+) PARTITION BY RANGE (job_id);
+
+-- One of them (`resend`).
+CREATE INDEX deliveries_id ON punchcard.deliveries (id);
+-- What was never heard, for the operator.
+CREATE INDEX deliveries_unheard ON punchcard.deliveries (id) WHERE delivered_at IS NULL;
 
 -- ------------------------------------------------------------------------------------------------ access
 

@@ -118,6 +118,16 @@ CREATE VIEW punchcard.runs WITH (security_invoker = on) AS
            CASE WHEN o.status = 'failed' THEN o.error END
     FROM punchcard.outcomes o WHERE o.run_started_at IS NOT NULL;
 
+-- What is or was said of jobs. `next_at`: when it is said next; NULL: it was heard, or is given up.
+CREATE VIEW punchcard.messages WITH (security_invoker = on) AS
+    SELECT b.id, b.account_id, b.job_id, b.event, b.url, b.attempt, b.put_back, b.next_at, b.created_at,
+           NULL::timestamptz AS delivered_at, b.error
+    FROM punchcard.outbox b
+    UNION ALL
+    SELECT d.id, d.account_id, d.job_id, d.event, d.url, d.attempt, d.put_back, NULL, d.created_at,
+           d.delivered_at, d.error
+    FROM punchcard.deliveries d;
+
 -- From whom row security hides rows that they must see: whoever asks, the owner, as whom the functions run,
 -- and the functions' role. By the catalog alone: a look at rows that are hidden finds nothing wrong.
 CREATE VIEW punchcard.hidden WITH (security_invoker = on) AS
@@ -304,13 +314,13 @@ CREATE VIEW punchcard.audit_i6 WITH (security_invoker = on) AS
     SELECT o.job_id AS subject, count(d.id) || ' messages of its end instead of one' AS finding
     FROM punchcard.jobs j
     JOIN punchcard.outcomes o ON o.job_id = j.id
-    LEFT JOIN punchcard.deliveries d ON d.job_id = j.id AND d.event::text = 'job.' || o.status::text
+    LEFT JOIN punchcard.messages d ON d.job_id = j.id AND d.event::text = 'job.' || o.status::text
     WHERE j.webhook -> 'events' ? ('job.' || o.status::text)
     GROUP BY o.job_id HAVING count(d.id) <> 1
     UNION ALL
     SELECT d.job_id, count(*) || ' messages say ' || d.event || ' of a job that is '
                      || coalesce(o.status::text, 'unfinished')
-    FROM punchcard.deliveries d
+    FROM punchcard.messages d
     LEFT JOIN punchcard.jobs j ON j.account_id = d.account_id AND j.id = d.job_id
     LEFT JOIN punchcard.outcomes o ON o.job_id = d.job_id
     WHERE d.event IN ('job.succeeded', 'job.failed', 'job.canceled')

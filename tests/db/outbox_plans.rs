@@ -9,7 +9,7 @@ impl Bench {
     /// Messages of `accounts` accounts, `each` of each, due or not.
     async fn say(&self, accounts: usize, each: usize, next_at: &str) {
         self.sql(&format!(
-            "INSERT INTO punchcard.deliveries (id, account_id, job_id, event, next_at)
+            "INSERT INTO punchcard.outbox (id, account_id, job_id, event, next_at)
              SELECT gen_random_uuid(), a.id, gen_random_uuid(), 'job.failed', {next_at}
              FROM (SELECT gen_random_uuid() AS id FROM generate_series(1, {accounts}) OFFSET 0) a,
                  generate_series(1, {each}) n"
@@ -22,7 +22,7 @@ impl Bench {
         let sql = format!(
             "BEGIN;
              EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM punchcard.claim_deliveries(50, 60{arguments});
-             SELECT count(*), count(DISTINCT account_id) FROM punchcard.deliveries WHERE attempt > 0;
+             SELECT count(*), count(DISTINCT account_id) FROM punchcard.outbox WHERE attempt > 0;
              ROLLBACK"
         );
         let answers = self.admin.simple_query(&sql).await.expect(&sql);
@@ -43,7 +43,7 @@ impl Bench {
     }
 
     async fn settled(&self) {
-        self.sql("VACUUM ANALYZE punchcard.deliveries").await;
+        self.sql("VACUUM ANALYZE punchcard.outbox").await;
         self.take("").await; // the function's plans are made
     }
 }
@@ -64,7 +64,7 @@ async fn taking_messages_costs_the_same_however_many_one_account_has() {
 
     // Who is to be given none is stepped over, too.
     let loud = "SELECT string_agg(quote_literal(account_id), ',') FROM (
-        SELECT account_id FROM punchcard.deliveries GROUP BY account_id HAVING count(*) > 10) l";
+        SELECT account_id FROM punchcard.outbox GROUP BY account_id HAVING count(*) > 10) l";
     let loud: String = bench.rows(loud).await[0].get(0);
     let barred = format!(", true, ARRAY[{loud}]::uuid[], '{{0,0}}'");
     let (barring, taken, accounts) = bench.take(&barred).await;
@@ -86,7 +86,7 @@ async fn accounts_whose_messages_are_not_due_cost_a_step_each_and_no_more_than_a
     let (most, ..) = bench.take("").await;
     assert!(some > 400 && most < some * 6, "{some} buffers beside 400 accounts, {most} beside 8,400");
     // Where no more are due than one look shows, nobody is visited.
-    bench.sql("DELETE FROM punchcard.deliveries WHERE next_at < now() - interval '30 minutes'").await;
+    bench.sql("DELETE FROM punchcard.outbox WHERE next_at < now() - interval '30 minutes'").await;
     bench.settled().await;
     let (quiet, taken, accounts) = bench.take("").await;
     assert_eq!((taken, accounts), (20, 20));

@@ -192,7 +192,7 @@ const CALLS: &[(&str, &str)] = &[
     ("claim_deliveries", "(10, 60)"),
     (
         "settle_deliveries",
-        "(ARRAY['{a}'::pg_catalog.uuid], ARRAY[1::smallint], ARRAY['gone'], ARRAY[0], ARRAY['x'], ARRAY['https://example.com/'])",
+        "(ARRAY['{a}'::pg_catalog.uuid], ARRAY['{a}'::pg_catalog.uuid], ARRAY[1::smallint], ARRAY['gone'], ARRAY[0], ARRAY['x'], ARRAY['https://example.com/'])",
     ),
     ("source_health", "()"),
     ("return_credits", "()"),

@@ -52,7 +52,7 @@ async fn statements_are_few_and_never_named() {
     poller.invoke(&json!({})).await.unwrap();
     assert_eq!((wire.executed(), wire.rows()), (2, 0), "an empty tick is two statements that answer nothing");
 
-    let waits = "INSERT INTO punchcard.deliveries (id, account_id, job_id, event, next_at)
+    let waits = "INSERT INTO punchcard.outbox (id, account_id, job_id, event, next_at)
                  VALUES (gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 'job.failed', now() + interval '1 hour')";
     bench.sql(waits).await;
     poller.invoke(&json!({})).await.unwrap();

@@ -159,7 +159,7 @@ async fn happen(bench: &Bench, db: &Db, lease: &Lease, event: Event, way: usize)
 async fn messages(bench: &Bench, job: Uuid) -> i64 {
     bench
         .count(&format!(
-            "SELECT count(*) FROM punchcard.deliveries WHERE job_id = '{job}' AND event <> 'cancel'"
+            "SELECT count(*) FROM punchcard.messages WHERE job_id = '{job}' AND event <> 'cancel'"
         ))
         .await
 }

@@ -240,8 +240,9 @@ async fn the_messages_of_a_job_and_those_that_were_not_heard_are_found_by_an_ind
     // One that was given up, and then as many as a job has that is put off every minute for a fortnight.
     bench
         .sql(&format!(
-            "INSERT INTO punchcard.deliveries (id, account_id, job_id, event, url, attempt, delivered_at, error)
-             SELECT punchcard.uuid_v7(), '{account}', '{job}', 'job.running', 'https://example.com/', 1,
+            "INSERT INTO punchcard.deliveries (id, account_id, job_id, created_at, event, url, attempt, put_back, gone,
+                                               delivered_at, error)
+             SELECT punchcard.uuid_v7(), '{account}', '{job}', now(), 'job.running', 'https://example.com/', 1, 0, false,
                     CASE WHEN n > 0 THEN now() END, CASE WHEN n = 0 THEN 'the receiver answered 500' END
              FROM generate_series(0, 20000) n"
         ))
@@ -256,7 +257,7 @@ async fn the_messages_of_a_job_and_those_that_were_not_heard_are_found_by_an_ind
         let unheard: [(&(dyn ToSql + Sync), Type); 3] =
             [(&of, Type::UUID), (&50_i64, Type::INT8), (&nobody, Type::UUID)];
         let buffers = bench.buffers("webhooks/undelivered", &unheard).await;
-        assert!(buffers <= 20, "undelivered: {buffers} buffers");
+        assert!(buffers <= 60, "undelivered: {buffers} buffers");
     }
     let listed = said(&punchcard(&bench, &["webhooks", "failed", "--account", &account.to_string()]));
     assert!(listed.lines().count() == 1 && listed.contains("answered 500"), "{listed}");

@@ -30,7 +30,7 @@ impl Sequence<'_> {
         let messages = self.lane.bench.rows(
             "SELECT d.job_id, concat_ws(' ', d.event, d.url, d.attempt, CASE WHEN d.next_at IS NOT NULL THEN 'due'
                  WHEN d.delivered_at IS NOT NULL THEN 'delivered' ELSE 'given up' END)
-             FROM punchcard.deliveries d
+             FROM punchcard.messages d
              UNION ALL SELECT w.account_id, 'disabled' FROM punchcard.webhooks w WHERE w.disabled_at IS NOT NULL",
         );
         let mut messages: Vec<(Uuid, String)> =

@@ -102,7 +102,7 @@ impl Lane {
                  DELETE FROM punchcard.attempts; DELETE FROM punchcard.movements; DELETE FROM punchcard.accounts;
                  DELETE FROM punchcard.idempotency_keys; DELETE FROM punchcard.retries;
                  DELETE FROM punchcard.deferred_entries;
-                 DELETE FROM punchcard.webhooks; DELETE FROM punchcard.deliveries",
+                 DELETE FROM punchcard.webhooks; DELETE FROM punchcard.outbox; DELETE FROM punchcard.deliveries",
             )
             .await
             .unwrap();

@@ -124,13 +124,13 @@ const BUGS: &[(&str, &str, &str)] = &[
     ("settle", "w.disabled_at IS NULL AND", ""),
     ("claim", "w.disabled_at IS NULL AND", ""),
     ("claim_deliveries", "CASE WHEN w.disabled_at IS NULL THEN w.url END", "w.url"),
-    ("settle_deliveries", "o.job_id = r.job_id AND", "false AND"),
+    ("settle_deliveries", "o.job_id = e.job_id AND", "false AND"),
     ("settle_deliveries", "w.url = g.sent_to", "true"),
     // A message is sent by two at once, or what one says of it counts after another took it.
-    ("claim_deliveries", "d.next_at <= now()", "d.next_at IS NOT NULL"),
-    ("settle_deliveries", "d.attempt = v.attempt AND", ""),
+    ("claim_deliveries", "d.next_at <= now()", "true"),
+    ("settle_deliveries", "b.attempt = v.attempt AND", ""),
     // What became of one sending counts twice.
-    ("settle_deliveries", "d.attempt = v.attempt AND d.settled < v.attempt", "d.attempt = v.attempt"),
+    ("settle_deliveries", "b.attempt = v.attempt AND b.settled < v.attempt", "b.attempt = v.attempt"),
 ];
 
 /// Sequences that notice what few others do: they go first, and most bugs need no others.

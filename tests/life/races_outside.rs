@@ -255,7 +255,7 @@ async fn of_two_who_would_send_a_message_one_has_it_and_what_the_other_says_does
     for time in 0..TIMES {
         let stale = messages(&bench, &one).await;
         assert_eq!(stale.len(), 2);
-        bench.sql("UPDATE punchcard.deliveries SET next_at = now() WHERE next_at IS NOT NULL").await;
+        bench.sql("UPDATE punchcard.outbox SET next_at = now()").await;
         let (db, rival) = (Arc::clone(&one), Arc::clone(&other));
         let (mine, theirs) =
             race(time, async move { take(&db).await }, async move { take(&rival).await }).await;
@@ -292,7 +292,7 @@ async fn of_two_who_hear_at_once_that_a_receiver_is_gone_neither_waits_for_the_o
             rival.settle_deliveries(&theirs, soon()).await.unwrap().count
         })
         .await;
-        let left = "SELECT count(*) FROM punchcard.deliveries WHERE next_at IS NOT NULL";
+        let left = "SELECT count(*) FROM punchcard.outbox";
         assert_eq!(bench.count(left).await, 0, "neither is sent again");
     }
     // As if the other one were always at it.
@@ -300,7 +300,7 @@ async fn of_two_who_hear_at_once_that_a_receiver_is_gone_neither_waits_for_the_o
     let theirs = mine.split_off(1).remove(0);
     let holder = connect(&bench.direct_url).await;
     let lock =
-        format!("BEGIN; SELECT FROM punchcard.deliveries WHERE id = '{}' FOR NO KEY UPDATE", theirs.id);
+        format!("BEGIN; SELECT FROM punchcard.outbox WHERE id = '{}' FOR NO KEY UPDATE", theirs.id);
     holder.batch_execute(&lock).await.unwrap();
     let gone = [(mine.remove(0), Sent::Gone("410".into()))];
     assert_eq!(one.settle_deliveries(&gone, soon()).await.unwrap().count, 1, "at once");

@@ -30,7 +30,7 @@ async fn take(db: &Db) -> Vec<Delivery> {
 /// Attempt, whether it was heard, and whether it is sent again, of the account's one message.
 async fn state(bench: &Bench, account: Uuid) -> (i16, bool, bool) {
     let select = format!(
-        "SELECT attempt, delivered_at IS NOT NULL, next_at IS NOT NULL FROM punchcard.deliveries
+        "SELECT attempt, delivered_at IS NOT NULL, next_at IS NOT NULL FROM punchcard.messages
          WHERE account_id = '{account}'"
     );
     let rows = bench.rows(&select).await;
@@ -99,9 +99,9 @@ async fn of_two_records_of_one_sending_one_counts() {
         let delivery = take(&one).await.remove(0);
         // For its other columns alone.
         let spare = {
-            bench.sql("UPDATE punchcard.deliveries SET next_at = now() WHERE next_at IS NOT NULL").await;
+            bench.sql("UPDATE punchcard.outbox SET next_at = now()").await;
             let spare = take(&other).await.remove(0);
-            bench.sql("UPDATE punchcard.deliveries SET attempt = 1 WHERE next_at IS NOT NULL").await;
+            bench.sql("UPDATE punchcard.outbox SET attempt = 1").await;
             copy(&delivery, spare)
         };
         let retry = Sent::Retry { delay: Duration::from_secs(3_600), error: "no".into() };
@@ -122,7 +122,7 @@ async fn of_two_records_of_one_sending_one_counts() {
             assert_eq!((again.count, again.out_of_reach.len(), state(&bench, account).await), (1, 0, end));
         }
         (heard, unheard) = (heard + usize::from(end.1), unheard + usize::from(end.2));
-        bench.sql("UPDATE punchcard.deliveries SET next_at = NULL WHERE next_at IS NOT NULL").await;
+        bench.sql("DELETE FROM punchcard.outbox").await;
         assert_eq!(bench.balance(account).await, (0, 0));
     }
     assert!(heard > 0 && unheard > 0, "a race: {heard} and {unheard}");
@@ -142,19 +142,19 @@ async fn a_record_that_is_sent_again_changes_nothing() {
     ] {
         let account = to_be_told(&bench, &one).await;
         let said = [(take(&one).await.remove(0), sent)];
-        let row = format!("SELECT d::text FROM punchcard.deliveries d WHERE account_id = '{account}'");
+        let row = format!("SELECT d::text FROM punchcard.messages d WHERE account_id = '{account}'");
         let recorded = Recorded { count: 1, out_of_reach: vec![] };
         assert_eq!(one.settle_deliveries(&said, soon()).await.unwrap(), recorded);
         let first: String = bench.rows(&row).await[0].get(0);
         assert_eq!(one.settle_deliveries(&said, soon()).await.unwrap(), recorded, "as after a lost answer");
         assert_eq!(bench.rows(&row).await[0].get::<_, String>(0), first, "{said:?}");
         // Nor once it is sent anew: that sending is another one.
-        bench.sql("UPDATE punchcard.deliveries SET next_at = now() WHERE next_at IS NOT NULL").await;
+        bench.sql("UPDATE punchcard.outbox SET next_at = now()").await;
         if !take(&one).await.is_empty() {
             let first: String = bench.rows(&row).await[0].get(0);
             assert_eq!(one.settle_deliveries(&said, soon()).await.unwrap(), recorded);
             assert_eq!(bench.rows(&row).await[0].get::<_, String>(0), first, "{said:?}");
-            bench.sql("UPDATE punchcard.deliveries SET next_at = NULL WHERE next_at IS NOT NULL").await;
+            bench.sql("DELETE FROM punchcard.outbox").await;
         }
     }
     bench.assert_audit_is_clean().await;
@@ -167,7 +167,7 @@ async fn a_record_that_comes_after_another_took_the_message_changes_nothing() {
     for time in 0..TIMES {
         let account = to_be_told(&bench, &one).await;
         let delivery = take(&one).await.remove(0);
-        bench.sql("UPDATE punchcard.deliveries SET next_at = now() WHERE next_at IS NOT NULL").await;
+        bench.sql("UPDATE punchcard.outbox SET next_at = now()").await;
         let (a, b) = (Arc::clone(&one), Arc::clone(&other));
         let (recorded, taken) = race(
             time,

@@ -317,11 +317,11 @@ async fn an_end_that_nobody_is_told_of_or_too_often_is_noticed() {
         buy(&bench, account, json!([{ "do": "done" }]), webhook(&server.url("/"), events)).await;
         tick(&bench).await;
         assert!(bench.count(findings).await > 0, "{wrong}");
-        bench.sql("DELETE FROM punchcard.deliveries").await;
+        bench.sql("DELETE FROM punchcard.outbox; DELETE FROM punchcard.deliveries").await;
         bench
             .sql(
-                "INSERT INTO punchcard.deliveries (id, account_id, job_id, event)
-             SELECT punchcard.uuid_v7(), j.account_id, j.id, 'job.succeeded' FROM punchcard.jobs j
+                "INSERT INTO punchcard.outbox (id, account_id, job_id, event, next_at)
+             SELECT punchcard.uuid_v7(), j.account_id, j.id, 'job.succeeded', 'infinity' FROM punchcard.jobs j
              WHERE j.webhook -> 'events' ? 'job.succeeded'",
             )
             .await;

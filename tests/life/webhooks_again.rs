@@ -36,12 +36,12 @@ async fn deliveries(bench: &Bench, account: Uuid, job: &str) -> Vec<Value> {
 
 /// Whatever is to be sent again is due.
 async fn all_due(bench: &Bench) {
-    bench.sql("UPDATE punchcard.deliveries SET next_at = now() WHERE next_at IS NOT NULL").await;
+    bench.sql("UPDATE punchcard.outbox SET next_at = now()").await;
 }
 
 /// In how many seconds the one message that waits is sent again.
 async fn seconds(bench: &Bench) -> f64 {
-    let left = "SELECT extract(epoch FROM next_at - now())::float8 FROM punchcard.deliveries WHERE next_at IS NOT NULL";
+    let left = "SELECT extract(epoch FROM next_at - now())::float8 FROM punchcard.outbox";
     bench.rows(left).await[0].get(0)
 }
 
@@ -341,7 +341,7 @@ async fn a_receiver_that_leaves_everything_unanswered_takes_up_no_more_of_a_tick
     // Half of the places at most are one account's; one or two are free again before it is clear that nobody answers.
     let sent = silent.requests().len();
     assert!((15..=30).contains(&sent) && quick.requests().len() == 1, "{sent}");
-    let put_off = "SELECT count(*) FROM punchcard.deliveries WHERE error LIKE 'not sent:%'";
+    let put_off = "SELECT count(*) FROM punchcard.messages WHERE error LIKE 'not sent:%'";
     assert_eq!(bench.count(put_off).await, 70 - sent as i64);
     bench.assert_audit_is_clean().await;
 }

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::support::{Bench, connect};
 
-const TAKEN: &str = "SELECT count(*) FROM punchcard.deliveries WHERE attempt > 0";
+const TAKEN: &str = "SELECT count(*) FROM punchcard.messages WHERE attempt > 0";
 const HEARD: &str = "SELECT count(*) FROM punchcard.deliveries WHERE delivered_at IS NOT NULL";
 const HEARD_AT_ONCE: &str =
     "SELECT count(*) FROM punchcard.deliveries WHERE delivered_at IS NOT NULL AND attempt = 1";
@@ -62,7 +62,7 @@ async fn a_message_that_somebody_holds_keeps_nothing_waiting_and_is_recorded_lat
     bench.script(other, json!([{ "do": "done", "seconds": 3 }])).await;
     let tick = sending(&bench, 5).await;
     let holder = connect(&bench.direct_url).await;
-    let hold = "BEGIN; SELECT FROM punchcard.deliveries ORDER BY id LIMIT 1 FOR NO KEY UPDATE";
+    let hold = "BEGIN; SELECT FROM punchcard.outbox ORDER BY id LIMIT 1 FOR NO KEY UPDATE";
     holder.batch_execute(hold).await.unwrap();
     until(&bench, HEARD, 4).await;
     // The worker has one connection: what its jobs came to is recorded by it, too.
@@ -81,7 +81,7 @@ async fn a_message_that_the_database_refuses_takes_no_other_with_it() {
         .sql(&format!(
             "CREATE FUNCTION public.refuse_one() RETURNS trigger LANGUAGE plpgsql AS $$
              BEGIN RAISE EXCEPTION 'not this one'; END $$;
-             CREATE TRIGGER refuse_one BEFORE UPDATE ON punchcard.deliveries FOR EACH ROW
+             CREATE TRIGGER refuse_one BEFORE INSERT ON punchcard.deliveries FOR EACH ROW
              WHEN (NEW.job_id = '{}' AND NEW.delivered_at IS NOT NULL) EXECUTE FUNCTION public.refuse_one()",
             jobs[7]
         ))
@@ -99,7 +99,7 @@ async fn messages_whose_record_collides_with_others_are_recorded_later() {
     bench.sql("ALTER FUNCTION punchcard.settle_deliveries SET lock_timeout = '100ms'").await;
     let tick = sending(&bench, 5).await;
     let holder = connect(&bench.direct_url).await;
-    holder.batch_execute("BEGIN; LOCK TABLE punchcard.deliveries IN SHARE MODE").await.unwrap();
+    holder.batch_execute("BEGIN; LOCK TABLE punchcard.outbox IN SHARE MODE").await.unwrap();
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!((bench.count(HEARD).await, server.requests().len()), (0, 5));
     holder.batch_execute("ROLLBACK").await.unwrap();
@@ -123,7 +123,7 @@ async fn messages_are_recorded_once_the_server_has_what_it_lacked() {
                  END IF;
                  RETURN NEW;
              END $$;
-             CREATE TRIGGER lack BEFORE UPDATE ON punchcard.deliveries FOR EACH ROW
+             CREATE TRIGGER lack BEFORE INSERT ON punchcard.deliveries FOR EACH ROW
              WHEN (NEW.delivered_at IS NOT NULL) EXECUTE FUNCTION public.lack()",
         )
         .await;

@@ -197,7 +197,7 @@ impl Bench {
                  expires_at = expires_at - interval '{seconds} seconds',
                  lease_expires_at = lease_expires_at - interval '{seconds} seconds',
                  waiting_until = waiting_until - interval '{seconds} seconds';
-             UPDATE punchcard.deliveries SET next_at = next_at - interval '{seconds} seconds' WHERE next_at IS NOT NULL"
+             UPDATE punchcard.outbox SET next_at = next_at - interval '{seconds} seconds'"
         ))
         .await;
     }

@@ -9,8 +9,9 @@ CREATE OR REPLACE FUNCTION punchcard.access()
         SELECT 'punchcard_app', 'SELECT', 'TABLE', 'punchcard.' || name, NULL FROM unnest(ARRAY[
             'accounts', 'balances', 'movements', 'deferred_entries', 'waiting_entries', 'ends', 'ledger',
             'entries', 'kinds', 'kind_terms', 'jobs', 'idempotency_keys', 'retries', 'labels', 'queue',
-            'outcomes', 'attempts', 'jobs_now', 'runs', 'caps', 'webhooks', 'deliveries', 'service_tokens',
-            'credit_source', 'migrations', 'functions', 'hidden', 'periods', 'upkeep']) name
+            'outcomes', 'attempts', 'jobs_now', 'runs', 'caps', 'webhooks', 'outbox', 'deliveries',
+            'messages', 'service_tokens', 'credit_source', 'migrations', 'functions', 'hidden',
+            'periods', 'upkeep']) name
         UNION ALL
         SELECT 'punchcard_app', 'EXECUTE', 'FUNCTION', 'punchcard.' || name, NULL FROM unnest(ARRAY[
             'enqueue', 'enqueue_batch', 'find_jobs', 'show_jobs', 'jobs_between', 'find_entries',

@@ -75,7 +75,7 @@ BEGIN
         WHERE q.job_id = ANY (ARRAY(SELECT d.job_id FROM due d))
         RETURNING q.*
     ), told AS (
-        INSERT INTO punchcard.deliveries (id, account_id, job_id, event, url, next_at)
+        INSERT INTO punchcard.outbox (id, account_id, job_id, event, url, next_at)
         SELECT punchcard.uuid_v7(), c.account_id, c.job_id, 'job.running'::punchcard.event,
                c.webhook ->> 'url', now()
         FROM claimed c LEFT JOIN punchcard.webhooks w ON w.account_id = c.account_id

@@ -176,7 +176,7 @@ BEGIN
               GROUP BY p.account_id, p.share) m
         WHERE a.id = m.account_id AND a.share = m.share
     ), told AS (
-        INSERT INTO punchcard.deliveries (id, account_id, job_id, event, url, next_at)
+        INSERT INTO punchcard.outbox (id, account_id, job_id, event, url, next_at)
         SELECT punchcard.uuid_v7(), e.account_id, e.job_id, ('job.' || e.status::text)::punchcard.event,
                e.webhook ->> 'url', now()
         FROM ended e LEFT JOIN punchcard.webhooks w ON w.account_id = e.account_id

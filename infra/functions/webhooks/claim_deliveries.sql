@@ -16,7 +16,7 @@ CREATE OR REPLACE FUNCTION punchcard.claim_deliveries(
     SET jit = off AS $$
     WITH RECURSIVE look AS MATERIALIZED (
         -- As a rule no more are due than these, and they say whose.
-        SELECT d.account_id, d.next_at FROM punchcard.deliveries d WHERE d.next_at <= now()
+        SELECT d.account_id, d.next_at FROM punchcard.outbox d WHERE d.next_at <= now()
         ORDER BY d.next_at LIMIT greatest(4 * p_limit, 200)
     ), looked AS MATERIALIZED (
         SELECT count(*) AS messages, count(*) = greatest(4 * p_limit, 200) AS full FROM look
@@ -30,15 +30,15 @@ CREATE OR REPLACE FUNCTION punchcard.claim_deliveries(
         SELECT f.account_id, f.due, 1, f.due::integer
         FROM looked, barred, LATERAL (
             SELECT d.account_id, d.next_at <= now() AND d.account_id <> ALL (barred.ids) AS due
-            FROM punchcard.deliveries d
-            WHERE d.next_at IS NOT NULL AND d.account_id > p_after ORDER BY d.account_id, d.next_at LIMIT 1) f
+            FROM punchcard.outbox d
+            WHERE d.account_id > p_after ORDER BY d.account_id, d.next_at LIMIT 1) f
         WHERE looked.full
         UNION ALL
         SELECT f.account_id, f.due, w.n + 1, w.found + f.due::integer
         FROM walk w, barred, LATERAL (
             SELECT d.account_id, d.next_at <= now() AND d.account_id <> ALL (barred.ids) AS due
-            FROM punchcard.deliveries d
-            WHERE d.next_at IS NOT NULL AND d.account_id > w.account_id
+            FROM punchcard.outbox d
+            WHERE d.account_id > w.account_id
             ORDER BY d.account_id, d.next_at LIMIT 1) f
         WHERE w.n < 1000 AND w.found < p_limit
     ), lane AS MATERIALIZED (
@@ -56,11 +56,11 @@ CREATE OR REPLACE FUNCTION punchcard.claim_deliveries(
         FROM lane HAVING count(*) > 0
     ), due AS MATERIALIZED (
         SELECT d.id FROM share, lane l, LATERAL (
-            SELECT d.id FROM punchcard.deliveries d WHERE d.account_id = l.account_id AND d.next_at <= now()
+            SELECT d.id FROM punchcard.outbox d WHERE d.account_id = l.account_id AND d.next_at <= now()
             ORDER BY d.next_at LIMIT least(l.room, share.most) FOR NO KEY UPDATE SKIP LOCKED) d
         LIMIT p_limit
     ), taken AS (
-        UPDATE punchcard.deliveries d
+        UPDATE punchcard.outbox d
         SET attempt = d.attempt + 1, next_at = now() + make_interval(secs => p_lease)
         WHERE d.id = ANY (ARRAY(SELECT due.id FROM due))
         RETURNING d.*

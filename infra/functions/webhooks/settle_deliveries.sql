@@ -1,57 +1,75 @@
 -- Records what became of messages that were sent, of each attempt once. Verdicts: `delivered`; `retry` in
 -- p_delays seconds; `put_back`, the same of one that was not sent; `give_up`; `gone` gives up, too, and
--- whatever else was to go there: its receiver wants no more. None is waited for: this may go out on the one
--- connection by which a worker settles and claims. Answers those that it recorded, or the same statement
--- before it, whose answer was lost, and, `out_of_reach`, those that somebody else holds; whoever is missing
--- had been taken by another worker meanwhile.
+-- whatever else was to go there: its receiver wants no more. What was heard or given up goes from the outbox
+-- to the deliveries. None is waited for: this may go out on the one connection by which a worker settles and
+-- claims. Answers those that it recorded, or the same statement before it, whose answer was lost, and,
+-- `out_of_reach`, those that somebody else holds; whoever is missing had been taken by another worker
+-- meanwhile.
 CREATE OR REPLACE FUNCTION punchcard.settle_deliveries(
-    p_ids uuid[], p_attempts smallint[], p_verdicts text[], p_delays double precision[], p_errors text[],
-    p_urls text[])
+    p_job_ids uuid[], p_ids uuid[], p_attempts smallint[], p_verdicts text[], p_delays double precision[],
+    p_errors text[], p_urls text[])
     RETURNS TABLE (id uuid, out_of_reach boolean)
     LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
     WITH verdict AS MATERIALIZED (
-        SELECT * FROM unnest(p_ids, p_attempts, p_verdicts, p_delays, p_errors, p_urls)
-            AS v (id, attempt, verdict, delay, error, url)
+        SELECT * FROM unnest(p_job_ids, p_ids, p_attempts, p_verdicts, p_delays, p_errors, p_urls)
+            AS v (job_id, id, attempt, verdict, delay, error, url)
         ORDER BY v.id
     ), mine AS MATERIALIZED (
-        SELECT v.* FROM verdict v JOIN punchcard.deliveries d ON d.id = v.id
-        WHERE d.attempt = v.attempt AND d.settled < v.attempt
-        FOR NO KEY UPDATE OF d SKIP LOCKED
-    ), recorded AS (
-        UPDATE punchcard.deliveries d
-        SET settled = v.attempt,
-            next_at = CASE WHEN v.verdict IN ('retry', 'put_back')
-                           THEN now() + make_interval(secs => v.delay) END,
-            put_back = d.put_back + (v.verdict = 'put_back')::integer,
-            delivered_at = CASE v.verdict WHEN 'delivered' THEN now() END,
-            error = CASE v.verdict WHEN 'put_back' THEN d.error ELSE v.error END, gone = v.verdict = 'gone'
+        SELECT v.* FROM verdict v JOIN punchcard.outbox b ON b.id = v.id
+        WHERE b.attempt = v.attempt AND b.settled < v.attempt
+        FOR NO KEY UPDATE OF b SKIP LOCKED
+    ), again AS (
+        UPDATE punchcard.outbox b
+        SET settled = v.attempt, next_at = now() + make_interval(secs => v.delay),
+            put_back = b.put_back + (v.verdict = 'put_back')::integer,
+            error = CASE v.verdict WHEN 'put_back' THEN b.error ELSE v.error END
         FROM mine v
-        WHERE d.id = v.id
-        RETURNING d.id, d.account_id, d.job_id, d.url, v.verdict, v.url AS sent_to
+        WHERE b.id = v.id AND v.verdict IN ('retry', 'put_back')
+        RETURNING b.id
+    ), ended AS (
+        DELETE FROM punchcard.outbox b USING mine v
+        WHERE b.id = v.id AND v.verdict NOT IN ('retry', 'put_back')
+        RETURNING b.*, v.verdict, v.error AS why, v.url AS sent_to
+    ), others AS MATERIALIZED (
+        -- None is waited for: whoever has it, and hears the same, waits for none of ours either.
+        SELECT o.id FROM ended e JOIN punchcard.outbox o ON o.job_id = e.job_id AND o.url = e.url
+        WHERE e.verdict = 'gone' AND o.id <> ALL (p_ids)
+        FOR NO KEY UPDATE OF o SKIP LOCKED
+    ), dropped AS (
+        DELETE FROM punchcard.outbox b WHERE b.id = ANY (ARRAY(SELECT o.id FROM others o))
+        RETURNING b.*
+    ), recorded AS (
+        INSERT INTO punchcard.deliveries (id, account_id, job_id, created_at, delivered_at, event, attempt,
+                                          put_back, gone, url, error)
+        SELECT e.id, e.account_id, e.job_id, e.created_at, CASE e.verdict WHEN 'delivered' THEN now() END,
+               e.event, e.attempt, e.put_back, e.verdict = 'gone', e.url, e.why
+        FROM ended e
+        UNION ALL
+        SELECT d.id, d.account_id, d.job_id, d.created_at, NULL, d.event, d.attempt, d.put_back, false, d.url,
+               'the receiver answered 410 (Gone)'
+        FROM dropped d
     ), refuser AS MATERIALIZED (
         -- None is waited for: a webhook that somebody is just setting anew is theirs, and one that still
         -- wants no more says so again.
         SELECT w.account_id FROM punchcard.webhooks w
-        JOIN (SELECT DISTINCT r.account_id, r.sent_to FROM recorded r
-              WHERE r.verdict = 'gone' AND r.url IS NULL) g
+        JOIN (SELECT DISTINCT e.account_id, e.sent_to FROM ended e
+              WHERE e.verdict = 'gone' AND e.url IS NULL) g
             ON w.account_id = g.account_id AND w.url = g.sent_to
         FOR NO KEY UPDATE OF w SKIP LOCKED
     ), disabled AS (
         UPDATE punchcard.webhooks w SET disabled_at = now() FROM refuser f WHERE w.account_id = f.account_id
-    ), dropped AS (
-        -- None is waited for: whoever has it, and hears the same, waits for none of ours either.
-        UPDATE punchcard.deliveries d
-        SET next_at = NULL, settled = d.attempt, error = 'the receiver answered 410 (Gone)'
-        WHERE d.id = ANY (ARRAY(
-            SELECT o.id FROM recorded r JOIN punchcard.deliveries o ON o.job_id = r.job_id AND o.url = r.url
-            WHERE r.verdict = 'gone' AND o.next_at IS NOT NULL AND o.id <> ALL (p_ids)
-            FOR NO KEY UPDATE OF o SKIP LOCKED))
     )
-    SELECT r.id, false FROM recorded r
+    SELECT a.id, false FROM again a
     UNION ALL
-    SELECT d.id, d.settled < v.attempt FROM verdict v JOIN punchcard.deliveries d ON d.id = v.id
-    WHERE (d.attempt = v.attempt OR d.settled = v.attempt)
-      AND d.id <> ALL (ARRAY(SELECT r.id FROM recorded r))
+    SELECT e.id, false FROM ended e
+    UNION ALL
+    SELECT b.id, b.settled < v.attempt FROM verdict v JOIN punchcard.outbox b ON b.id = v.id
+    WHERE (b.attempt = v.attempt OR b.settled = v.attempt)
+      AND NOT EXISTS (SELECT FROM again a WHERE a.id = b.id)
+      AND NOT EXISTS (SELECT FROM ended e WHERE e.id = b.id)
+    UNION ALL
+    SELECT d.id, false FROM verdict v JOIN punchcard.deliveries d ON d.job_id = v.job_id AND d.id = v.id
+    WHERE d.attempt = v.attempt
 $$;

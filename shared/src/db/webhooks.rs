@@ -261,6 +261,7 @@ impl Db {
         deadline: Deadline,
     ) -> Result<Recorded, DbError> {
         let ids: Vec<Uuid> = sent.iter().map(|(delivery, _)| delivery.id).collect();
+        let job_ids: Vec<Uuid> = sent.iter().map(|(delivery, _)| delivery.job.id).collect();
         let attempts: Vec<i16> = sent.iter().map(|(delivery, _)| delivery.attempt).collect();
         let urls: Vec<Option<&str>> = sent.iter().map(|(delivery, _)| delivery.url.as_deref()).collect();
         let mut words = Vec::with_capacity(sent.len());
@@ -279,6 +280,7 @@ impl Db {
             errors.push(error);
         }
         let params = [
+            (&job_ids as _, Type::UUID_ARRAY),
             (&ids as _, Type::UUID_ARRAY),
             (&attempts as _, Type::INT2_ARRAY),
             (&words as _, Type::TEXT_ARRAY),

@@ -4,5 +4,5 @@
 SELECT job_id, status, told, account_id FROM punchcard.rescue($1, $2)
 UNION ALL SELECT NULL, 'returns', false, NULL FROM punchcard.credit_source
 UNION ALL SELECT NULL, 'deliveries', true, NULL
-          WHERE EXISTS (SELECT FROM punchcard.deliveries d WHERE d.next_at <= now())
+          WHERE EXISTS (SELECT FROM punchcard.outbox b WHERE b.next_at <= now())
 UNION ALL SELECT NULL, u.task, false, NULL FROM punchcard.upkeep u WHERE u.next_at <= now()

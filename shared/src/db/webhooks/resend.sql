@@ -1,2 +1,14 @@
 -- resend: a message is due again now, whatever became of it.
-UPDATE punchcard.deliveries SET next_at = now(), delivered_at = NULL WHERE id = $1 RETURNING id
+WITH sooner AS (
+    UPDATE punchcard.outbox b SET next_at = now() WHERE b.id = $1 RETURNING b.id
+), over AS (
+    DELETE FROM punchcard.deliveries d WHERE d.id = $1 RETURNING d.*
+), again AS (
+    INSERT INTO punchcard.outbox (id, account_id, job_id, next_at, created_at, event, attempt, settled,
+                                  put_back, url, error)
+    SELECT o.id, o.account_id, o.job_id, now(), o.created_at, o.event, o.attempt, o.attempt, o.put_back,
+           o.url, o.error
+    FROM over o
+    RETURNING id
+)
+SELECT s.id FROM sooner s UNION ALL SELECT a.id FROM again a

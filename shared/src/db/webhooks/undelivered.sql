@@ -3,9 +3,18 @@
 -- and is left out. Walks past 10,000 at most: then the last column says behind which the next page begins.
 -- Without a message there is one row, of that alone.
 WITH walked AS (
-    SELECT d.* FROM punchcard.deliveries d
-    WHERE d.delivered_at IS NULL AND d.error IS NOT NULL
-      AND d.id < coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+    SELECT * FROM (
+        (SELECT b.id, b.account_id, b.job_id, b.event, b.url, b.attempt, b.next_at, b.created_at, b.error
+         FROM punchcard.outbox b
+         WHERE b.error IS NOT NULL AND b.id < coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+         ORDER BY b.id DESC
+         LIMIT 10000)
+        UNION ALL
+        (SELECT d.id, d.account_id, d.job_id, d.event, d.url, d.attempt, NULL, d.created_at, d.error
+         FROM punchcard.deliveries d
+         WHERE d.delivered_at IS NULL AND d.id < coalesce($3::uuid, 'ffffffff-ffff-ffff-ffff-ffffffffffff')
+         ORDER BY d.id DESC
+         LIMIT 10000)) d
     ORDER BY d.id DESC
     LIMIT 10000
 ), last AS (
