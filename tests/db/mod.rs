@@ -9,6 +9,7 @@ mod ledger;
 mod memory;
 mod migrate;
 mod money;
+mod next_build;
 mod outbox_plans;
 mod periods;
 mod plans;

@@ -299,8 +299,7 @@ async fn of_two_who_hear_at_once_that_a_receiver_is_gone_neither_waits_for_the_o
     let mut mine = messages(&bench, &one).await;
     let theirs = mine.split_off(1).remove(0);
     let holder = connect(&bench.direct_url).await;
-    let lock =
-        format!("BEGIN; SELECT FROM punchcard.outbox WHERE id = '{}' FOR NO KEY UPDATE", theirs.id);
+    let lock = format!("BEGIN; SELECT FROM punchcard.outbox WHERE id = '{}' FOR NO KEY UPDATE", theirs.id);
     holder.batch_execute(&lock).await.unwrap();
     let gone = [(mine.remove(0), Sent::Gone("410".into()))];
     assert_eq!(one.settle_deliveries(&gone, soon()).await.unwrap().count, 1, "at once");

@@ -55,6 +55,9 @@ const PLACE: &str =
 /// The first edition, before any release, whose tables were others.
 const FIRST_EDITION: &str = "SELECT EXISTS (SELECT FROM punchcard.migrations WHERE name = '0001_credits')";
 
+/// A migration that this build does not know: the next one has applied it.
+const UNKNOWN: &str = "SELECT min(name) FROM punchcard.migrations WHERE name <> ALL ($1)";
+
 /// Who has been at work on our tables for longest: most likely whom a lock was waited for.
 const BLOCKER: &str = "SELECT format('process %s, %s for %s s: %s', a.pid, a.state,
            round(extract(epoch FROM now() - a.xact_start)), left(a.query, 100))
@@ -300,6 +303,16 @@ async fn prepare(transaction: &Transaction<'_>) -> Result<bool, Failed> {
         execute(transaction, "schema", SCHEMA).await?;
     }
     execute(transaction, "tables of migrations", HISTORY).await?;
+    let known: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 1] = [(&MIGRATIONS, Type::TEXT_ARRAY)];
+    let unknown = transaction.query_typed(UNKNOWN, &known).await.map_err(broken)?;
+    if let Some(name) = unknown.first().and_then(|row| row.get::<_, Option<String>>(0)) {
+        // Its functions would be put back to what they were.
+        let why = format!(
+            "the schema is newer than this program, which does not know its migration {name}: run the `punchcard \
+             migrate` of that release; what is deployed of this one goes on as it is"
+        );
+        return Err(MigrateError::Unfit(why).into());
+    }
     // Before anything is read: it may be hidden.
     let renewed = place.get(6) && row(transaction, ACCESS_LOST).await?.get(0);
     if renewed {
