@@ -318,6 +318,8 @@ CREATE TABLE punchcard.outcomes (
 CREATE INDEX outcomes_by_time ON punchcard.outcomes USING btree (account_id, finished_at);
 -- The dead letters, to be found and retried (`redrive`).
 CREATE INDEX outcomes_failed ON punchcard.outcomes USING btree (finished_at, job_id) WHERE (status = 'failed'::punchcard.final_status);
+-- An account's jobs that failed or were canceled (`find_jobs`).
+CREATE INDEX outcomes_not_succeeded ON punchcard.outcomes USING btree (account_id, status, job_id) WHERE (status <> 'succeeded'::punchcard.final_status);
 CREATE TRIGGER outcomes_are_final BEFORE DELETE OR UPDATE ON punchcard.outcomes FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('a finished job never changes');
 CREATE TRIGGER outcomes_are_never_emptied BEFORE TRUNCATE ON punchcard.outcomes FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('a finished job never changes');
 

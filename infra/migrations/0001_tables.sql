@@ -385,6 +385,10 @@ CREATE INDEX outcomes_by_time ON punchcard.outcomes (account_id, finished_at);
 -- The dead letters, to be found and retried (`redrive`).
 CREATE INDEX outcomes_failed ON punchcard.outcomes (finished_at, job_id) WHERE status = 'failed';
 
+-- An account's jobs that failed or were canceled (`find_jobs`).
+CREATE INDEX outcomes_not_succeeded ON punchcard.outcomes (account_id, status, job_id)
+    WHERE status <> 'succeeded';
+
 CREATE TRIGGER outcomes_are_final BEFORE UPDATE OR DELETE ON punchcard.outcomes
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('a finished job never changes');
 CREATE TRIGGER outcomes_are_never_emptied BEFORE TRUNCATE ON punchcard.outcomes

@@ -77,6 +77,24 @@ BEGIN
                 RETURN;
             END IF;
         END IF;
+    ELSIF p_status IN ('failed', 'canceled') THEN
+        ids := ARRAY(
+            SELECT w.job_id
+            FROM (SELECT o.job_id FROM punchcard.outcomes o
+                  WHERE o.account_id = p_account_id AND o.status <> 'succeeded'
+                    AND o.status = p_status::punchcard.final_status AND o.job_id < before
+                  ORDER BY o.job_id DESC LIMIT 10000) w
+            WHERE p_kind IS NULL
+               OR (SELECT j.kind FROM punchcard.jobs j
+                   WHERE j.account_id = p_account_id AND j.id = w.job_id) = p_kind
+            ORDER BY w.job_id DESC LIMIT p_limit);
+        IF cardinality(ids) < p_limit THEN
+            SELECT o.job_id INTO next_before FROM punchcard.outcomes o
+            WHERE o.account_id = p_account_id AND o.status <> 'succeeded'
+              AND o.status = p_status::punchcard.final_status AND o.job_id < before
+            ORDER BY o.job_id DESC OFFSET 9999 LIMIT 1;
+            RETURN;
+        END IF;
     ELSIF p_status IS NULL AND p_kind IS NULL THEN
         -- As a rule the last month or two have a page of them, and the others need not be opened.
         recent := punchcard.first_id(
