@@ -603,8 +603,8 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.access()
 --     RETURNS TABLE(role text, privilege text, type text, object text, columns text)
 
--- For `make_periods`: gives a table its new months, which are there, a spare table behind them, and, if it had one, that one its end: it is the month before the first of them from now on. What stands in it for later (jobs of old systems, whose ids tell any time) goes where it belongs. Who reads or writes the table waits meanwhile: that is as long as it takes to look at what the spare table has.
--- FUNCTION punchcard.attach_periods(p_table text, p_spare_from uuid, p_months timestamp without time zone[])
+-- For `make_periods`: gives a table its new months, whose tables are there, and moves its spare table on behind them; where months are missing that have begun, the spare table becomes theirs, and there is a new one. What stands in it for another time (jobs of old systems, whose ids tell any) goes where it belongs. Who reads or writes the table waits meanwhile: that is as long as it takes to look at what the spare table has.
+-- FUNCTION punchcard.attach_periods(p_table text, p_spare text, p_spare_from uuid, p_months timestamp without time zone[])
 --     RETURNS void
 
 -- What an account has, at the source too, if that answers.
@@ -771,7 +771,11 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.look_first(p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, p_key text)
 --     RETURNS void
 
--- Makes the months to come of each table that is kept by month (ADR 19), a step at a time, each a short transaction; answers whether there is another step. At least p_least months are there beyond this one, and where they are fewer, p_ahead are made: first the tables, for which nobody waits, then, table by table, their places (`attach_periods`). Once nothing is left to do it costs a look at the catalog.
+-- For `make_periods`: a table like another, with what PostgreSQL does not give to a partition: its settings, the triggers that refuse a TRUNCATE, and no grant to anybody, whatever default privileges say. Row security comes from `set_policies`.
+-- FUNCTION punchcard.make_period(p_table text, p_name text)
+--     RETURNS void
+
+-- Makes the months to come of each table that is kept by month (ADR 19), a table at a time, each a short transaction; answers whether there may be another. At least p_least months are there beyond this one, and where they are fewer, p_ahead are made: first their tables, for which nobody waits, then their places (`attach_periods`). Once nothing is left to do it costs a look at the catalog.
 -- FUNCTION punchcard.make_periods(p_least integer DEFAULT 4, p_ahead integer DEFAULT 6)
 --     RETURNS boolean, as its owner
 

@@ -83,6 +83,9 @@ async fn months_are_there_ahead_and_each_job_is_in_its_own() {
             format!("update on {month} is refused: what was bought stays as it was; it is in the ledger")
         );
     }
+    let empty = bench.admin.batch_execute(&format!("TRUNCATE {month}")).await.unwrap_err();
+    let why = empty.as_db_error().unwrap().message().to_owned();
+    assert_eq!(why, format!("truncate on {month} is refused: what was bought is in the ledger"));
     // Once a day, or ten times at once, there is nothing to do.
     let app = connect(&as_role(&bench.direct_url, APP)).await;
     bench.sql("UPDATE punchcard.upkeep SET next_at = now()").await;
@@ -199,6 +202,18 @@ async fn who_reads_for_long_keeps_nobody_waiting_but_the_months() {
         "{doctor:?}"
     );
     buy(&bench, account).await;
+    // A time-out is told as well, and is not run into again at once.
+    bench.sql("UPDATE punchcard.upkeep SET next_at = now(), error = NULL").await;
+    let hasty = connect(&as_role(&bench.direct_url, APP)).await;
+    hasty.batch_execute("SET statement_timeout = '100ms'").await.unwrap();
+    hasty.query_typed("SELECT punchcard.keep_up('periods', 3600)", &[]).await.expect("it is noted");
+    let said: Option<String> =
+        bench.rows("SELECT error FROM punchcard.upkeep WHERE next_at > now()").await[0].get(0);
+    assert!(said.is_some_and(|error| error.contains("statement timeout")), "{doctor:?}");
+    // Nor does a release wait for it.
+    let migrated =
+        shared::db::migrate::apply(&as_role(&bench.direct_url, OWNER)).await.expect("all else is done");
+    assert_eq!(migrated, Vec::<String>::new());
     reader.batch_execute("ROLLBACK").await.unwrap();
     tick(&bench).await;
     assert_eq!(bench.rows(DOCTOR).await.len(), 0);

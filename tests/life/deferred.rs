@@ -229,6 +229,8 @@ async fn pages_of_any_size_are_the_whole_ledger() {
     let imported = [
         "9fffffff-ffff-4fff-8fff-ffffffffffff",
         "ffffffff-ffff-ffff-ffff-ffffffffffff",
+        // In one millisecond, which the first tells to its last microsecond, and the second to none.
+        "00000000-0000-7fff-8000-000000000004",
         "00000000-0000-8000-8000-000000000001",
         "00000000-0000-8fff-8000-000000000002",
         "00000000-0000-4000-8000-000000000003",
@@ -249,11 +251,11 @@ async fn pages_of_any_size_are_the_whole_ledger() {
             .await;
     }
     let holder = holder(&bench, account).await;
-    assert_eq!(bench.count(DONE).await, 5);
-    assert_eq!(bench.count(WAITING).await, 5);
+    assert_eq!(bench.count(DONE).await, 6);
+    assert_eq!(bench.count(WAITING).await, 6);
     let all = "SELECT count(*) FROM punchcard.ledger WHERE kind <> 'shift' AND account_id =";
     let all = usize::try_from(bench.count(&format!("{all} '{account}'")).await).unwrap();
-    assert_eq!(all, 1 + 9 + 18 + 5 + 10);
+    assert_eq!(all, 1 + 9 + 18 + 6 + 12);
     for limit in [1, 2, 3, 7, 100] {
         let (mut seen, mut cursor) = (Vec::new(), String::new());
         loop {

@@ -189,3 +189,23 @@ async fn a_record_that_comes_after_another_took_the_message_changes_nothing() {
     assert_eq!(bench.count(deadlocks).await, 0);
     bench.assert_audit_is_clean().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_being_recorded_is_sent_again_all_the_same() {
+    let (bench, one, _) = track().await;
+    let operator = Arc::new(bench.operators_db());
+    for time in 0..TIMES {
+        to_be_told(&bench, &one).await;
+        let said = [(take(&one).await.remove(0), Sent::GiveUp("no".into()))];
+        let id = said[0].0.id;
+        let (a, b) = (Arc::clone(&one), Arc::clone(&operator));
+        let (recorded, resent) =
+            race(time, async move { a.settle_deliveries(&said, soon()).await.unwrap() }, async move {
+                b.resend(id, soon()).await.unwrap()
+            })
+            .await;
+        assert!(resent, "there is such a message: {recorded:?}");
+        bench.sql("DELETE FROM punchcard.outbox WHERE true").await;
+    }
+    assert!(!operator.resend(Uuid::nil(), soon()).await.unwrap(), "and no such one");
+}

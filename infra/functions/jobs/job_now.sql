@@ -2,10 +2,13 @@
 -- it sees what an earlier part of the same statement has done.
 CREATE OR REPLACE FUNCTION punchcard.job_now(p_job_id uuid, p_account_id uuid)
     RETURNS SETOF punchcard.jobs_now
-    LANGUAGE sql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT n FROM punchcard.jobs_now n
+    LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp
+    SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    RETURN QUERY
+    SELECT n.* FROM punchcard.jobs_between(p_job_id, p_job_id) n
     WHERE n.id = p_job_id
       AND n.account_id = coalesce(p_account_id,
                                   (SELECT q.account_id FROM punchcard.queue q WHERE q.job_id = p_job_id),
-                                  (SELECT o.account_id FROM punchcard.outcomes o WHERE o.job_id = p_job_id))
-$$;
+                                  (SELECT o.account_id FROM punchcard.outcomes o WHERE o.job_id = p_job_id));
+END $$;

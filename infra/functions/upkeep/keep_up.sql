@@ -14,7 +14,8 @@ BEGIN
     END IF;
     BEGIN
         more := CASE p_task WHEN 'periods' THEN punchcard.make_periods() END;
-    EXCEPTION WHEN OTHERS OR assert_failure THEN
+    -- A time-out, too: all who came behind it waited as long.
+    EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         RAISE LOG 'punchcard: upkeep of % has to wait: % %', p_task, SQLSTATE, SQLERRM;
         UPDATE punchcard.upkeep u
         SET next_at = now() + least(p_every, 600) * interval '1 second', error = left(SQLERRM, 500)

@@ -413,7 +413,13 @@ impl Db {
     /// # Errors
     /// [`DbError`] when there is no answer.
     pub async fn resend(&self, id: Uuid, deadline: Deadline) -> Result<bool, DbError> {
-        Ok(!self.rows(RESEND, &[(&id, Type::UUID)], Again::Safe, deadline).await?.is_empty())
+        // Once more if there is none: it may just have been recorded, and moved, while this waited for it.
+        for _ in 0..2 {
+            if !self.rows(RESEND, &[(&id, Type::UUID)], Again::Safe, deadline).await?.is_empty() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
