@@ -1,5 +1,6 @@
 //! One scheduled run: takes back what has lapsed, then drains. Where more has lapsed than one statement takes back, the rest is
-//! beside the drain: an account's jobs that lapse all at once hold up nobody else's. So is what is due of `upkeep`.
+//! beside the drain: an account's jobs that lapse all at once hold up nobody else's. What is due of `upkeep` is done in
+//! between.
 
 use shared::{
     db::{DbError, queue::Chores},
@@ -17,8 +18,10 @@ pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, 
     let (mut summary, mut rest) = (Summary::default(), Summary::default());
     let mut busy = Vec::new();
     let (more, chores) = rescue(worker, &mut busy, deadline, &mut summary).await?;
+    // Before the drain, not beside it: a worker that a job kills must leave no second statement on its way, whose answer a
+    // pooler would hand to the next who gets that connection.
+    upkeep::keep_up(worker, &chores.upkeep, deadline).await;
     let beside = async |told: &watch::Sender<()>| {
-        upkeep::keep_up(worker, &chores.upkeep, deadline).await;
         if more {
             rescue_rest(worker, busy, told, deadline, &mut rest).await;
         }
