@@ -1,4 +1,4 @@
-//! What a tick keeps up beside the jobs, each task with its interval and its budget. Every one is idempotent and taken in small
+//! What a tick keeps up before it drains, each task with its interval and its budget. Every one is idempotent and taken in small
 //! steps, each a statement: any number of ticks may be at them at once, one that dies half-way leaves the rest of it to the
 //! next, and after an hour without a tick they are simply due.
 //!
@@ -17,7 +17,7 @@ struct Task {
     name: &'static str,
     /// How long after it was done it is due again.
     every: Duration,
-    /// How long it may hold up what this worker does beside it, in one tick.
+    /// How long it may keep the drain of one tick waiting.
     budget: Duration,
 }
 

@@ -316,16 +316,6 @@ async fn prepare(transaction: &Transaction<'_>) -> Result<bool, Failed> {
         execute(transaction, "schema", SCHEMA).await?;
     }
     execute(transaction, "tables of migrations", HISTORY).await?;
-    let known: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 1] = [(&MIGRATIONS, Type::TEXT_ARRAY)];
-    let unknown = transaction.query_typed(UNKNOWN, &known).await.map_err(broken)?;
-    if let Some(name) = unknown.first().and_then(|row| row.get::<_, Option<String>>(0)) {
-        // Its functions would be put back to what they were.
-        let why = format!(
-            "the schema is newer than this program, which does not know its migration {name}: run the `punchcard \
-             migrate` of that release; what is deployed of this one goes on as it is"
-        );
-        return Err(MigrateError::Unfit(why).into());
-    }
     // Before anything is read: it may be hidden.
     let renewed = place.get(6) && row(transaction, ACCESS_LOST).await?.get(0);
     if renewed {
@@ -335,6 +325,16 @@ async fn prepare(transaction: &Transaction<'_>) -> Result<bool, Failed> {
             let why = format!("{why} (SELECT * FROM punchcard.hidden)");
             return Err(MigrateError::Unfit(why).into());
         }
+    }
+    let known: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 1] = [(&MIGRATIONS, Type::TEXT_ARRAY)];
+    let unknown = transaction.query_typed(UNKNOWN, &known).await.map_err(broken)?;
+    if let Some(name) = unknown.first().and_then(|row| row.get::<_, Option<String>>(0)) {
+        // Its functions would be put back to what they were.
+        let why = format!(
+            "the schema is newer than this program, which does not know its migration {name}: run the `punchcard \
+             migrate` of that release; what is deployed of this one goes on as it is"
+        );
+        return Err(MigrateError::Unfit(why).into());
     }
     Ok(renewed)
 }
