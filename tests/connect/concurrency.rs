@@ -76,6 +76,37 @@ async fn a_statement_that_waits_holds_up_its_own_connection_alone() {
     }
 }
 
+/// A pooler that takes the first of two answers for the end gives the connection of a client that dies then to the next, who reads
+/// the other: PgBouncer before 1.23 does.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_meant_for_a_client_that_died_is_read_by_no_other() {
+    let bench = Bench::new().await;
+    let account = bench.account(100).await;
+    let input = serde_json::value::to_raw_value(&json!({"text": "t"})).unwrap();
+    let blocker = connect(&bench.direct_url).await;
+    for _ in 0..5 {
+        let lock = format!("BEGIN; SELECT FROM punchcard.accounts WHERE id = '{account}' FOR UPDATE");
+        blocker.batch_execute(&lock).await.unwrap();
+        let dying = bench.db();
+        dying.oldest_due(soon()).await.unwrap();
+        let options = JobOptions::default();
+        let job = NewJob { kind: "qr.svg", input: &input, priority: 0, run_at: None, options: &options };
+        let both = join(dying.oldest_due(soon()), dying.enqueue(account, job, None, soon()));
+        let both = tokio::time::timeout(Duration::from_millis(500), both).await;
+        assert!(both.is_err(), "one is answered, and the other waits for the account");
+        drop(dying);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let next = bench.db();
+        let released = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            blocker.batch_execute("ROLLBACK").await.unwrap();
+        };
+        let (webhook, ()) = join(next.webhook(account, soon()), released).await;
+        assert!(webhook.unwrap().is_none(), "an answer to another statement");
+    }
+    bench.assert_audit_is_clean_meanwhile().await;
+}
+
 /// The API in this process, with one connection for all that it serves at once.
 fn api(url: &str) -> App {
     App::new(Config {

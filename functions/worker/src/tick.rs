@@ -18,8 +18,6 @@ pub(crate) async fn run(worker: &Worker, deadline: Deadline) -> Result<Summary, 
     let (mut summary, mut rest) = (Summary::default(), Summary::default());
     let mut busy = Vec::new();
     let (more, chores) = rescue(worker, &mut busy, deadline, &mut summary).await?;
-    // Before the drain, not beside it: a worker that a job kills must leave no second statement on its way, whose answer a
-    // pooler would hand to the next who gets that connection.
     upkeep::keep_up(worker, &chores.upkeep, deadline).await;
     let beside = async |told: &watch::Sender<()>| {
         if more {

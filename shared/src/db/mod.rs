@@ -69,9 +69,8 @@ const COLLISION_PAUSE: Duration = Duration::from_millis(10);
 /// A connection that answers nothing for this long is held up by its first statement.
 const STALLED_AFTER: Duration = Duration::from_millis(50);
 
-/// The one connection of an execution environment, opened when first needed and replaced after any doubt. Statements
-/// sent at the same time go through it one behind the other, without waiting for each other's answers. Where an
-/// environment serves several requests at once there are a few, each in a slot of its own.
+/// The one connection of an execution environment, opened when first needed and replaced after any doubt. One statement
+/// at a time is on its way on it (ADR 5). Where an environment serves several requests at once there are a few, each in a slot of its own.
 #[derive(Debug)]
 pub struct Db {
     secrets: Arc<SecretStore>,
@@ -100,6 +99,9 @@ struct Connection {
     used: AtomicU64,
     /// A statement on it had no answer, or lost it: no other goes out on it.
     doubted: AtomicBool,
+    /// Held by the statement that is on its way. A pooler takes the first of two answers for the end, and if the client dies
+    /// then, gives its connection to another, who reads the second: rows that are somebody else's.
+    alone: Mutex<()>,
 }
 
 /// Whether a statement may be sent again when its outcome is unknown.
@@ -159,6 +161,14 @@ impl Db {
                 Ok(connection) => connection,
                 Err(error) => return Err(unknown.unwrap_or(error)),
             };
+            let Ok(_alone) = timeout_at(deadline.instant(), connection.alone.lock()).await else {
+                let waited = DbError::Unavailable("the statements before it took all of its time".into());
+                return Err(unknown.unwrap_or(waited));
+            };
+            // Whoever had it before may have lost it.
+            if connection.doubted.load(Ordering::Relaxed) {
+                continue;
+            }
             let client = &connection.client;
             let query = async {
                 match self.pinned {
@@ -258,6 +268,7 @@ impl Db {
             opened: Instant::now(),
             used: AtomicU64::new(0),
             doubted: AtomicBool::new(false),
+            alone: Mutex::default(),
         })
     }
 }
@@ -324,7 +335,10 @@ impl Connection {
         }
         let unused =
             self.opened.elapsed().saturating_sub(Duration::from_millis(self.used.load(Ordering::Relaxed)));
-        if unused > TRUSTED_FOR {
+        // While a statement is on its way, that is the question.
+        if let Ok(_alone) = self.alone.try_lock()
+            && unused > TRUSTED_FOR
+        {
             let check =
                 timeout_at(deadline.within(CHECK_BUDGET).instant(), self.client.check_connection()).await;
             return matches!(check, Ok(Ok(())));

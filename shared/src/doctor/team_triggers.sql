@@ -7,5 +7,5 @@ SELECT format('the trigger %s on %s is not Punchcard''s: a job that it refuses w
 FROM pg_catalog.pg_trigger t
 JOIN pg_catalog.pg_class c ON c.oid = t.tgrelid
 JOIN pg_catalog.pg_proc p ON p.oid = t.tgfoid
-WHERE c.relnamespace = to_regnamespace('punchcard') AND NOT t.tgisinternal
+WHERE c.relnamespace = to_regnamespace('punchcard') AND NOT t.tgisinternal AND t.tgparentid = 0
   AND p.pronamespace <> c.relnamespace
