@@ -353,8 +353,8 @@ CREATE TABLE punchcard.queue (
     CONSTRAINT queue_pkey PRIMARY KEY (job_id),
     CONSTRAINT queue_attempts_are_bounded CHECK (((attempt >= 0) AND (attempt <= max_attempts)))
 ) WITH (fillfactor=70, autovacuum_vacuum_scale_factor=0.01, autovacuum_vacuum_threshold=1000, autovacuum_vacuum_insert_scale_factor=0.2, autovacuum_analyze_scale_factor=0.2, vacuum_truncate=off);
--- Claim reads what is due by priority, then age; what is delayed lies behind `now()` and costs it nothing.
-CREATE INDEX queue_due ON punchcard.queue USING btree (priority, run_at, job_id) WHERE ((lease_expires_at IS NULL) AND (waiting_until IS NULL));
+-- Claim reads what is due of each kind that it serves by priority, then age: what others serve, and what is delayed and lies behind `now()`, costs it nothing.
+CREATE INDEX queue_due ON punchcard.queue USING btree (kind, priority, run_at, job_id) WHERE ((lease_expires_at IS NULL) AND (waiting_until IS NULL));
 -- Rescue reads what has lapsed: its lease, its wait, or its life.
 CREATE INDEX queue_lapse ON punchcard.queue USING btree (COALESCE(lease_expires_at, waiting_until, expires_at));
 CREATE TRIGGER queue_token_never_falls BEFORE UPDATE ON punchcard.queue FOR EACH ROW WHEN ((new.lease_token < old.lease_token)) EXECUTE FUNCTION punchcard.refuse_change('lease_token never falls');
@@ -651,8 +651,8 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.check_webhook(p_webhook jsonb)
 --     RETURNS jsonb
 
--- queued -> running for up to p_limit due jobs, by priority, then age, under a lease of at most p_lease seconds; those in p_named, which the worker was woken for, before all others. Only kinds that the worker serves: the Rust kinds in p_kinds and, if p_http, HTTP targets, whose time limit fits into the p_budget seconds that it has left; if it was woken, p_woken, only those that SQS dispatches; and retired ones, to fail them. p_after_* say, for a priority, the `run_at` (in microseconds since 1970) and id of the last job that this worker claimed of it: the next claim starts there, and never walks again past the dead rows of its own earlier claims, which no vacuum removes while a long transaction is open anywhere (ADR 0007). But for what is due since less than five seconds: jobs are not committed in the order of their `run_at`. What a claim passes over for its start, the next one without a start finds.
--- FUNCTION punchcard.claim(p_limit bigint, p_kinds text[], p_http boolean, p_budget integer, p_lease double precision, p_after_priorities smallint[] DEFAULT '{}'::smallint[], p_after_run_ats bigint[] DEFAULT '{}'::bigint[], p_after_ids uuid[] DEFAULT '{}'::uuid[], p_named uuid[] DEFAULT '{}'::uuid[], p_woken boolean DEFAULT false)
+-- queued -> running for up to p_limit due jobs, by priority, then age, under a lease of at most p_lease seconds; those in p_named, which the worker was woken for, before all others. Only kinds that the worker serves: p_kinds, p_http, p_budget and p_woken are as in `served_kinds`. p_after_* say, for a kind and a priority, the `run_at` (in microseconds since 1970) and id of the last job that this worker claimed of these: the next claim starts there, and never walks again past the dead rows of its own earlier claims, which no vacuum removes while a long transaction is open anywhere (ADR 0007). But for what is due since less than five seconds: jobs are not committed in the order of their `run_at`. What a claim passes over for its start, the next one without a start finds.
+-- FUNCTION punchcard.claim(p_limit bigint, p_kinds text[], p_http boolean, p_budget integer, p_lease double precision, p_after_kinds text[] DEFAULT '{}'::text[], p_after_priorities smallint[] DEFAULT '{}'::smallint[], p_after_run_ats bigint[] DEFAULT '{}'::bigint[], p_after_ids uuid[] DEFAULT '{}'::uuid[], p_named uuid[] DEFAULT '{}'::uuid[], p_woken boolean DEFAULT false)
 --     RETURNS TABLE(job_id uuid, lease_token bigint, account_id uuid, kind text, attempt smallint, max_attempts smallint, input text, url text, secret_version integer, retired boolean, timeout_seconds integer, backoff_seconds integer, backoff_max_seconds integer, lasts_seconds double precision, priority smallint, run_at_micros bigint, price bigint, metered boolean, backoff text, backoff_delays integer[], jitter double precision, retry text, cancel_url text, callback_seconds integer, checkpoint text, told boolean), as its owner
 
 -- Takes up to p_limit messages to send, and keeps them for p_lease seconds: then another worker may. No account's are taken before another's because they are more, or older: each that has any due gets an even share, and if p_spare one share is left over. p_accounts, of which the caller has messages already or wants none, get up to p_rooms. Answers where each message goes and by which versions of the account's secret it is signed, with the job as this statement sees it: as what is said of it left it, or later. url is NULL if the webhook is gone meanwhile. Each row says, and one without a message if none was taken, whether there may be `more`, and behind which account (`walked`) it was not looked for.
@@ -759,6 +759,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.lapsed(p_limit bigint, p_busy uuid[])
 --     RETURNS TABLE(job_id uuid, account_id uuid, lease_token bigint, verdict text, error text), as its owner
 
+-- For `claim`, under its settings: the ids of up to p_limit due jobs of the kinds that it serves, those in p_named first, then by priority, then by age; their rows are locked, and what others have locked is passed over. p_after_* are as there. What others serve, and what is delayed, is never read.
+-- FUNCTION punchcard.lock_due(p_limit bigint, p_kinds text[], p_http boolean, p_budget integer, p_after_kinds text[], p_after_priorities smallint[], p_after_run_ats bigint[], p_after_ids uuid[], p_named uuid[], p_woken boolean, OUT due uuid[])
+--     RETURNS uuid[]
+
 -- Locks the rows of these jobs, as far as nobody else holds them. What somebody else holds is waited for, for p_patience milliseconds in all, in equal parts; while that is less than `deadlock_timeout`, no deadlock comes of it. Answers the jobs that are still out of reach.
 -- FUNCTION punchcard.lock_for_settling(p_job_ids uuid[], p_lease_tokens bigint[], p_patience integer)
 --     RETURNS uuid[]
@@ -830,6 +834,10 @@ CREATE TABLE punchcard.webhooks (
 -- Gives an account's webhooks a new secret. The last one signs, too, for a day.
 -- FUNCTION punchcard.rotate_webhook_secret(p_account_id uuid)
 --     RETURNS punchcard.webhooks, as its owner
+
+-- The kinds that a worker serves: the Rust kinds in p_kinds and, if p_http, HTTP targets, whose time limit fits into the p_budget seconds that it has left; if it was woken, p_woken, only those that SQS dispatches; and retired ones, to fail them.
+-- FUNCTION punchcard.served_kinds(p_kinds text[], p_http boolean, p_budget integer, p_woken boolean)
+--     RETURNS SETOF text
 
 -- Row security binds the owner too (FORCE): it and the functions' role pass by name, everybody else sees no row. Run again where somebody else owns the tables now: after a restore, or REASSIGN OWNED. What fits is left alone, since each change takes its table's lock.
 -- FUNCTION punchcard.set_policies()

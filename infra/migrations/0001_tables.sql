@@ -136,7 +136,7 @@ CREATE TYPE punchcard.charge AS ENUM ('release', 'capture', 'refuse');
 
 -- What can be bought, as it is offered now: `punchcard apply` writes it.
 CREATE TABLE punchcard.kinds (
-    name                 text PRIMARY KEY CHECK (name ~ '^[a-z0-9_.-]{1,64}$'),  -- as buyers send it
+    name                 text COLLATE "C" PRIMARY KEY CHECK (name ~ '^[a-z0-9_.-]{1,64}$'),  -- as buyers send it
     price                bigint NOT NULL              -- in credits, held at once
                          CHECK (price BETWEEN 0 AND 1000000000000),
     metered              boolean NOT NULL DEFAULT false,  -- the price is the most; what was used is captured
@@ -192,7 +192,7 @@ CREATE TRIGGER kinds_are_retired_not_deleted BEFORE DELETE ON punchcard.kinds
 -- can be mended for what is queued.
 CREATE TABLE punchcard.kind_terms (
     id              integer PRIMARY KEY,              -- numbered by the table itself: no restore sets it back
-    kind            text NOT NULL,                    -- whose terms
+    kind            text COLLATE "C" NOT NULL,        -- whose terms
     price           bigint NOT NULL,                  -- as in kinds
     metered         boolean NOT NULL,                 -- as in kinds
     on_cancel       punchcard.charge NOT NULL,        -- as in kinds
@@ -250,7 +250,7 @@ CREATE TABLE punchcard.jobs (
     share            smallint NOT NULL,               -- of the account, which holds the price
     priority         smallint NOT NULL,               -- -10 to 10, higher first
     max_attempts     smallint NOT NULL,               -- its terms', or fewer
-    kind             text NOT NULL,                   -- of what it is one
+    kind             text COLLATE "C" NOT NULL,       -- of what it is one
     batch_id         uuid,                            -- of a batch with a key: its first job
     retry_of         uuid,                            -- the failed or canceled job that it is another try of
     retry            jsonb,                           -- where it differs from its kind's policy;
@@ -322,7 +322,7 @@ CREATE TABLE punchcard.queue (
     max_attempts         smallint NOT NULL,           -- as in jobs
     crashes              smallint NOT NULL DEFAULT 0,  -- starts whose time was up,
                                                        -- or whose worker never reported
-    kind                 text NOT NULL,               -- as in jobs
+    kind                 text COLLATE "C" NOT NULL,   -- as in jobs
     cancel_requested_at  timestamptz,                 -- of a running job:
                                                       -- its worker is told when it checks in
     progress_percent     smallint,                    -- of the current run, as its handler said
@@ -337,8 +337,9 @@ CREATE TABLE punchcard.queue (
         autovacuum_vacuum_insert_scale_factor = 0.2, autovacuum_analyze_scale_factor = 0.2,
         vacuum_truncate = off);
 
--- Claim reads what is due by priority, then age; what is delayed lies behind `now()` and costs it nothing.
-CREATE INDEX queue_due ON punchcard.queue (priority, run_at, job_id)
+-- Claim reads what is due of each kind that it serves by priority, then age: what others serve, and what is
+-- delayed and lies behind `now()`, costs it nothing.
+CREATE INDEX queue_due ON punchcard.queue (kind, priority, run_at, job_id)
     WHERE lease_expires_at IS NULL AND waiting_until IS NULL;
 -- Rescue reads what has lapsed: its lease, its wait, or its life.
 CREATE INDEX queue_lapse ON punchcard.queue (coalesce(lease_expires_at, waiting_until, expires_at));

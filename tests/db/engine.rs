@@ -70,6 +70,64 @@ async fn a_claim_honours_priority_then_age_and_leaves_what_is_delayed() {
     assert_eq!(due.len(), 1, "due now, and found by a claim that goes on from an earlier one");
 }
 
+/// Whichever kinds they are of, and however many of each: also while another worker has some of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_of_several_kinds_are_claimed_by_priority_then_age() {
+    let bench = Bench::new().await;
+    bench
+        .sql("INSERT INTO punchcard.kinds (name, price) SELECT 'kind-' || n, 0 FROM generate_series(1, 5) n")
+        .await;
+    let kinds = ["kind-1", "kind-2", "kind-3", "kind-4", "kind-5"];
+    let account = bench.account(0).await;
+    for (round, (limit, locked)) in
+        [(1, false), (2, false), (7, false), (30, false), (500, false), (7, true)].into_iter().enumerate()
+    {
+        // Of some kinds many, of others few; and one kind's are all older than the others'.
+        bench
+            .sql(&format!(
+                "SELECT punchcard.enqueue('{account}', 'kind-' || CASE WHEN n % 7 < 3 THEN 1 WHEN n > 100 THEN 2 ELSE 2 + n % 4 END,
+                                          to_json(n), p_priority => CASE WHEN n % 11 = 0 THEN -3 ELSE 0 END)
+                 FROM generate_series(1, 120) n;
+                 UPDATE punchcard.queue q
+                 SET run_at = now() - interval '1 hour' + (CASE WHEN j.kind = 'kind-2' THEN 0 ELSE hashtext(j.input::text || {round}) % 1000 END)
+                                                          * interval '1 second'
+                 FROM punchcard.jobs j WHERE j.id = q.job_id"
+            ))
+            .await;
+        let ordered = "SELECT job_id FROM punchcard.queue ORDER BY priority DESC, run_at, job_id";
+        let mut expected: Vec<uuid::Uuid> = bench.rows(ordered).await.iter().map(|row| row.get(0)).collect();
+        let other = connect(&bench.direct_url).await;
+        if locked {
+            let ids: Vec<_> = expected.iter().step_by(3).map(|id| format!("'{id}'")).collect();
+            let lock =
+                format!("BEGIN; SELECT FROM punchcard.queue WHERE job_id IN ({}) FOR UPDATE", ids.join(","));
+            other.batch_execute(&lock).await.unwrap();
+            expected =
+                expected.into_iter().enumerate().filter(|(n, _)| n % 3 != 0).map(|(_, id)| id).collect();
+        }
+        let db = bench.db();
+        let mut cursor = Cursor::default();
+        let mut claimed = Vec::new();
+        loop {
+            let capacity = Capacity { rust_kinds: &kinds, ..capacity(limit) };
+            let mut leases = db.claim(capacity, &mut cursor, soon()).await.unwrap().leases;
+            if leases.is_empty() {
+                break;
+            }
+            assert!(
+                leases.len() == limit || claimed.len() + leases.len() == expected.len(),
+                "no claim comes short"
+            );
+            // What one claim takes is started together.
+            leases.sort_by_key(|lease| expected.iter().position(|id| *id == lease.job_id));
+            claimed.extend(leases.iter().map(|lease| lease.job_id));
+        }
+        assert_eq!(claimed, expected, "{limit} at once, some of them locked: {locked}");
+        other.batch_execute("ROLLBACK").await.unwrap();
+        bench.sql("DELETE FROM punchcard.queue").await;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_claim_that_goes_on_finds_what_was_committed_late_and_one_from_the_start_finds_all() {
     let bench = Bench::new().await;

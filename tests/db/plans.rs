@@ -87,29 +87,42 @@ impl Bench {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn claim_and_rescue_use_their_partial_index_beside_100_000_final_rows() {
+async fn a_rescue_uses_its_index_beside_100_000_final_rows() {
     let bench = Bench::new().await;
     bench.fill_history(100_000).await;
     bench.fill(1_000, "0", "now()").await;
     bench.vacuum().await;
-    let arguments = [
-        ("p_after_priorities", "'{}'::smallint[]"),
-        ("p_after_run_ats", "'{}'::bigint[]"),
-        ("p_after_ids", "'{}'::uuid[]"),
-        ("p_named", "'{}'::uuid[]"),
-        ("p_woken", "false"),
-        ("p_limit", "100"),
-        ("p_kinds", "'{qr.svg}'::text[]"),
-        ("p_http", "true"),
-        ("p_budget", "60"),
-        ("p_lease", "60"),
-    ];
-    let claim = bench.plan_inside("claim", &arguments).await;
-    assert!(claim.contains("Index Scan using queue_due on queue"), "{claim}");
-    assert!(claim.contains("(run_at <= now()) AND (ROW(run_at, job_id) > ROW("), "{claim}");
-    assert!(!claim.contains("Seq Scan on queue") && !claim.contains("Seq Scan on jobs"), "{claim}");
     let rescue = bench.plan_inside("lapsed", &[("p_limit", "1000"), ("p_busy", "'{}'::uuid[]")]).await;
     assert!(rescue.contains("queue_lapse") && !rescue.contains("Seq Scan on queue"), "{rescue}");
+}
+
+/// Nobody serves it here, or no longer: the worker has not the time that one of them may take.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_reads_none_of_a_backlog_that_it_does_not_serve() {
+    let bench = Bench::new().await;
+    bench.fill(200_000, "0", "now() - interval '1 hour'").await;
+    bench.sql("INSERT INTO punchcard.kinds (name, price, timeout_seconds) VALUES ('long', 0, 600)").await;
+    let account = bench.account(0).await;
+    bench.sql(&format!("SELECT punchcard.enqueue('{account}', 'free')")).await;
+    bench.vacuum().await;
+    for (claim, due) in [
+        ("punchcard.claim(100, '{free,unserved,long}', true, 60, 60)", 1.0),
+        ("punchcard.claim(100, '{free,unserved,long}', true, 60, 60)", 0.0),
+        ("punchcard.claim_singly(100, '{free,unserved,long}', true, 60, 60, false)", 0.0),
+    ] {
+        let sql = format!("EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) SELECT * FROM {claim}");
+        let read = async || {
+            let plan: Value = bench.rows(&sql).await[0].get(0);
+            let plan = &plan[0]["Plan"];
+            let buffers =
+                plan["Shared Hit Blocks"].as_i64().unwrap() + plan["Shared Read Blocks"].as_i64().unwrap();
+            (plan["Actual Rows"].as_f64().unwrap(), buffers)
+        };
+        let (rows, _) = read().await; // the first call of a backend also reads the catalogues
+        assert_eq!(rows, due, "{claim}");
+        let (_, buffers) = read().await;
+        assert!(buffers <= 400, "{claim}: {buffers} buffers");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -145,7 +158,7 @@ async fn a_claim_walks_past_no_dead_row_of_earlier_ones() {
             FROM punchcard.queue WHERE lease_expires_at IS NOT NULL ORDER BY run_at DESC, job_id DESC LIMIT 1";
         let last: String = bench.rows(last).await[0].get(0);
         let (run_at, id) = last.split_once("','").unwrap();
-        format!(", '{{0}}', '{{{run_at}}}', '{{{id}}}'")
+        format!(", '{{qr.svg}}', '{{0}}', '{{{run_at}}}', '{{{id}}}'")
     };
     bench.claim_buffers("").await;
     let first = bench.claim_buffers(&after().await).await;

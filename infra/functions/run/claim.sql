@@ -1,16 +1,15 @@
 -- queued -> running for up to p_limit due jobs, by priority, then age, under a lease of at most p_lease
 -- seconds; those in p_named, which the worker was woken for, before all others. Only kinds that the worker
--- serves: the Rust kinds in p_kinds and, if p_http, HTTP targets, whose time limit fits into the p_budget
--- seconds that it has left; if it was woken, p_woken, only those that SQS dispatches; and retired ones, to
--- fail them. p_after_* say, for a priority, the `run_at` (in microseconds since 1970) and id of the last job
--- that this worker claimed of it: the next claim starts there, and never walks again past the dead rows of
--- its own earlier claims, which no vacuum removes while a long transaction is open anywhere (ADR 0007). But
--- for what is due since less than five seconds: jobs are not committed in the order of their `run_at`. What a
--- claim passes over for its start, the next one without a start finds.
+-- serves: p_kinds, p_http, p_budget and p_woken are as in `served_kinds`. p_after_* say, for a kind and a
+-- priority, the `run_at` (in microseconds since 1970) and id of the last job that this worker claimed of
+-- these: the next claim starts there, and never walks again past the dead rows of its own earlier claims, which no vacuum removes
+-- while a long transaction is open anywhere (ADR 0007). But for what is due since less than five seconds:
+-- jobs are not committed in the order of their `run_at`. What a claim passes over for its start, the next one
+-- without a start finds.
 CREATE OR REPLACE FUNCTION punchcard.claim(
     p_limit bigint, p_kinds text[], p_http boolean, p_budget integer, p_lease double precision,
-    p_after_priorities smallint[] DEFAULT '{}', p_after_run_ats bigint[] DEFAULT '{}',
-    p_after_ids uuid[] DEFAULT '{}', p_named uuid[] DEFAULT '{}', p_woken boolean DEFAULT false)
+    p_after_kinds text[] DEFAULT '{}', p_after_priorities smallint[] DEFAULT '{}',
+    p_after_run_ats bigint[] DEFAULT '{}', p_after_ids uuid[] DEFAULT '{}', p_named uuid[] DEFAULT '{}', p_woken boolean DEFAULT false)
     RETURNS TABLE (
         job_id uuid, lease_token bigint, account_id uuid, kind text, attempt smallint, max_attempts smallint,
         input text, url text, secret_version integer, retired boolean, timeout_seconds integer,
@@ -22,48 +21,16 @@ CREATE OR REPLACE FUNCTION punchcard.claim(
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
 #variable_conflict use_column
+DECLARE
+    due uuid[];
 BEGIN
+    due := punchcard.lock_due(p_limit, p_kinds, p_http, p_budget, p_after_kinds, p_after_priorities,
+                              p_after_run_ats, p_after_ids, p_named, p_woken);
+    IF due = '{}' THEN
+        RETURN;
+    END IF;
     RETURN QUERY
-    WITH served AS MATERIALIZED (
-        SELECT array_agg(k.name) AS names FROM punchcard.kinds k
-        WHERE (CASE WHEN k.url IS NULL THEN k.name = ANY (p_kinds) ELSE p_http END
-               AND k.timeout_seconds <= p_budget AND NOT (p_woken AND k.dispatch = 'poll'))
-           OR k.retired_at IS NOT NULL
-    ), level AS MATERIALIZED (
-        -- None if nothing is served: then no row is read to find that out.
-        SELECT l.priority::smallint AS priority,
-               CASE WHEN a.run_at IS NULL THEN '-infinity'  -- least() would ignore it
-                    ELSE least(timestamptz 'epoch' + a.run_at * interval '1 microsecond',
-                               now() - interval '5 seconds')
-               END AS run_at,
-               coalesce(a.id, '00000000-0000-0000-0000-000000000000') AS id
-        FROM generate_series(10, -10, -1) AS l (priority)
-        LEFT JOIN unnest(p_after_priorities, p_after_run_ats, p_after_ids) AS a (priority, run_at, id)
-            ON a.priority = l.priority
-        WHERE (SELECT names FROM served) IS NOT NULL
-    ), due AS MATERIALIZED (
-        SELECT d.job_id FROM (
-            SELECT q.job_id FROM punchcard.queue q
-            WHERE q.job_id = ANY (p_named) AND q.lease_expires_at IS NULL AND q.waiting_until IS NULL
-              AND q.run_at <= now() AND q.expires_at > now()
-              AND q.kind = ANY ((SELECT names FROM served)::text[])
-            LIMIT p_limit
-            FOR NO KEY UPDATE SKIP LOCKED) d
-        UNION ALL
-        -- One range of the index for each priority: delayed jobs lie behind `now()` in each, and are never
-        -- read.
-        SELECT d.job_id
-        FROM level l, LATERAL (
-            SELECT q.job_id FROM punchcard.queue q
-            WHERE q.lease_expires_at IS NULL AND q.waiting_until IS NULL AND q.priority = l.priority
-              AND q.run_at <= now() AND (q.run_at, q.job_id) > (l.run_at, l.id)
-              AND q.expires_at > now() AND q.kind = ANY ((SELECT names FROM served)::text[])
-              AND q.job_id <> ALL (p_named)
-            ORDER BY q.run_at, q.job_id
-            LIMIT p_limit
-            FOR NO KEY UPDATE SKIP LOCKED) d
-        LIMIT p_limit
-    ), clock AS MATERIALIZED (
+    WITH clock AS MATERIALIZED (
         -- One time for both, so that the outcome of a job that ran once keeps one.
         SELECT clock_timestamp() AS at
     ), claimed AS (
@@ -72,7 +39,7 @@ BEGIN
             lease_expires_at = least(clock_timestamp() + make_interval(secs => p_lease), q.expires_at),
             started_at = coalesce(q.started_at, (SELECT at FROM clock)),
             run_started_at = (SELECT at FROM clock)
-        WHERE q.job_id = ANY (ARRAY(SELECT d.job_id FROM due d))
+        WHERE q.job_id = ANY (due)
         RETURNING q.*
     ), told AS (
         INSERT INTO punchcard.outbox (id, account_id, job_id, event, url, next_at)

@@ -30,16 +30,13 @@ BEGIN
         FOR next IN
             SELECT d.job_id, d.account_id FROM (
                 SELECT q.job_id, q.account_id, l.priority, q.run_at
-                FROM generate_series(10, -10, -1) AS l (priority), LATERAL (
+                FROM generate_series(10, -10, -1) AS l (priority)
+                CROSS JOIN punchcard.served_kinds(p_kinds, p_http, p_budget, p_woken) AS s (kind)
+                CROSS JOIN LATERAL (
                     SELECT q.job_id, q.account_id, q.run_at FROM punchcard.queue q
-                    WHERE q.lease_expires_at IS NULL AND q.waiting_until IS NULL AND q.priority = l.priority
-                      AND q.run_at <= now() AND q.expires_at > now() AND q.account_id <> ALL (refused)
-                      AND q.kind = ANY (ARRAY(
-                          SELECT k.name FROM punchcard.kinds k
-                          WHERE k.retired_at IS NOT NULL
-                             OR (CASE WHEN k.url IS NULL THEN k.name = ANY (p_kinds) ELSE p_http END
-                                 AND k.timeout_seconds <= p_budget
-                                 AND NOT (p_woken AND k.dispatch = 'poll'))))
+                    WHERE q.lease_expires_at IS NULL AND q.waiting_until IS NULL AND q.kind = s.kind
+                      AND q.priority = l.priority AND q.run_at <= now() AND q.expires_at > now()
+                      AND q.account_id <> ALL (refused)
                     ORDER BY q.run_at, q.job_id LIMIT 1000) q
                 LIMIT 1000) d
             ORDER BY hashtext(d.account_id || salt), d.account_id, d.priority DESC, d.run_at, d.job_id

@@ -43,13 +43,14 @@ pub struct Capacity<'a> {
     pub lease: Duration,
 }
 
-/// Where a worker's claims have come to: for each priority, `run_at` (microseconds since 1970) and id of the last job.
+/// Where a worker's claims have come to: for each kind and priority, `run_at` (microseconds since 1970) and id of the last
+/// job.
 #[derive(Debug, Default)]
-pub struct Cursor(HashMap<i16, (i64, Uuid)>);
+pub struct Cursor(HashMap<(String, i16), (i64, Uuid)>);
 
 impl Cursor {
-    fn advance(&mut self, priority: i16, position: (i64, Uuid)) {
-        let last = self.0.entry(priority).or_insert(position);
+    fn advance(&mut self, kind: &str, priority: i16, position: (i64, Uuid)) {
+        let last = self.0.entry((kind.to_owned(), priority)).or_insert(position);
         *last = position.max(*last);
     }
 }
@@ -142,7 +143,9 @@ impl Db {
     ) -> Result<Claimed, DbError> {
         let limit = i64::try_from(capacity.limit).unwrap_or(i64::MAX);
         let budget = i32::try_from(capacity.budget.as_secs()).unwrap_or(i32::MAX);
-        let (priorities, positions): (Vec<i16>, Vec<(i64, Uuid)>) = cursor.0.iter().unzip();
+        let (levels, positions): (Vec<_>, Vec<(i64, Uuid)>) = cursor.0.iter().unzip();
+        let (kinds, priorities): (Vec<&str>, Vec<i16>) =
+            levels.into_iter().map(|(kind, priority)| (kind.as_str(), *priority)).unzip();
         let (run_ats, ids): (Vec<i64>, Vec<Uuid>) = positions.into_iter().unzip();
         let params = [
             (&limit as _, Type::INT8),
@@ -150,6 +153,7 @@ impl Db {
             (&capacity.http as _, Type::BOOL),
             (&budget as _, Type::INT4),
             (&capacity.lease.as_secs_f64() as _, Type::FLOAT8),
+            (&kinds as _, Type::TEXT_ARRAY),
             (&priorities as _, Type::INT2_ARRAY),
             (&run_ats as _, Type::INT8_ARRAY),
             (&ids as _, Type::UUID_ARRAY),
@@ -160,7 +164,7 @@ impl Db {
         let rows = match rows {
             Err(error) if error.may_be_about_one() => {
                 tracing::error!(error = %error, "jobs cannot be claimed together: one by one");
-                let ([limit, kinds, http, budget, lease], [.., woken]) = (&params[..5], &params[9..]) else {
+                let ([limit, kinds, http, budget, lease], [.., woken]) = (&params[..5], &params[10..]) else {
                     return Err(error);
                 };
                 let params = [limit, kinds, http, budget, lease, woken].map(Clone::clone);
@@ -170,7 +174,7 @@ impl Db {
         };
         // A named job is not where a claim has come to: older ones may be due.
         for row in rows.iter().filter(|row| !capacity.named.contains(&row.get(0))) {
-            cursor.advance(row.get(14), (row.get(15), row.get(0)));
+            cursor.advance(row.get(3), row.get(14), (row.get(15), row.get(0)));
         }
         let told = rows.first().is_some_and(|row| row.get(25));
         // One that cannot be read keeps no other from being run; it crashes until it fails.

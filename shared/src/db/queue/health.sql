@@ -1,7 +1,7 @@
 -- health: how long the oldest due job has been waiting, in seconds; NULL when none is.
 SELECT extract(epoch FROM now() - min(greatest(oldest.run_at, timestamptz 'epoch')))::double precision
-FROM generate_series(-10, 10) AS level (priority), LATERAL (
+FROM punchcard.kinds k CROSS JOIN generate_series(-10, 10) AS level (priority) CROSS JOIN LATERAL (
     SELECT q.run_at FROM punchcard.queue q
-    WHERE q.lease_expires_at IS NULL AND q.waiting_until IS NULL AND q.priority = level.priority
-      AND q.run_at <= now()
+    WHERE q.lease_expires_at IS NULL AND q.waiting_until IS NULL AND q.kind = k.name
+      AND q.priority = level.priority AND q.run_at <= now()
     ORDER BY q.run_at LIMIT 1) oldest
