@@ -342,6 +342,7 @@ CREATE TABLE punchcard.queue (
     attempt smallint NOT NULL DEFAULT 0,  -- starts that count: neither crashed, snoozed nor returned
     max_attempts smallint NOT NULL,  -- as in jobs
     crashes smallint NOT NULL DEFAULT 0,  -- starts whose time was up, or whose worker never reported
+    has_run boolean NOT NULL DEFAULT false,  -- a run has ended that did something for it, or may have: from then on a cancel costs what its terms' on_cancel says
     kind text NOT NULL,  -- as in jobs
     cancel_requested_at timestamp with time zone,  -- of a running job: its worker is told when it checks in
     progress_percent smallint,  -- of the current run, as its handler said
@@ -611,8 +612,8 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.balance(p_account_id uuid)
 --     RETURNS TABLE(available bigint, held bigint), as its owner
 
--- Tells Realtime of a job that has ended, on the private channel `punchcard:<account>`. A message is a hint: a failure to send it never holds up what it tells of.
--- FUNCTION punchcard.broadcast_outcome()
+-- Tells Realtime of the jobs that a statement ended, on the private channels `punchcard:<account>`. A message is a hint: neither a failure to send it nor a lock that it waits for holds up what it tells of. What would take longer than a tenth of a second in all is not told.
+-- FUNCTION punchcard.broadcast_outcomes()
 --     RETURNS trigger, as its owner
 
 -- What somebody outside says of the run p_lease_token that waits for them, or whose worker has yet to say that it does. With `progress` it goes on; `complete`, `retry` (after p_delay seconds, failed if that was the last attempt), `fail` and `reject` end it, once. p_used: as in `settle`. Answers how the job stands then, and whether it is to be canceled. Raises PT404 not_found · PT409 callback_used (the job is final), callback_expired (another run, or its time is up).
@@ -718,10 +719,6 @@ CREATE TABLE punchcard.webhooks (
 -- Grants credits, once for each key; the first grant creates the account.
 -- FUNCTION punchcard.grant_credits(p_account_id uuid, p_amount bigint, p_key text, p_reason text DEFAULT NULL::text, OUT entry punchcard.movements, OUT replayed boolean)
 --     RETURNS record, as its owner
-
--- Whether a run of a job has ended that did something for it, or may have: what canceling it costs from then on is its kind's `on_cancel`. A run that was put off because what it relies on was away did nothing, and one that was handed back before it began left no trace. Of the runs that `attempts` keeps: the first 1,000.
--- FUNCTION punchcard.has_run(p_job_id uuid)
---     RETURNS boolean
 
 -- Holds credits for so many jobs: of the share that this backend uses, else of all shares dealt anew, else with what is missing drawn from the team's own credits, if there is such a source. Within the account's caps, unless these were taken in elsewhere. Answers the share, its balances, and the number there of the last of these jobs: the caller writes their rows. Raises PT402 insufficient_credits, and as `pass_caps`.
 -- FUNCTION punchcard.hold_credits(p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, p_capped boolean DEFAULT true, OUT share smallint, OUT available bigint, OUT held bigint, OUT entry bigint)

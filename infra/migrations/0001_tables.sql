@@ -136,7 +136,8 @@ CREATE TYPE punchcard.charge AS ENUM ('release', 'capture', 'refuse');
 
 -- What can be bought, as it is offered now: `punchcard apply` writes it.
 CREATE TABLE punchcard.kinds (
-    name                 text COLLATE "C" PRIMARY KEY CHECK (name ~ '^[a-z0-9_.-]{1,64}$'),  -- as buyers send it
+    name                 text COLLATE "C" PRIMARY KEY -- as buyers send it
+                         CHECK (name ~ '^[a-z0-9_.-]{1,64}$'),
     price                bigint NOT NULL              -- in credits, held at once
                          CHECK (price BETWEEN 0 AND 1000000000000),
     metered              boolean NOT NULL DEFAULT false,  -- the price is the most; what was used is captured
@@ -322,6 +323,9 @@ CREATE TABLE punchcard.queue (
     max_attempts         smallint NOT NULL,           -- as in jobs
     crashes              smallint NOT NULL DEFAULT 0,  -- starts whose time was up,
                                                        -- or whose worker never reported
+    has_run              boolean NOT NULL DEFAULT false,  -- a run has ended that did something for it, or
+                                                          -- may have: from then on a cancel costs what its
+                                                          -- terms' on_cancel says
     kind                 text COLLATE "C" NOT NULL,   -- as in jobs
     cancel_requested_at  timestamptz,                 -- of a running job:
                                                       -- its worker is told when it checks in

@@ -273,7 +273,7 @@ CREATE VIEW punchcard.audit_i4 WITH (security_invoker = on) AS
     FROM punchcard.jobs j
     JOIN punchcard.outcomes o ON o.job_id = j.id AND o.account_id = j.account_id
     LEFT JOIN punchcard.kind_terms t ON t.id = j.terms_id
-    -- As in `has_run`, or while it ran: then that run ended it.
+    -- As `has_run` in the queue, or while it ran: then that run ended it.
     CROSS JOIN LATERAL (
         SELECT CASE WHEN o.status = 'canceled' THEN o.run_started_at IS NOT NULL OR EXISTS (
             SELECT FROM punchcard.attempts a
@@ -288,6 +288,11 @@ CREATE VIEW punchcard.audit_i4 WITH (security_invoker = on) AS
            ELSE o.captured = 0 END
        OR (o.status = 'canceled' AND t.on_cancel = 'refuse' AND r.has_run)
        OR o.share <> j.share
+    UNION ALL
+    SELECT q.job_id, 'its runs are not what has_run says'
+    FROM punchcard.queue q
+    WHERE q.has_run <> EXISTS (SELECT FROM punchcard.attempts a
+                               WHERE a.job_id = q.job_id AND (a.ended <> 'snooze' OR a.error IS NULL))
     UNION ALL
     SELECT q.job_id, 'queued on other terms than it was bought on'
     FROM punchcard.queue q JOIN punchcard.jobs j ON j.account_id = q.account_id AND j.id = q.job_id

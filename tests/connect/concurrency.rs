@@ -107,6 +107,27 @@ async fn what_was_meant_for_a_client_that_died_is_read_by_no_other() {
     bench.assert_audit_is_clean_meanwhile().await;
 }
 
+/// Whoever asked may be gone before the answer comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_asks_behind_a_question_whose_asker_is_gone() {
+    let bench = Bench::new().await;
+    let account = bench.account(100).await;
+    let input = serde_json::value::to_raw_value(&serde_json::json!({"text": "t"})).unwrap();
+    let blocker = connect(&bench.direct_url).await;
+    let lock = format!("BEGIN; SELECT FROM punchcard.accounts WHERE id = '{account}' FOR UPDATE");
+    blocker.batch_execute(&lock).await.unwrap();
+    let db = bench.db();
+    db.oldest_due(soon()).await.unwrap();
+    let options = JobOptions::default();
+    let job = NewJob { kind: "qr.svg", input: &input, priority: 0, run_at: None, options: &options };
+    let buying = tokio::time::timeout(Duration::from_millis(300), db.enqueue(account, job, None, soon()));
+    assert!(buying.await.is_err(), "it waits for the account");
+    let next = tokio::time::timeout(Duration::from_secs(4), db.webhook(account, soon())).await;
+    assert!(next.expect("answered while the first still waits").unwrap().is_none());
+    blocker.batch_execute("ROLLBACK").await.unwrap();
+    bench.assert_audit_is_clean_meanwhile().await;
+}
+
 /// The API in this process, with one connection for all that it serves at once.
 fn api(url: &str) -> App {
     App::new(Config {

@@ -1,6 +1,11 @@
 //! Under Supabase's default privileges (and worse: ours in the tests are for every schema), nobody reaches what is not
 //! theirs.
 
+use serde_json::value::RawValue;
+use shared::{
+    db::queue::{Capacity, Cursor},
+    domain::Verdict,
+};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -232,6 +237,37 @@ async fn realtime_hears_of_the_owners_jobs_once_it_is_turned_on_and_never_holds_
     bench.drain().await;
     bench.sql("ALTER TABLE realtime.out_of_order RENAME TO messages").await;
     assert_eq!(bench.count(messages).await, 3, "a failure to send is no failure of the job");
+
+    // A lock that each message would wait for.
+    bench.enqueue(two, "qr.svg", 9).await;
+    let db = bench.db();
+    let minute = std::time::Duration::from_secs(60);
+    let capacity = Capacity {
+        limit: 9,
+        named: &[],
+        woken: false,
+        rust_kinds: &["qr.svg"],
+        http: false,
+        budget: minute,
+        lease: minute,
+    };
+    let deadline = shared::domain::Deadline::after(minute);
+    let leases = db.claim(capacity, &mut Cursor::default(), deadline).await.unwrap().leases;
+    assert_eq!(leases.len(), 9);
+    let verdicts: Vec<_> = leases
+        .into_iter()
+        .map(|lease| (lease, Verdict::Complete { output: RawValue::NULL.to_owned(), used: None }))
+        .collect();
+    owner.batch_execute("BEGIN; LOCK TABLE realtime.messages").await.unwrap();
+    let begun = std::time::Instant::now();
+    assert_eq!(db.settle(&verdicts, deadline).await.unwrap().jobs.len(), 9);
+    assert!(
+        begun.elapsed() < std::time::Duration::from_millis(1_500),
+        "{:?}: nine times 200 ms",
+        begun.elapsed()
+    );
+    owner.batch_execute("ROLLBACK").await.unwrap();
+
     owner.batch_execute("SELECT punchcard.set_realtime(false)").await.unwrap();
     bench.assert_audit_is_clean().await;
 }

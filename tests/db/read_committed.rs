@@ -99,6 +99,62 @@ fn complete() -> Verdict {
     Verdict::Complete { output: RawValue::NULL.to_owned(), used: None }
 }
 
+/// Its history goes to another month just then: what a cancel costs is decided by the row that it locks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_has_run_is_not_canceled_for_nothing_while_its_months_are_made() {
+    let held = Held::new().await;
+    held.bench
+        .sql(&format!(
+            "INSERT INTO punchcard.kinds (name, price, on_cancel) VALUES ('kept', 10, 'refuse');
+             SELECT punchcard.enqueue('{}', 'kept')",
+            held.account
+        ))
+        .await;
+    // Of an old system, whose ids tell any time: it stands in the spare month.
+    let id: Uuid = "01a6ffff-1111-4222-8333-444444444442".parse().unwrap();
+    held.bench
+        .sql(&format!(
+            "SET session_replication_role = replica;
+             UPDATE punchcard.queue SET job_id = '{id}';
+             UPDATE punchcard.jobs SET id = '{id}';
+             SET session_replication_role = origin"
+        ))
+        .await;
+    let minute = Duration::from_secs(60);
+    let capacity = Capacity {
+        limit: 1,
+        named: &[],
+        woken: false,
+        rust_kinds: &["kept"],
+        http: false,
+        budget: minute,
+        lease: minute,
+    };
+    let lease = held.db.claim(capacity, &mut Cursor::default(), soon()).await.unwrap().leases.remove(0);
+    let retry = Verdict::Retry { delay: Duration::from_secs(3_600), error: error() };
+    held.db.settle(&[(lease, retry)], soon()).await.unwrap();
+    for begin in ["BEGIN", "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1"] {
+        let canceler = connect(&as_role(&held.bench.direct_url, OWNER)).await;
+        canceler.batch_execute(begin).await.unwrap();
+        held.team.batch_execute("BEGIN; SELECT punchcard.make_periods(8, 10)").await.unwrap();
+        let cancel = format!("SELECT punchcard.cancel('{id}')");
+        let (refused, ()) = futures_util::future::join(canceler.batch_execute(&cancel), async {
+            tokio::time::sleep(Duration::from_millis(500)).await;
+            held.team.batch_execute("COMMIT").await.unwrap();
+            while held.bench.count("SELECT punchcard.make_periods(8, 10)::integer::bigint").await > 0 {}
+        })
+        .await;
+        let refused = refused.expect_err("it cannot be canceled once it has run");
+        assert_eq!(
+            refused.code().map(|code| code.code().to_owned()),
+            Some("PT409".to_owned()),
+            "{refused:?}"
+        );
+        canceler.batch_execute("ROLLBACK").await.unwrap();
+    }
+    held.bench.assert_audit_is_clean().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn no_verdict_is_dropped_whichever_job_was_touched() {
     let held = Held::new().await;

@@ -173,7 +173,7 @@ impl Outbox {
                 continue;
             }
             match url {
-                // What else was to go there is not sent any more, but for what was reported along with it.
+                // What else was to go there is not sent any more, but for what is on its way, or was reported along with it.
                 Some(own) => {
                     self.gone.insert((*job, *own));
                     for message in &mut self.messages {
@@ -181,9 +181,10 @@ impl Outbox {
                         if message.job == *job
                             && message.url == *url
                             && !along
+                            && message.attempt == message.settled
                             && matches!(message.fate, Fate::Due(_))
                         {
-                            (message.fate, message.settled) = (Fate::GivenUp, message.attempt);
+                            message.fate = Fate::GivenUp;
                         }
                     }
                 }

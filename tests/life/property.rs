@@ -47,10 +47,10 @@ const BUGS: &[(&str, &str, &str)] = &[
     ("settle", "q.lease_expires_at > clock_timestamp()", "q.lease_expires_at IS NOT NULL"),
     // Whoever cancels before the first run pays, or after runs that found their help away.
     ("settle", "AND coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL)", "AND true)"),
-    ("has_run", "(a.ended <> 'snooze' OR a.error IS NULL)", "true"),
+    ("settle", "AND (v.verdict <> 'snooze' OR v.error IS NULL)", ""),
     // Whoever cancels between two runs pays nothing, or may though the kind refuses.
-    ("settle", "OR punchcard.has_run(q.job_id)", ""),
-    ("cancel", "OR punchcard.has_run(job.job_id)", ""),
+    ("settle", "OR q.has_run)", ")"),
+    ("cancel", "OR job.has_run)", ")"),
     // What a metered job did not use is kept.
     ("settle", "THEN greatest(v.used, 0) ELSE q.price END", "THEN q.price ELSE q.price END"),
     // A poison job loops.

@@ -192,6 +192,34 @@ async fn who_is_gone_is_told_nothing_more_until_set_again() {
     bench.assert_audit_is_clean().await;
 }
 
+/// Another of the same job's was on its way to them already.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_heard_by_who_is_gone_was_heard() {
+    let bench = Bench::new().await;
+    bench.scripted_kind("").await;
+    let account = bench.account(60).await;
+    let job = done(&bench, account, json!({})).await;
+    let ids = ["00000000-0000-7000-8000-000000000001", "00000000-0000-7000-8000-000000000002"];
+    for id in ids {
+        bench
+            .sql(&format!(
+                "INSERT INTO punchcard.outbox (id, account_id, job_id, next_at, event, url)
+                 VALUES ('{id}', '{account}', '{job}', now(), 'job.running', 'https://own.example/')"
+            ))
+            .await;
+    }
+    assert_eq!(bench.count("SELECT count(id) FROM punchcard.claim_deliveries(10, 60)").await, 2);
+    for (id, verdict) in ids.iter().zip(["gone", "delivered"]) {
+        let recorded = format!(
+            "SELECT count(*) FROM punchcard.settle_deliveries(ARRAY['{job}'::uuid], ARRAY['{id}'::uuid], '{{1}}', '{{{verdict}}}',
+                 '{{0}}', '{{why}}', '{{https://own.example/}}') WHERE NOT out_of_reach"
+        );
+        assert_eq!(bench.count(&recorded).await, 1);
+    }
+    let heard = "SELECT count(*) FROM punchcard.deliveries WHERE delivered_at IS NOT NULL AND NOT gone";
+    assert_eq!(bench.count(heard).await, 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_redirect_is_not_followed_and_a_big_answer_is_one() {
     let (bench, elsewhere) = (Bench::new().await, listener().await);

@@ -19,7 +19,7 @@ BEGIN
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
     END IF;
     IF (SELECT t.on_cancel FROM punchcard.kind_terms t WHERE t.id = job.terms_id) = 'refuse'
-        AND (coalesce(job.lease_expires_at, job.waiting_until) IS NOT NULL OR punchcard.has_run(job.job_id))
+        AND (coalesce(job.lease_expires_at, job.waiting_until) IS NOT NULL OR job.has_run)
     THEN
         RAISE EXCEPTION 'not_cancelable' USING ERRCODE = 'PT409',
             DETAIL = 'Jobs of this kind cannot be canceled once they are running, or have run.';

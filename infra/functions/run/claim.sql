@@ -2,14 +2,15 @@
 -- seconds; those in p_named, which the worker was woken for, before all others. Only kinds that the worker
 -- serves: p_kinds, p_http, p_budget and p_woken are as in `served_kinds`. p_after_* say, for a kind and a
 -- priority, the `run_at` (in microseconds since 1970) and id of the last job that this worker claimed of
--- these: the next claim starts there, and never walks again past the dead rows of its own earlier claims, which no vacuum removes
--- while a long transaction is open anywhere (ADR 0007). But for what is due since less than five seconds:
--- jobs are not committed in the order of their `run_at`. What a claim passes over for its start, the next one
--- without a start finds.
+-- these: the next claim starts there, and never walks again past the dead rows of its own earlier claims,
+-- which no vacuum removes while a long transaction is open anywhere (ADR 0007). But for what is due since
+-- less than five seconds: jobs are not committed in the order of their `run_at`. What a claim passes over for
+-- its start, the next one without a start finds.
 CREATE OR REPLACE FUNCTION punchcard.claim(
     p_limit bigint, p_kinds text[], p_http boolean, p_budget integer, p_lease double precision,
     p_after_kinds text[] DEFAULT '{}', p_after_priorities smallint[] DEFAULT '{}',
-    p_after_run_ats bigint[] DEFAULT '{}', p_after_ids uuid[] DEFAULT '{}', p_named uuid[] DEFAULT '{}', p_woken boolean DEFAULT false)
+    p_after_run_ats bigint[] DEFAULT '{}', p_after_ids uuid[] DEFAULT '{}',
+    p_named uuid[] DEFAULT '{}', p_woken boolean DEFAULT false)
     RETURNS TABLE (
         job_id uuid, lease_token bigint, account_id uuid, kind text, attempt smallint, max_attempts smallint,
         input text, url text, secret_version integer, retired boolean, timeout_seconds integer,

@@ -72,6 +72,10 @@ BEGIN
                                  THEN least(now() + make_interval(secs => v.delay), q.expires_at) END,
             run_at = CASE WHEN v.verdict IN ('return', 'wait') THEN q.run_at
                           ELSE now() + make_interval(secs => v.delay) END,
+            -- What is handed back did not begin, and what was put off because what it relies on was away did
+            -- nothing. As far as `attempts` tells of it.
+            has_run = q.has_run OR (v.verdict NOT IN ('return', 'wait') AND q.lease_token <= 1000
+                                    AND (v.verdict <> 'snooze' OR v.error IS NULL)),
             checkpoint = coalesce(v.output::json, q.checkpoint),
             error = coalesce(v.error::json, q.error),
             progress_percent = CASE v.verdict WHEN 'wait' THEN q.progress_percent END,
@@ -122,7 +126,7 @@ BEGIN
                                     WHERE t.id = q.terms_id) = 'capture'
                                AND ((v.verdict <> 'return'
                                      AND coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL)
-                                    OR punchcard.has_run(q.job_id)))
+                                    OR q.has_run))
                        THEN CASE WHEN v.verdict = 'complete' AND v.used < q.price THEN
                            CASE WHEN (SELECT t.metered FROM punchcard.kind_terms t WHERE t.id = q.terms_id)
                                 THEN greatest(v.used, 0) ELSE q.price END

@@ -13,7 +13,8 @@ BEGIN
         RAISE EXCEPTION 'no_realtime' USING ERRCODE = 'PT422', DETAIL = 'This database has no realtime.send.';
     END IF;
     CREATE TRIGGER outcomes_are_broadcast AFTER INSERT ON punchcard.outcomes
-        FOR EACH ROW EXECUTE FUNCTION punchcard.broadcast_outcome();
+        REFERENCING NEW TABLE AS ended
+        FOR EACH STATEMENT EXECUTE FUNCTION punchcard.broadcast_outcomes();
     CREATE POLICY punchcard_own_channel ON realtime.messages FOR SELECT TO authenticated
         USING ((SELECT realtime.topic()) = 'punchcard:' || (SELECT auth.uid())::text);
 END $$;

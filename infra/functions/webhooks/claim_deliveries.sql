@@ -57,6 +57,7 @@ CREATE OR REPLACE FUNCTION punchcard.claim_deliveries(
     ), due AS MATERIALIZED (
         SELECT d.id FROM share, lane l, LATERAL (
             SELECT d.id FROM punchcard.outbox d WHERE d.account_id = l.account_id AND d.next_at <= now()
+              AND d.attempt < 32767  -- never recorded, it would be one too many, and refuse all
             ORDER BY d.next_at LIMIT least(l.room, share.most) FOR NO KEY UPDATE SKIP LOCKED) d
         LIMIT p_limit
     ), taken AS (

@@ -33,9 +33,10 @@ CREATE OR REPLACE FUNCTION punchcard.settle_deliveries(
         WHERE b.id = v.id AND v.verdict NOT IN ('retry', 'put_back')
         RETURNING b.*, v.verdict, v.error AS why, v.url AS sent_to
     ), others AS MATERIALIZED (
-        -- None is waited for: whoever has it, and hears the same, waits for none of ours either.
+        -- Not what is on its way: it is answered. None is waited for: whoever has it, and hears the same,
+        -- waits for none of ours either.
         SELECT o.id FROM ended e JOIN punchcard.outbox o ON o.job_id = e.job_id AND o.url = e.url
-        WHERE e.verdict = 'gone' AND o.id <> ALL (p_ids)
+        WHERE e.verdict = 'gone' AND o.id <> ALL (p_ids) AND o.attempt = o.settled
         FOR NO KEY UPDATE OF o SKIP LOCKED
     ), dropped AS (
         DELETE FROM punchcard.outbox b WHERE b.id = ANY (ARRAY(SELECT o.id FROM others o))

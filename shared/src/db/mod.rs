@@ -161,7 +161,7 @@ impl Db {
                 Ok(connection) => connection,
                 Err(error) => return Err(unknown.unwrap_or(error)),
             };
-            let Ok(_alone) = timeout_at(deadline.instant(), connection.alone.lock()).await else {
+            let Ok(alone) = timeout_at(deadline.instant(), connection.alone.lock()).await else {
                 let waited = DbError::Unavailable("the statements before it took all of its time".into());
                 return Err(unknown.unwrap_or(waited));
             };
@@ -176,7 +176,12 @@ impl Db {
                     false => client.query_typed(sql, params).await,
                 }
             };
-            let failed = match timeout_at(deadline.instant(), query).await {
+            let asked = Asked(&connection);
+            let answer = timeout_at(deadline.instant(), query).await;
+            if answer.is_ok() {
+                asked.is_answered();
+            }
+            let failed = match answer {
                 Ok(Ok(rows)) => {
                     connection.has_answered();
                     return Ok(rows);
@@ -205,6 +210,7 @@ impl Db {
             }
             if collided {
                 tracing::warn!(error = %failed.error, "sent again");
+                drop(alone);
                 tokio::time::sleep(spread(pause)).await;
                 collisions += 1;
             } else {
@@ -284,6 +290,22 @@ impl Slot {
     }
 }
 
+/// A question on its way. Dropped without an answer, as when whoever asked is, it dooms its connection: what is asked next would
+/// go out behind it.
+struct Asked<'a>(&'a Connection);
+
+impl Asked<'_> {
+    fn is_answered(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Asked<'_> {
+    fn drop(&mut self) {
+        self.0.doubted.store(true, Ordering::Relaxed);
+    }
+}
+
 /// Counted for as long as it lives.
 struct Waiting<'a>(&'a Slot);
 
@@ -339,9 +361,14 @@ impl Connection {
         if let Ok(_alone) = self.alone.try_lock()
             && unused > TRUSTED_FOR
         {
+            let asked = Asked(self);
             let check =
                 timeout_at(deadline.within(CHECK_BUDGET).instant(), self.client.check_connection()).await;
-            return matches!(check, Ok(Ok(())));
+            if matches!(check, Ok(Ok(()))) {
+                asked.is_answered();
+                return true;
+            }
+            return false;
         }
         !self.client.is_closed()
     }

@@ -70,7 +70,7 @@ pub enum Money {
     Released,
     /// As the kind's `on_cancel` says.
     OnCancel,
-    /// The same of a job that has run before (`punchcard.has_run`); one that has not is released.
+    /// The same of a job that has run before (`has_run` in `queue`); one that has not is released.
     OnCancelOnceRun,
     /// As the kind's `on_input_error` says.
     OnInputError,
