@@ -744,7 +744,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.keep_up(p_task text, p_every integer)
 --     RETURNS boolean, as its owner
 
--- An idempotency key, or what it was used for, as it is kept: 128 bits of its SHA-256. Only the account itself could make two of its own meet, and would be told that it used a key twice.
+-- An idempotency key, or what it was used for, as it is kept: 128 bits of its SHA-256. Only the account itself could make two of its own meet, and would be told that it used a key twice. One expression, which PostgreSQL parses here and puts in place of each call: parsed and planned for each purchase it would cost more than all else that a key costs.
 -- FUNCTION punchcard.key_digest(p_text text)
 --     RETURNS uuid
 

@@ -4,9 +4,12 @@
 CREATE OR REPLACE FUNCTION punchcard.check_in(
     p_job_ids uuid[], p_lease_tokens bigint[], p_percents smallint[], p_messages text[], p_checkpoints text[])
     RETURNS TABLE (job_id uuid, noted boolean, to_cancel boolean)
-    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
     SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH said AS MATERIALIZED (
         SELECT * FROM unnest(p_job_ids, p_lease_tokens, p_percents, p_messages, p_checkpoints)
             AS s (job_id, lease_token, percent, message, checkpoint)
@@ -30,5 +33,5 @@ CREATE OR REPLACE FUNCTION punchcard.check_in(
     FROM said s
     LEFT JOIN punchcard.queue q ON q.job_id = s.job_id AND q.lease_token = s.lease_token
     LEFT JOIN noted n ON n.job_id = s.job_id AND n.lease_token = s.lease_token
-    WHERE n.job_id IS NOT NULL OR q.cancel_requested_at IS NOT NULL
-$$;
+    WHERE n.job_id IS NOT NULL OR q.cancel_requested_at IS NOT NULL;
+END $$;

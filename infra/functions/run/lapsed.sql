@@ -1,8 +1,11 @@
 -- Up to p_limit jobs that have lapsed, longest first, but for those of the accounts p_busy; locks their rows.
 CREATE OR REPLACE FUNCTION punchcard.lapsed(p_limit bigint, p_busy uuid[])
     RETURNS TABLE (job_id uuid, account_id uuid, lease_token bigint, verdict text, error text)
-    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_bitmapscan = off SET jit = off AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     SELECT q.job_id, q.account_id, q.lease_token,
            CASE WHEN canceled THEN 'cancel' WHEN waiting THEN 'overdue' WHEN expired THEN 'fail'
                 ELSE 'crash' END,
@@ -23,5 +26,5 @@ CREATE OR REPLACE FUNCTION punchcard.lapsed(p_limit bigint, p_busy uuid[])
           AND q.account_id <> ALL (p_busy)
         ORDER BY coalesce(q.lease_expires_at, q.waiting_until, q.expires_at)
         LIMIT p_limit
-        FOR NO KEY UPDATE SKIP LOCKED) q
-$$;
+        FOR NO KEY UPDATE SKIP LOCKED) q;
+END $$;

@@ -5,7 +5,7 @@ CREATE OR REPLACE FUNCTION punchcard.lock_due(
     p_limit bigint, p_kinds text[], p_http boolean, p_budget integer, p_after_kinds text[],
     p_after_priorities smallint[], p_after_run_ats bigint[], p_after_ids uuid[], p_named uuid[],
     p_woken boolean, OUT due uuid[])
-    LANGUAGE plpgsql AS $$
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     served text[] := ARRAY(SELECT punchcard.served_kinds(p_kinds, p_http, p_budget, p_woken));
     level record;

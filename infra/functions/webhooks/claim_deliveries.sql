@@ -11,9 +11,12 @@ CREATE OR REPLACE FUNCTION punchcard.claim_deliveries(
     RETURNS TABLE (id uuid, event text, url text, attempt smallint, put_back smallint, created_at timestamptz,
                    secret_version integer, old_secret_version integer, kind_secret_version integer,
                    job punchcard.jobs_now, more boolean, walked uuid)
-    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-    SET jit = off AS $$
+    SET jit = off SET plan_cache_mode = force_custom_plan AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH RECURSIVE look AS MATERIALIZED (
         -- As a rule no more are due than these, and they say whose.
         SELECT d.account_id, d.next_at FROM punchcard.outbox d WHERE d.next_at <= now()
@@ -80,5 +83,5 @@ CREATE OR REPLACE FUNCTION punchcard.claim_deliveries(
         FROM taken t
         JOIN punchcard.jobs_now n ON n.account_id = t.account_id AND n.id = t.job_id
         JOIN punchcard.kinds k ON k.name = n.kind
-        LEFT JOIN punchcard.webhooks w ON w.account_id = t.account_id) m ON true
-$$;
+        LEFT JOIN punchcard.webhooks w ON w.account_id = t.account_id) m ON true;
+END $$;

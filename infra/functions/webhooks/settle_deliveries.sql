@@ -9,9 +9,12 @@ CREATE OR REPLACE FUNCTION punchcard.settle_deliveries(
     p_job_ids uuid[], p_ids uuid[], p_attempts smallint[], p_verdicts text[], p_delays double precision[],
     p_errors text[], p_urls text[])
     RETURNS TABLE (id uuid, out_of_reach boolean)
-    LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-    SET jit = off AS $$
+    SET jit = off SET plan_cache_mode = force_generic_plan AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
     WITH verdict AS MATERIALIZED (
         SELECT * FROM unnest(p_job_ids, p_ids, p_attempts, p_verdicts, p_delays, p_errors, p_urls)
             AS v (job_id, id, attempt, verdict, delay, error, url)
@@ -72,5 +75,5 @@ CREATE OR REPLACE FUNCTION punchcard.settle_deliveries(
       AND NOT EXISTS (SELECT FROM ended e WHERE e.id = b.id)
     UNION ALL
     SELECT d.id, false FROM verdict v JOIN punchcard.deliveries d ON d.job_id = v.job_id AND d.id = v.id
-    WHERE d.attempt = v.attempt
-$$;
+    WHERE d.attempt = v.attempt;
+END $$;
