@@ -19,7 +19,8 @@ BEGIN
                CASE WHEN w.is_new THEN '%1$I AS (INSERT INTO punchcard.%1$I SELECT * FROM others '
                                        'WHERE %3$I >= %4$L AND %3$I < %5$L RETURNING true)'
                     ELSE 'others AS (DELETE FROM punchcard.%2$I '
-                         'WHERE %3$I < %4$L OR %3$I >= %5$L RETURNING *)' END, w.name, p_spare, key, w.first_id, w.end_id), ', ' ORDER BY w.is_new),
+                         'WHERE %3$I < %4$L OR %3$I >= %5$L RETURNING *)' END,
+               w.name, p_spare, key, w.first_id, w.end_id), ', ' ORDER BY w.is_new),
            string_agg(format('(SELECT count(*) FROM %I)', w.name), ' + ') FILTER (WHERE w.is_new)
     INTO STRICT moves, moved
     FROM punchcard.wanted_periods(p_table, p_spare_from, p_this_month, p_last_month) w;
