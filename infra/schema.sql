@@ -604,8 +604,8 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.access()
 --     RETURNS TABLE(role text, privilege text, type text, object text, columns text)
 
--- For `make_periods`: gives a table its new months, whose tables are there, and moves its spare table on behind them; where months are missing that have begun, the spare table becomes theirs, and there is a new one. What stands in it for another time (jobs of old systems, whose ids tell any) goes where it belongs. Who reads or writes the table waits meanwhile: that is as long as it takes to look at what the spare table has.
--- FUNCTION punchcard.attach_periods(p_table text, p_spare text, p_spare_from uuid, p_months timestamp without time zone[])
+-- For `make_periods`: puts a table's new months, whose tables are there, in their places, and its spare table in its next one (`wanted_periods`). Who reads or writes the table waits meanwhile: that is as long as it takes to look at what the spare table has.
+-- FUNCTION punchcard.attach_periods(p_table text, p_spare text, p_spare_from uuid, p_this_month timestamp without time zone, p_last_month timestamp without time zone)
 --     RETURNS void
 
 -- What an account has, at the source too, if that answers.
@@ -675,6 +675,10 @@ CREATE TABLE punchcard.webhooks (
 -- How many whole credits can be drawn of a balance at the source: none below 0, and no more than an account may hold.
 -- FUNCTION punchcard.drawable(p_balance numeric)
 --     RETURNS bigint
+
+-- For `attach_periods`: moves what the spare table has of the new tables' time to these, in one statement, so that it is looked through once. None of them is attached yet, so that none has the triggers that tell others of a row: of what moves they have heard.
+-- FUNCTION punchcard.empty_spare(p_table text, p_spare text, p_spare_from uuid, p_this_month timestamp without time zone, p_last_month timestamp without time zone)
+--     RETURNS void
 
 -- Buys a job: key, price, hold, job and its place in the queue in one call, all or nothing. The job's row is the hold. Answers what the caller does not know; `replayed` when the key had bought the job before (jobs_now has it as it is now); `wake_after`, in seconds, when a wake-up is wanted for it. A priority is at most its kind's `max_priority`: a greater one is refused, but that of a retry, and 0, which is said for none, are lowered to it. Refuses by raising: PT402 insufficient_credits · PT422 unknown_kind, idempotency_mismatch, invalid_*, over_cap · PT429 too_many_*
 -- FUNCTION punchcard.enqueue(p_account_id uuid, p_kind text, p_input json DEFAULT '{}'::json, p_key text DEFAULT NULL::text, p_priority integer DEFAULT 0, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_options jsonb DEFAULT NULL::jsonb, OUT job_id uuid, OUT price bigint, OUT max_attempts smallint, OUT run_at timestamp with time zone, OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT replayed boolean, OUT wake_after double precision, OUT priority smallint)
@@ -776,7 +780,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.make_period(p_table text, p_name text)
 --     RETURNS void
 
--- Makes the months to come of each table that is kept by month (ADR 19), a table at a time, each a short transaction; answers whether there may be another. At least p_least months are there beyond this one, and where they are fewer, p_ahead are made: first their tables, for which nobody waits, then their places (`attach_periods`). Once nothing is left to do it costs a look at the catalog.
+-- Makes the months to come of each table that is kept by month (ADR 19), a table at a time, each a short transaction; answers whether there may be another. At least p_least months are there beyond this one, and where they are fewer, p_ahead are made: first their tables, for which nobody waits, then their places (`attach_periods`). What stops one table (somebody who reads it for long, a table of a name that is needed) stops no other, and is raised once it is all that is left. With nothing to do it costs a look at the catalog.
 -- FUNCTION punchcard.make_periods(p_least integer DEFAULT 4, p_ahead integer DEFAULT 6)
 --     RETURNS boolean, as its owner
 
@@ -787,6 +791,10 @@ CREATE TABLE punchcard.webhooks (
 -- Moves credits from outside (a payment, an operator's correction) once for each key: 'grant' or 'adjust'. The first positive movement creates the account. Replays answer the first entry; nothing moves twice. An adjustment that names a job gives back for it, once, to the account that bought it: PT404 not_found for a job of another's, or of nobody's.
 -- FUNCTION punchcard.move_credits(p_kind punchcard.entry_kind, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text, OUT entry punchcard.movements, OUT replayed boolean)
 --     RETURNS record
+
+-- The least of the ids that are above all that tell a time: from the year 2109 on.
+-- FUNCTION punchcard.no_time()
+--     RETURNS uuid
 
 -- Lets so many jobs more pass the account's caps, or refuses: PT429 too_many_jobs, too_many_bytes, too_many_enqueues; PT422 over_cap if they never could. Share 0 is locked first, so that no two buyers pass where one may. Enqueues are paced as by the generic cell rate algorithm (ITU-T I.371): a minute's worth at once, then one for each part of a minute that has passed. p_look only looks: it locks nothing, and whoever passes it may still be refused.
 -- FUNCTION punchcard.pass_caps(p_account_id uuid, p_jobs integer, p_bytes bigint, p_look boolean DEFAULT false)
@@ -895,6 +903,10 @@ CREATE TABLE punchcard.webhooks (
 -- A UUIDv7 (RFC 9562 §5.7) of a time, to its microsecond, which the 12 bits after the milliseconds have (§6.2, method 3), as PostgreSQL's own has from version 18 on. Without a time: the database's clock. One expression, which PostgreSQL puts in place of the call: the version's digit goes between the time's first twelve digits and its last three.
 -- FUNCTION punchcard.uuid_v7(p_at timestamp with time zone DEFAULT clock_timestamp())
 --     RETURNS uuid
+
+-- For `make_periods`: the tables that one kept by month needs, from where its spare one begins (NULL: it has none yet) to behind p_last_month, in their order. No first id: from the least; no end: to the last. What is not new is the spare table, by another name. As a rule it only moves on behind the months; but where months have begun that nobody made, what was bought in them is in it: then it becomes the month of it, or of them, and there is a new one.
+-- FUNCTION punchcard.wanted_periods(p_table text, p_spare_from uuid, p_this_month timestamp without time zone, p_last_month timestamp without time zone)
+--     RETURNS TABLE(name text, first_id uuid, end_id uuid, is_new boolean)
 GRANT USAGE ON SCHEMA punchcard_api TO authenticated;
 GRANT SELECT (id, available, held) ON TABLE punchcard.accounts TO authenticated;
 GRANT SELECT (account_id, price, captured, entry) ON TABLE punchcard.deferred_entries TO authenticated;
@@ -921,6 +933,7 @@ GRANT EXECUTE ON FUNCTION punchcard.job_now TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.jobs_between TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.keep_up TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.key_digest TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.no_time TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.redrive TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.rescue TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.retry TO punchcard_app;

@@ -1,11 +1,17 @@
 -- What is read across tables; and the audit: what must never be. Each of its views answers no row when all is
 -- well (invariants I0 to I6 in docs/ARCHITECTURE.md).
 
+-- The least of the ids that are above all that tell a time: from the year 2109 on.
+CREATE FUNCTION punchcard.no_time() RETURNS uuid
+    LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT '04000000-0000-0000-0000-000000000000'::uuid
+$$;
+
 -- The tables of each that is kept by month, in their order: a month's, all before the first one's, the spare
 -- one for what is bought behind the last, and the one of ids that tell no time (jobs of old systems).
 CREATE VIEW punchcard.periods WITH (security_invoker = on) AS
     SELECT p.relname::text AS of_table, c.relname::text AS name, b.first_id,
-           b.bounds LIKE '% TO (''04000000-0000-0000-0000-000000000000'')' AS is_spare
+           b.bounds LIKE '% TO (''' || punchcard.no_time() || ''')' AS is_spare
     FROM pg_catalog.pg_class p
     JOIN pg_catalog.pg_inherits i ON i.inhparent = p.oid
     JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid,

@@ -63,7 +63,8 @@ enum Command {
         #[arg(long)]
         pinned: Option<u32>,
     },
-    /// Apply the migrations that are missing, and the functions that have changed. Connect directly, not through a pooler.
+    /// Apply the migrations that are missing, and the functions that have changed, and make the months to come. Connect
+    /// directly, not through a pooler.
     Migrate {
         /// Print them as a file of `supabase/migrations` instead.
         #[arg(long)]
@@ -180,6 +181,9 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
             }
             migrated.applied.iter().for_each(|name| println!("applied {name}"));
             println!("{} migrations and {} functions applied", migrated.applied.len(), migrated.functions);
+            if let Some(why) = migrated.months_wait {
+                println!("months to come are left to the next tick: {why}");
+            }
             Ok(())
         }
         Command::Roles { rotate, own_database } => {

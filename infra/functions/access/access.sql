@@ -15,10 +15,10 @@ CREATE OR REPLACE FUNCTION punchcard.access()
         UNION ALL
         SELECT 'punchcard_app', 'EXECUTE', 'FUNCTION', 'punchcard.' || name, NULL FROM unnest(ARRAY[
             'enqueue', 'enqueue_batch', 'find_jobs', 'show_jobs', 'jobs_between', 'find_entries',
-            'first_id', 'uuid_time', 'key_digest', 'keep_up', 'cancel', 'retry', 'redrive', 'grant_credits',
-            'balance', 'return_credits', 'source_health', 'claim', 'claim_singly', 'settle', 'check_in',
-            'rescue', 'call_back', 'claim_deliveries', 'settle_deliveries', 'set_webhook',
-            'rotate_webhook_secret', 'job_now', 'access']) name
+            'first_id', 'uuid_time', 'no_time', 'key_digest', 'keep_up', 'cancel', 'retry', 'redrive',
+            'grant_credits', 'balance', 'return_credits', 'source_health', 'claim', 'claim_singly',
+            'settle', 'check_in', 'rescue', 'call_back', 'claim_deliveries', 'settle_deliveries',
+            'set_webhook', 'rotate_webhook_secret', 'job_now', 'access']) name
         UNION ALL
         -- The team's own backend, through a function of its own in an exposed schema.
         SELECT 'service_role', 'USAGE', 'SCHEMA', 'punchcard', NULL

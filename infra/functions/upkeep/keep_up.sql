@@ -13,7 +13,10 @@ BEGIN
         RETURN false;
     END IF;
     BEGIN
-        more := CASE p_task WHEN 'periods' THEN punchcard.make_periods() END;
+        CASE p_task
+            WHEN 'periods' THEN more := punchcard.make_periods();
+            ELSE RAISE EXCEPTION 'unknown_task: keep_up has no function for it' USING ERRCODE = 'PT422';
+        END CASE;
     -- A time-out, too: all who came behind it waited as long.
     EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
         RAISE LOG 'punchcard: upkeep of % has to wait: % %', p_task, SQLSTATE, SQLERRM;

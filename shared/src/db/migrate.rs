@@ -1,5 +1,6 @@
 //! Applies `infra/migrations`, in order, each once, and `infra/functions` whenever they have changed: each migration in a
-//! transaction of its own under a lock, all functions and their grants in the last one.
+//! transaction of its own under a lock, all functions and their grants in one. Then it makes the months to come of what is kept
+//! by month (ADR 19), a table at a time; who is in the way of these keeps no release waiting: ticks come back to them.
 
 use std::time::Duration;
 
@@ -101,10 +102,14 @@ pub struct Migrated {
     pub functions: usize,
     /// Whether grants or policies had been lost, and were made anew.
     pub renewed: bool,
+    /// Why some tables' months to come have to wait, if they do: ticks come back to them, and what is bought has a place
+    /// meanwhile.
+    pub months_wait: Option<String>,
 }
 
 /// The migrations after the one of that name (or all) and all functions, as one file of `supabase/migrations`, which notes
-/// in the same tables what was applied, so that [`apply`] can go on from there.
+/// in the same tables what was applied, so that [`apply`] can go on from there. Of the months it makes a new table's first
+/// ones alone, all in one transaction: those of a table that is in use are for ticks, each in a short one.
 ///
 /// # Errors
 /// The names there are, if this is none of them.
@@ -136,7 +141,9 @@ pub fn as_one_file(after: Option<&str>) -> Result<String, String> {
         applied.join(",\n")
     );
     file += "\nSELECT punchcard.grant_access();\n";
-    file += "\nDO $$ BEGIN WHILE punchcard.make_periods() LOOP END LOOP; END $$;\n";
+    file += &format!(
+        "\nDO $$ BEGIN LOOP EXIT WHEN ({KEPT}); PERFORM punchcard.make_periods(); END LOOP; END $$;\n"
+    );
     Ok(file)
 }
 
@@ -210,7 +217,7 @@ pub async fn apply(url: &str) -> Result<Vec<String>, MigrateError> {
 /// As [`apply`].
 pub async fn apply_as(secrets: &Secrets) -> Result<Migrated, MigrateError> {
     let (mut client, _socket) = open(secrets).await?;
-    let mut migrated = Migrated { applied: Vec::new(), functions: 0, renewed: false };
+    let mut migrated = Migrated { applied: Vec::new(), functions: 0, renewed: false, months_wait: None };
     migrated.renewed = patiently(&mut client, Step::Prepare).await? > 0;
     for (name, sql) in MIGRATIONS.iter().zip(MIGRATION_SOURCES) {
         if patiently(&mut client, Step::Migration(name, sql)).await? > 0 {
@@ -222,9 +229,14 @@ pub async fn apply_as(secrets: &Secrets) -> Result<Migrated, MigrateError> {
         match patiently(&mut client, Step::Periods).await {
             Ok(0) => break,
             Ok(_) => {}
-            // Whoever reads for long does not keep a release waiting: ticks come back to it.
-            Err(MigrateError::Unfit(_)) if is_kept(&client).await? => break,
-            Err(why) => return Err(why),
+            Err(why) => {
+                if !is_kept(&client).await? {
+                    return Err(why);
+                }
+                // Whoever reads for long does not keep a release waiting.
+                migrated.months_wait = Some(why.to_string());
+                break;
+            }
         }
     }
     Ok(migrated)

@@ -51,7 +51,7 @@ functions![
     "jobs" => ["cancel", "find_jobs", "job_now", "lock_job", "redrive", "retry", "show_jobs"],
     "run" => ["call_back", "check_in", "claim", "claim_singly", "enter_deferred", "lapsed", "lock_due", "lock_for_settling", "rescue", "served_kinds", "settle"],
     "supabase" => ["broadcast_outcomes", "set_realtime"],
-    "upkeep" => ["attach_periods", "keep_up", "make_period", "make_periods"],
+    "upkeep" => ["attach_periods", "empty_spare", "keep_up", "make_period", "make_periods", "wanted_periods"],
     "webhooks" => ["claim_deliveries", "rotate_webhook_secret", "set_webhook", "settle_deliveries"],
 ];
 

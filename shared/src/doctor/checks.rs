@@ -33,6 +33,7 @@ const UNCLAIMED: &str = include_str!("unclaimed.sql");
 const TEAM_TRIGGERS: &str = include_str!("team_triggers.sql");
 const OLD_SNAPSHOTS: &str = include_str!("old_snapshots.sql");
 const UPKEEP: &str = include_str!("upkeep.sql");
+const NO_SPARE: &str = include_str!("no_spare.sql");
 const SOURCE: &str = include_str!("source.sql");
 const CREDIT_FUNCTIONS: &str = include_str!("credit_functions.sql");
 const GRANTS: &str = include_str!("grants.sql");
@@ -210,9 +211,12 @@ pub(super) async fn schema(report: &mut Report, client: &Client) -> Result<(), F
     Ok(())
 }
 
-/// Kinds of which jobs have been due for long, and none is running; triggers of the team's, which may be why; and who keeps a
-/// snapshot open, which makes all slow.
+/// Kinds of which jobs have been due for long, and none is running; triggers of the team's, which may be why; who keeps a
+/// snapshot open, which makes all slow; what upkeep has not done; and where a purchase has no place.
 pub(super) async fn unclaimed(report: &mut Report, client: &Client) -> Result<(), Failed> {
+    for found in texts(Stage::Schema, client, NO_SPARE).await? {
+        report.fail(seen(Stage::Schema, found));
+    }
     for sql in [UNCLAIMED, TEAM_TRIGGERS, OLD_SNAPSHOTS, UPKEEP] {
         for found in texts(Stage::Schema, client, sql).await? {
             report.warn(Stage::Schema, found);

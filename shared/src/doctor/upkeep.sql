@@ -3,13 +3,11 @@
 SELECT format('upkeep of %s has to wait: %s', u.task, u.error)
 FROM punchcard.upkeep u WHERE u.error IS NOT NULL
 UNION ALL
-SELECT format('upkeep of %s is due since %s: no tick of this build does it', u.task,
-              to_char(u.next_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'))
+SELECT format('upkeep of %s has been due since %s: does the schedule invoke the poller, and is its build '
+              'current?', u.task, to_char(u.next_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'))
 FROM punchcard.upkeep u WHERE u.error IS NULL AND u.next_at < now() - interval '26 hours'
 UNION ALL
-SELECT format('the months of punchcard.%s end %s: `punchcard migrate` makes more, as ticks do', c.relname,
-              coalesce('in ' || to_char(punchcard.uuid_time(p.first_id) AT TIME ZONE 'UTC', 'YYYY-MM'),
-                       'at once'))
-FROM pg_catalog.pg_class c LEFT JOIN punchcard.periods p ON p.of_table = c.relname AND p.is_spare
-WHERE c.relnamespace = 'punchcard'::regnamespace AND c.relkind = 'p'
-  AND coalesce(p.first_id < punchcard.first_id(now() + interval '2160 hours'), true)
+SELECT format('the months of punchcard.%s end in %s: `punchcard migrate` makes more, as ticks do', p.of_table,
+              to_char(punchcard.uuid_time(p.first_id) AT TIME ZONE 'UTC', 'YYYY-MM'))
+FROM punchcard.periods p
+WHERE p.is_spare AND p.first_id < punchcard.first_id(now() + interval '2160 hours')
