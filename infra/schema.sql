@@ -639,13 +639,25 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.check_input(p_input json)
 --     RETURNS void
 
+-- Refuses metadata that could not be found again, or are too many or too long.
+-- FUNCTION punchcard.check_metadata(p_metadata jsonb)
+--     RETURNS void
+
 -- Vets what a job asks for beside its kind's policy: an object with, as wished, `retry`, `metadata`, `tags`, `webhook`, `retry_of`. Answers NULL for what it does not ask for.
 -- FUNCTION punchcard.check_options(p_options jsonb, p_max_attempts integer, OUT max_attempts smallint, OUT retry jsonb, OUT metadata jsonb, OUT tags text[], OUT webhook jsonb, OUT retry_of uuid)
 --     RETURNS record
 
--- The job that p_job_id is to be retried as another try of: failed or canceled, of this account, not retried yet. Notes it as p_retried_as: who retries it just now is waited for. Raises PT404 not_found · PT409 not_retryable, already_retried.
+-- Prepares another try of p_job_id, which must be failed or canceled, of this account, and not retried yet. Locks the account, and notes what it is retried as: p_retried_as, or a new id; answers that. Who retries it just now is waited for. Raises PT404 not_found · PT409 not_retryable, already_retried.
 -- FUNCTION punchcard.check_retry_of(p_job_id uuid, p_account_id uuid, p_retried_as uuid)
 --     RETURNS uuid
+
+-- Refuses a `retry` that is none: what a job asks for instead of its kind's policy, within the kind's bounds.
+-- FUNCTION punchcard.check_retry_policy(p_retry jsonb, p_max_attempts integer)
+--     RETURNS void
+
+-- A job's tags, each once, in the order of their bytes; refuses what is no list of tags.
+-- FUNCTION punchcard.check_tags(p_tags jsonb, OUT tags text[])
+--     RETURNS text[]
 
 -- Vets a webhook, {url, events}: events are those that end a job unless it says otherwise. Where it may point to is vetted by whoever sends, address by address.
 -- FUNCTION punchcard.check_webhook(p_webhook jsonb)
@@ -791,9 +803,17 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.move_credits(p_kind punchcard.entry_kind, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text, OUT entry punchcard.movements, OUT replayed boolean)
 --     RETURNS record
 
+-- What the jobs of a batch ask for beside their kinds' policies, vetted, as parallel arrays: NULL, and p_attempts, if none asks for anything.
+-- FUNCTION punchcard.options_of_batch(p_jobs json, p_attempts integer[])
+--     RETURNS TABLE(attempts integer[], retries jsonb[], metadata jsonb[], tags jsonb[], webhooks jsonb[], labeled bigint)
+
 -- Lets so many jobs more pass the account's caps, or refuses: PT429 too_many_jobs, too_many_bytes, too_many_enqueues; PT422 over_cap if they never could. Share 0 is locked first, so that no two buyers pass where one may. Enqueues are paced as by the generic cell rate algorithm (ITU-T I.371): a minute's worth at once, then one for each part of a minute that has passed. p_look only looks: it locks nothing, and whoever passes it may still be refused.
 -- FUNCTION punchcard.pass_caps(p_account_id uuid, p_jobs integer, p_bytes bigint, p_look boolean DEFAULT false)
 --     RETURNS void
+
+-- The jobs of a batch as parallel arrays, in their order: read once and sorted once. With the place of the first that has no kind that is offered, too great a priority, too late a time, or an input that `check_input` has to look at.
+-- FUNCTION punchcard.read_batch(p_jobs json)
+--     RETURNS TABLE(kinds text[], inputs json[], bytes integer[], priorities integer[], run_ats timestamp with time zone[], prices bigint[], terms integer[], attempts integer[], lives interval[], wakes double precision[], total bigint, total_bytes bigint, unknown_kind bigint, invalid_priority bigint, max_priority smallint, invalid_run_at bigint, invalid_input bigint)
 
 -- Retries failed jobs in bulk, oldest first: those of p_kind and, as wished, of one error code, one account, and finished within a time; up to p_limit after (p_after_at, p_after_id), p_per_second of them a second, the first in p_delay seconds. Answers each with the job that it is retried as, or the word of why it is not (such as insufficient_credits; account_busy: somebody has held its account for a quarter of a second; refused_by_database: something else, such as a trigger of the team's, which the server's log tells): it keeps no other from being retried. Walks past 10,000 failed jobs at most: if there may be more behind them, a last row with neither says where the next call goes on.
 -- FUNCTION punchcard.redrive(p_kind text, p_code text DEFAULT NULL::text, p_account_id uuid DEFAULT NULL::uuid, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_until timestamp with time zone DEFAULT NULL::timestamp with time zone, p_limit integer DEFAULT 1000, p_per_second double precision DEFAULT NULL::double precision, p_delay double precision DEFAULT 0, p_after_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_after_id uuid DEFAULT NULL::uuid)
@@ -803,13 +823,25 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.refund(p_job_id uuid, p_reason text DEFAULT NULL::text, OUT account_id uuid, OUT amount bigint)
 --     RETURNS record, as its owner
 
+-- Refuses a batch for the first of its jobs that is not one to be bought, and says which: as `read_batch` found them. For an input only if `check_input` does.
+-- FUNCTION punchcard.refuse_batch(p_unknown_kind bigint, p_invalid_priority bigint, p_max_priority smallint, p_invalid_run_at bigint, p_inputs json[])
+--     RETURNS void
+
 -- For triggers that keep history as it was: refuses the change, and says why.
 -- FUNCTION punchcard.refuse_change()
 --     RETURNS trigger
 
+-- Says why `enqueue` refuses a request: it lacks what it needs, or its job would come before all others, or wait for too long.
+-- FUNCTION punchcard.refuse_request(p_account_id uuid, p_kind text, p_input json, p_priority integer)
+--     RETURNS void
+
 -- The batch that a key bought, as it is now, if the key was used for the same.
 -- FUNCTION punchcard.replay_batch(p_bought punchcard.idempotency_keys, p_hash uuid)
 --     RETURNS TABLE(id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision)
+
+-- The job p_job_id that a key bought, as it was bought; if the key, which was used for p_used_for, is used for the same.
+-- FUNCTION punchcard.replay_job(p_account_id uuid, p_job_id uuid, p_used_for uuid, p_hash uuid, OUT job_id uuid, OUT price bigint, OUT max_attempts smallint, OUT run_at timestamp with time zone, OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT priority smallint)
+--     RETURNS record
 
 -- What a key was used for, as a hash; refuses what is no key. What jsonb cannot hold (a lone surrogate, more digits than `numeric` has), or what looks like a number with an exponent within a string, makes an input count as it is written.
 -- FUNCTION punchcard.request_hash(p_key text, p_what text, p_input json)
