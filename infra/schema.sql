@@ -709,6 +709,26 @@ CREATE TABLE punchcard.webhooks (
 
 -- The ids of an account's jobs, newest first, before p_before: up to p_limit of those of one status and kind, if these are given, that have all of p_labels. Walks past 10,000 others at most, whatever the history. `next_before` is where the next page begins, also if nothing was found so far; NULL when there is no more.
 -- FUNCTION punchcard.find_jobs(p_account_id uuid, p_status text, p_kind text, p_labels text[], p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid)
+--     RETURNS record, as its owner
+
+-- Of `find_jobs`, those that have all of p_labels, perhaps of one status and kind. `walked` is the label that it went by.
+-- FUNCTION punchcard.find_labeled_jobs(p_account_id uuid, p_status text, p_kind text, p_labels text[], p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid, OUT walked text)
+--     RETURNS record
+
+-- Of `find_jobs`, those of one kind, or that succeeded: by a look at each.
+-- FUNCTION punchcard.find_matching_jobs(p_account_id uuid, p_status text, p_kind text, p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid)
+--     RETURNS record
+
+-- Of `find_jobs`, any: those that were bought last. `recent` is how far back it looked first.
+-- FUNCTION punchcard.find_newest_jobs(p_account_id uuid, p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid, OUT recent uuid)
+--     RETURNS record
+
+-- Of `find_jobs`, the queued or the running ones, perhaps of one kind. The account has p_there that are unfinished: the walk ends with the last of so many.
+-- FUNCTION punchcard.find_unfinished_jobs(p_account_id uuid, p_status text, p_kind text, p_there bigint, p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid)
+--     RETURNS record
+
+-- Of `find_jobs`, the failed or the canceled ones, perhaps of one kind: few of a history, by an index of them alone.
+-- FUNCTION punchcard.find_unsuccessful_jobs(p_account_id uuid, p_status text, p_kind text, p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid)
 --     RETURNS record
 
 -- A batch as `request_hash` takes it: the hash of each of its jobs, so that there is but one of them as jsonb at a time. One that is longer than any job that can be bought counts as it is written.
