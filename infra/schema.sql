@@ -643,6 +643,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.check_metadata(p_metadata jsonb)
 --     RETURNS void
 
+-- Refuses what is no movement from outside: without an account, an amount or a key, of too much, or for a job that is not the account's.
+-- FUNCTION punchcard.check_movement(p_kind punchcard.entry_kind, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text)
+--     RETURNS void
+
 -- Vets what a job asks for beside its kind's policy: an object with, as wished, `retry`, `metadata`, `tags`, `webhook`, `retry_of`. Answers NULL for what it does not ask for.
 -- FUNCTION punchcard.check_options(p_options jsonb, p_max_attempts integer, OUT max_attempts smallint, OUT retry jsonb, OUT metadata jsonb, OUT tags text[], OUT webhook jsonb, OUT retry_of uuid)
 --     RETURNS record
@@ -703,9 +707,17 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.everybody_else()
 --     RETURNS text
 
+-- Of `find_entries`, what became of the holds: of each end what was captured and what was released, as far as these are not 0, with the numbers that they have, or will have once they are entered.
+-- FUNCTION punchcard.find_ends(p_account_id uuid, p_before_at timestamp with time zone, p_before_key uuid, p_before_part smallint, p_limit bigint)
+--     RETURNS TABLE(at timestamp with time zone, key uuid, part smallint, entry bigint, kind text, available bigint, held bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, share smallint, created_at timestamp with time zone)
+
 -- A page of an account's ledger, newest first: up to p_limit entries, but not what was shifted between its shares, before the one at p_at (in microseconds since 1970) of p_key and p_part. In the order of their time; what has the same, in that of `key`: the job's id, or a number of its own. Of one end the capture (1) comes before the release (2). Walks past 10,000 jobs at most, which were free, and as many ends. `next_*` is where the next page begins, in each row; if there may be one, and no entry, there is one row, of that alone.
 -- FUNCTION punchcard.find_entries(p_account_id uuid, p_at bigint, p_key uuid, p_part smallint, p_limit bigint)
---     RETURNS TABLE(id bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, created_at timestamp with time zone, share smallint, next_at bigint, next_key uuid, next_part smallint)
+--     RETURNS TABLE(id bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, created_at timestamp with time zone, share smallint, next_at bigint, next_key uuid, next_part smallint), as its owner
+
+-- Of `find_entries`, the holds: the jobs that were not free. p_before_id is what an id is at most, so that an index finds them.
+-- FUNCTION punchcard.find_holds(p_account_id uuid, p_before_at timestamp with time zone, p_before_key uuid, p_before_part smallint, p_before_id uuid, p_limit bigint)
+--     RETURNS TABLE(at timestamp with time zone, key uuid, part smallint, entry bigint, kind text, available bigint, held bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, share smallint, created_at timestamp with time zone)
 
 -- The ids of an account's jobs, newest first, before p_before: up to p_limit of those of one status and kind, if these are given, that have all of p_labels. Walks past 10,000 others at most, whatever the history. `next_before` is where the next page begins, also if nothing was found so far; NULL when there is no more.
 -- FUNCTION punchcard.find_jobs(p_account_id uuid, p_status text, p_kind text, p_labels text[], p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid)
@@ -718,6 +730,10 @@ CREATE TABLE punchcard.webhooks (
 -- Of `find_jobs`, those of one kind, or that succeeded: by a look at each.
 -- FUNCTION punchcard.find_matching_jobs(p_account_id uuid, p_status text, p_kind text, p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid)
 --     RETURNS record
+
+-- Of `find_entries`, what moved from outside; in the order of their time, then of their numbers.
+-- FUNCTION punchcard.find_movements(p_account_id uuid, p_before_at timestamp with time zone, p_before_key uuid, p_limit bigint)
+--     RETURNS TABLE(at timestamp with time zone, key uuid, part smallint, entry bigint, kind text, available bigint, held bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, share smallint, created_at timestamp with time zone)
 
 -- Of `find_jobs`, any: those that were bought last. `recent` is how far back it looked first.
 -- FUNCTION punchcard.find_newest_jobs(p_account_id uuid, p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid, OUT recent uuid)
