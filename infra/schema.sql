@@ -659,6 +659,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.check_retry_policy(p_retry jsonb, p_max_attempts integer)
 --     RETURNS void
 
+-- The type of the column that names the account in the team's table p_oid, called p_table. Refuses a table that has not such columns, or may have two rows for an account.
+-- FUNCTION punchcard.check_source_table(p_oid oid, p_table text, p_account_column text, p_balance_column text, OUT account_type text)
+--     RETURNS text
+
 -- A job's tags, each once, in the order of their bytes; refuses what is no list of tags.
 -- FUNCTION punchcard.check_tags(p_tags jsonb, OUT tags text[])
 --     RETURNS text[]
@@ -954,6 +958,10 @@ CREATE TABLE punchcard.webhooks (
 -- Spreads an account over p_shares shares (1 brings it back together), so that as many buyers go at once.
 -- FUNCTION punchcard.spread_account(p_account_id uuid, p_shares integer)
 --     RETURNS void
+
+-- Tries the source that was just taken on one account, and rolls that back: by what it does, not by what it answers. Refuses what does not do as it must; answers what is worth a warning.
+-- FUNCTION punchcard.try_credit_source(p_source punchcard.credit_source)
+--     RETURNS SETOF text
 
 -- Takes the team's credits as the source of all: p_function moves them, or else we update p_table. It is tried on one account and rolled back, by what it does, not by what it answers; what does not do as it must is refused. So is a change while credits are in Punchcard's own accounts, unless p_force: they would move there too. Answers what is worth a warning.
 -- FUNCTION punchcard.use_credit_source(p_table text, p_account_column text, p_balance_column text, p_function text DEFAULT NULL::text, p_constants jsonb DEFAULT '{}'::jsonb, p_search_path text DEFAULT 'public'::text, p_force boolean DEFAULT false)
