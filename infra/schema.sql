@@ -891,6 +891,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.rescue(p_limit bigint, p_busy uuid[] DEFAULT '{}'::uuid[])
 --     RETURNS TABLE(job_id uuid, status text, told boolean, account_id uuid), as its owner
 
+-- Takes back jobs that have lapsed one by one, for when one of them cannot be taken back at all: that one stays as it is, is answered with a NULL as its status, and keeps no other. After some seconds it leaves the others to the next call.
+-- FUNCTION punchcard.rescue_singly(p_ids uuid[], p_accounts uuid[], p_tokens bigint[], p_verdicts text[], p_errors text[])
+--     RETURNS TABLE(job_id uuid, status text, told boolean, account_id uuid)
+
 -- Buys a failed or canceled job once more, at its kind's price of now: a new job with an id and a hold of its own. The old one stays as it is. Refuses as `check_retry_of` and `enqueue` do.
 -- FUNCTION punchcard.retry(p_job_id uuid, p_account_id uuid DEFAULT NULL::uuid, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT job_id uuid, OUT account_id uuid, OUT wake_after double precision)
 --     RETURNS record, as its owner
