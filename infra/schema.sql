@@ -631,6 +631,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.canonical(p_value json)
 --     RETURNS text
 
+-- What is captured of a job's price when a verdict ends it. The planner puts this in its caller's place, so that what is not asked for is not looked up: the last six are named once each, and no part of it is a query.
+-- FUNCTION punchcard.captured(p_verdict punchcard.verdict, p_price bigint, p_used bigint, p_to_cancel boolean, p_under_way boolean, p_has_run boolean, p_metered boolean, p_on_cancel punchcard.charge, p_on_input_error punchcard.charge)
+--     RETURNS bigint
+
 -- What a worker says of the jobs that it is running, and hears: notes their progress and what they save, and answers those of which something was noted, and those that are to be canceled. NULLs are nothing new. A job that somebody else holds is not waited for: what is said of it is to be said again.
 -- FUNCTION punchcard.check_in(p_job_ids uuid[], p_lease_tokens bigint[], p_percents smallint[], p_messages text[], p_checkpoints text[])
 --     RETURNS TABLE(job_id uuid, noted boolean, to_cancel boolean), as its owner
