@@ -632,6 +632,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.canonical(p_value json)
 --     RETURNS text
 
+-- What is captured of a job's price when a verdict ends it. The planner puts this in its caller's place, so that what is not asked for is not looked up: the last six are named once each, and no part of it is a query.
+-- FUNCTION punchcard.captured(p_verdict punchcard.verdict, p_price bigint, p_used bigint, p_to_cancel boolean, p_under_way boolean, p_has_run boolean, p_metered boolean, p_on_cancel punchcard.charge, p_on_input_error punchcard.charge)
+--     RETURNS bigint
+
 -- What a worker says of the jobs that it is running, and hears: notes their progress and what they save, and answers those of which something was noted, and those that are to be canceled. NULLs are nothing new. A job that somebody else holds is not waited for: what is said of it is to be said again.
 -- FUNCTION punchcard.check_in(p_job_ids uuid[], p_lease_tokens bigint[], p_percents smallint[], p_messages text[], p_checkpoints text[])
 --     RETURNS TABLE(job_id uuid, noted boolean, to_cancel boolean), as its owner
@@ -640,13 +644,33 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.check_input(p_input json)
 --     RETURNS void
 
+-- Refuses metadata that could not be found again, or are too many or too long.
+-- FUNCTION punchcard.check_metadata(p_metadata jsonb)
+--     RETURNS void
+
+-- Refuses what is no movement from outside: without an account, an amount or a key, of too much, or for a job that is not the account's.
+-- FUNCTION punchcard.check_movement(p_kind punchcard.entry_kind, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text)
+--     RETURNS void
+
 -- Vets what a job asks for beside its kind's policy: an object with, as wished, `retry`, `metadata`, `tags`, `webhook`, `retry_of`. Answers NULL for what it does not ask for.
 -- FUNCTION punchcard.check_options(p_options jsonb, p_max_attempts integer, OUT max_attempts smallint, OUT retry jsonb, OUT metadata jsonb, OUT tags text[], OUT webhook jsonb, OUT retry_of uuid)
 --     RETURNS record
 
--- The job that p_job_id is to be retried as another try of: failed or canceled, of this account, not retried yet. Notes it as p_retried_as: who retries it just now is waited for. Raises PT404 not_found · PT409 not_retryable, already_retried.
+-- Prepares another try of p_job_id, which must be failed or canceled, of this account, and not retried yet. Locks the account, and notes what it is retried as: p_retried_as, or a new id; answers that. Who retries it just now is waited for. Raises PT404 not_found · PT409 not_retryable, already_retried.
 -- FUNCTION punchcard.check_retry_of(p_job_id uuid, p_account_id uuid, p_retried_as uuid)
 --     RETURNS uuid
+
+-- Refuses a `retry` that is none: what a job asks for instead of its kind's policy, within the kind's bounds.
+-- FUNCTION punchcard.check_retry_policy(p_retry jsonb, p_max_attempts integer)
+--     RETURNS void
+
+-- The type of the column that names the account in the team's table p_oid, called p_table. Refuses a table that has not such columns, or may have two rows for an account.
+-- FUNCTION punchcard.check_source_table(p_oid oid, p_table text, p_account_column text, p_balance_column text, OUT account_type text)
+--     RETURNS text
+
+-- A job's tags, each once, in the order of their bytes; refuses what is no list of tags.
+-- FUNCTION punchcard.check_tags(p_tags jsonb, OUT tags text[])
+--     RETURNS text[]
 
 -- Vets a webhook, {url, events}: events are those that end a job unless it says otherwise. Where it may point to is vetted by whoever sends, address by address.
 -- FUNCTION punchcard.check_webhook(p_webhook jsonb)
@@ -696,12 +720,44 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.everybody_else()
 --     RETURNS text
 
+-- Of `find_entries`, what became of the holds: of each end what was captured and what was released, as far as these are not 0, with the numbers that they have, or will have once they are entered.
+-- FUNCTION punchcard.find_ends(p_account_id uuid, p_before_at timestamp with time zone, p_before_key uuid, p_before_part smallint, p_limit bigint)
+--     RETURNS TABLE(at timestamp with time zone, key uuid, part smallint, entry bigint, kind text, available bigint, held bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, share smallint, created_at timestamp with time zone)
+
 -- A page of an account's ledger, newest first: up to p_limit entries, but not what was shifted between its shares, before the one at p_at (in microseconds since 1970) of p_key and p_part. In the order of their time; what has the same, in that of `key`: the job's id, or a number of its own. Of one end the capture (1) comes before the release (2). Walks past 10,000 jobs at most, which were free, and as many ends. `next_*` is where the next page begins, in each row; if there may be one, and no entry, there is one row, of that alone.
 -- FUNCTION punchcard.find_entries(p_account_id uuid, p_at bigint, p_key uuid, p_part smallint, p_limit bigint)
---     RETURNS TABLE(id bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, created_at timestamp with time zone, share smallint, next_at bigint, next_key uuid, next_part smallint)
+--     RETURNS TABLE(id bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, created_at timestamp with time zone, share smallint, next_at bigint, next_key uuid, next_part smallint), as its owner
+
+-- Of `find_entries`, the holds: the jobs that were not free. p_before_id is what an id is at most, so that an index finds them.
+-- FUNCTION punchcard.find_holds(p_account_id uuid, p_before_at timestamp with time zone, p_before_key uuid, p_before_part smallint, p_before_id uuid, p_limit bigint)
+--     RETURNS TABLE(at timestamp with time zone, key uuid, part smallint, entry bigint, kind text, available bigint, held bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, share smallint, created_at timestamp with time zone)
 
 -- The ids of an account's jobs, newest first, before p_before: up to p_limit of those of one status and kind, if these are given, that have all of p_labels. Walks past 10,000 others at most, whatever the history. `next_before` is where the next page begins, also if nothing was found so far; NULL when there is no more.
 -- FUNCTION punchcard.find_jobs(p_account_id uuid, p_status text, p_kind text, p_labels text[], p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid)
+--     RETURNS record, as its owner
+
+-- Of `find_jobs`, those that have all of p_labels, perhaps of one status and kind. `walked` is the label that it went by.
+-- FUNCTION punchcard.find_labeled_jobs(p_account_id uuid, p_status text, p_kind text, p_labels text[], p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid, OUT walked text)
+--     RETURNS record
+
+-- Of `find_jobs`, those of one kind, or that succeeded: by a look at each.
+-- FUNCTION punchcard.find_matching_jobs(p_account_id uuid, p_status text, p_kind text, p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid)
+--     RETURNS record
+
+-- Of `find_entries`, what moved from outside; in the order of their time, then of their numbers.
+-- FUNCTION punchcard.find_movements(p_account_id uuid, p_before_at timestamp with time zone, p_before_key uuid, p_limit bigint)
+--     RETURNS TABLE(at timestamp with time zone, key uuid, part smallint, entry bigint, kind text, available bigint, held bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, share smallint, created_at timestamp with time zone)
+
+-- Of `find_jobs`, any: those that were bought last. `recent` is how far back it looked first.
+-- FUNCTION punchcard.find_newest_jobs(p_account_id uuid, p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid, OUT recent uuid)
+--     RETURNS record
+
+-- Of `find_jobs`, the queued or the running ones, perhaps of one kind. The account has p_there that are unfinished: the walk ends with the last of so many.
+-- FUNCTION punchcard.find_unfinished_jobs(p_account_id uuid, p_status text, p_kind text, p_there bigint, p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid)
+--     RETURNS record
+
+-- Of `find_jobs`, the failed or the canceled ones, perhaps of one kind: few of a history, by an index of them alone.
+-- FUNCTION punchcard.find_unsuccessful_jobs(p_account_id uuid, p_status text, p_kind text, p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid)
 --     RETURNS record
 
 -- A batch as `request_hash` takes it: the hash of each of its jobs, so that there is but one of them as jsonb at a time. One that is longer than any job that can be bought counts as it is written.
@@ -800,6 +856,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.pass_caps(p_account_id uuid, p_jobs integer, p_bytes bigint, p_look boolean DEFAULT false)
 --     RETURNS void
 
+-- The jobs of a batch as parallel arrays, in their order: read once and sorted once. With the place of the first that has no kind that is offered, too great a priority, too late a time, or an input that `check_input` has to look at.
+-- FUNCTION punchcard.read_batch(p_jobs json)
+--     RETURNS TABLE(kinds text[], inputs json[], bytes integer[], priorities integer[], run_ats timestamp with time zone[], prices bigint[], terms integer[], attempts integer[], lives interval[], wakes double precision[], total bigint, total_bytes bigint, unknown_kind bigint, invalid_priority bigint, max_priority smallint, invalid_run_at bigint, invalid_input bigint)
+
 -- Retries failed jobs in bulk, oldest first: those of p_kind and, as wished, of one error code, one account, and finished within a time; up to p_limit after (p_after_at, p_after_id), p_per_second of them a second, the first in p_delay seconds. Answers each with the job that it is retried as, or the word of why it is not (such as insufficient_credits; account_busy: somebody has held its account for a quarter of a second; refused_by_database: something else, such as a trigger of the team's, which the server's log tells): it keeps no other from being retried. Walks past 10,000 failed jobs at most: if there may be more behind them, a last row with neither says where the next call goes on.
 -- FUNCTION punchcard.redrive(p_kind text, p_code text DEFAULT NULL::text, p_account_id uuid DEFAULT NULL::uuid, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_until timestamp with time zone DEFAULT NULL::timestamp with time zone, p_limit integer DEFAULT 1000, p_per_second double precision DEFAULT NULL::double precision, p_delay double precision DEFAULT 0, p_after_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_after_id uuid DEFAULT NULL::uuid)
 --     RETURNS TABLE(job_id uuid, finished_at timestamp with time zone, retried_as uuid, refused text), as its owner
@@ -808,13 +868,25 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.refund(p_job_id uuid, p_reason text DEFAULT NULL::text, OUT account_id uuid, OUT amount bigint)
 --     RETURNS record, as its owner
 
+-- Refuses a batch for the first of its jobs that is not one to be bought, and says which: as `read_batch` found them. For an input only if `check_input` does.
+-- FUNCTION punchcard.refuse_batch(p_unknown_kind bigint, p_invalid_priority bigint, p_max_priority smallint, p_invalid_run_at bigint, p_inputs json[])
+--     RETURNS void
+
 -- For triggers that keep history as it was: refuses the change, and says why.
 -- FUNCTION punchcard.refuse_change()
 --     RETURNS trigger
 
+-- Says why `enqueue` refuses a request: it lacks what it needs, or its job would come before all others, or wait for too long.
+-- FUNCTION punchcard.refuse_request(p_account_id uuid, p_kind text, p_input json, p_priority integer)
+--     RETURNS void
+
 -- The batch that a key bought, as it is now, if the key was used for the same.
 -- FUNCTION punchcard.replay_batch(p_bought punchcard.idempotency_keys, p_hash uuid)
 --     RETURNS TABLE(id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision)
+
+-- The job p_job_id that a key bought, as it was bought; if the key, which was used for p_used_for, is used for the same.
+-- FUNCTION punchcard.replay_job(p_account_id uuid, p_job_id uuid, p_used_for uuid, p_hash uuid, OUT job_id uuid, OUT price bigint, OUT max_attempts smallint, OUT run_at timestamp with time zone, OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT priority smallint)
+--     RETURNS record
 
 -- What a key was used for, as a hash; refuses what is no key. What jsonb cannot hold (a lone surrogate, more digits than `numeric` has), or what looks like a number with an exponent within a string, makes an input count as it is written.
 -- FUNCTION punchcard.request_hash(p_key text, p_what text, p_input json)
@@ -823,6 +895,10 @@ CREATE TABLE punchcard.webhooks (
 -- Takes back up to p_limit jobs that have lapsed. Past its life a job fails, and so does one that nobody called back for in time; a job whose lease expired has crashed, and is queued again at once (the lease was delay enough); one that was to be canceled is. None keeps the others waiting: one that the database refuses stays as it is, and is answered with a NULL as its status; p_busy are accounts that such jobs are not to be asked for of again. Where each has to be tried alone, it ends after some seconds, and leaves the others to the next call. At its end, when it holds these accounts for a moment alone, it enters what was deferred.
 -- FUNCTION punchcard.rescue(p_limit bigint, p_busy uuid[] DEFAULT '{}'::uuid[])
 --     RETURNS TABLE(job_id uuid, status text, told boolean, account_id uuid), as its owner
+
+-- Takes back jobs that have lapsed one by one, for when one of them cannot be taken back at all: that one stays as it is, is answered with a NULL as its status, and keeps no other. After some seconds it leaves the others to the next call.
+-- FUNCTION punchcard.rescue_singly(p_ids uuid[], p_accounts uuid[], p_tokens bigint[], p_verdicts text[], p_errors text[])
+--     RETURNS TABLE(job_id uuid, status text, told boolean, account_id uuid)
 
 -- Buys a failed or canceled job once more, at its kind's price of now: a new job with an id and a hold of its own. The old one stays as it is. Refuses as `check_retry_of` and `enqueue` do.
 -- FUNCTION punchcard.retry(p_job_id uuid, p_account_id uuid DEFAULT NULL::uuid, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT job_id uuid, OUT account_id uuid, OUT wake_after double precision)
@@ -891,6 +967,10 @@ CREATE TABLE punchcard.webhooks (
 -- Spreads an account over p_shares shares (1 brings it back together), so that as many buyers go at once.
 -- FUNCTION punchcard.spread_account(p_account_id uuid, p_shares integer)
 --     RETURNS void
+
+-- Tries the source that was just taken on one account, and rolls that back: by what it does, not by what it answers. Refuses what does not do as it must; answers what is worth a warning.
+-- FUNCTION punchcard.try_credit_source(p_source punchcard.credit_source)
+--     RETURNS SETOF text
 
 -- Takes the team's credits as the source of all: p_function moves them, or else we update p_table. It is tried on one account and rolled back, by what it does, not by what it answers; what does not do as it must is refused. So is a change while credits are in Punchcard's own accounts, unless p_force: they would move there too. Answers what is worth a warning.
 -- FUNCTION punchcard.use_credit_source(p_table text, p_account_column text, p_balance_column text, p_function text DEFAULT NULL::text, p_constants jsonb DEFAULT '{}'::jsonb, p_search_path text DEFAULT 'public'::text, p_force boolean DEFAULT false)

@@ -46,13 +46,13 @@ const BUGS: &[(&str, &str, &str)] = &[
     // So does one whose lease has run out.
     ("settle", "q.lease_expires_at > clock_timestamp()", "q.lease_expires_at IS NOT NULL"),
     // Whoever cancels before the first run pays, or after runs that found their help away.
-    ("settle", "AND coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL)", "AND true)"),
+    ("captured", "AND p_under_way)", "AND true)"),
     ("settle", "AND (v.verdict <> 'snooze' OR v.error IS NULL)", ""),
     // Whoever cancels between two runs pays nothing, or may though the kind refuses.
-    ("settle", "OR q.has_run)", ")"),
+    ("captured", "OR p_has_run", ""),
     ("cancel", "OR job.has_run)", ")"),
     // What a metered job did not use is kept.
-    ("settle", "THEN greatest(v.used, 0) ELSE q.price END", "THEN q.price ELSE q.price END"),
+    ("captured", "THEN greatest(p_used, 0) ELSE p_price END", "THEN p_price ELSE p_price END"),
     // A poison job loops.
     (
         "settle",
@@ -62,7 +62,7 @@ const BUGS: &[(&str, &str, &str)] = &[
     // A job that is to be canceled is tried again.
     ("settle", "q.cancel_requested_at IS NOT NULL OR (v.verdict = 'crash'", "(v.verdict = 'crash'"),
     // A job that errs for its input is free, whatever its kind says.
-    ("settle", "WHERE t.id = q.terms_id) = 'capture')\n", "WHERE t.id = q.terms_id) = 'refuse')\n"),
+    ("captured", "p_on_input_error = 'capture'", "p_on_input_error = 'refuse'"),
     // A canceled job is given up as failed once its worker is lost.
     ("lapsed", "WHEN canceled THEN 'cancel' WHEN waiting", "WHEN waiting"),
     // A second refund.
@@ -80,7 +80,7 @@ const BUGS: &[(&str, &str, &str)] = &[
     ("call_back", "coalesce(job.lease_expires_at, job.waiting_until)", "job.waiting_until"),
     // What nobody called back for is tried again, or paid for.
     ("lapsed", "WHEN waiting THEN 'overdue'", "WHEN waiting THEN 'crash'"),
-    ("settle", "CASE WHEN v.verdict = 'complete'\n", "CASE WHEN v.verdict IN ('complete', 'overdue')\n"),
+    ("captured", "CASE WHEN p_verdict = 'complete'\n", "CASE WHEN p_verdict IN ('complete', 'overdue')\n"),
     // A wait outlives its job.
     (
         "settle",
@@ -90,8 +90,8 @@ const BUGS: &[(&str, &str, &str)] = &[
     // A waiting job is canceled for nothing, or whatever its kind says.
     (
         "settle",
-        "AND coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL)",
-        "AND q.lease_expires_at IS NOT NULL)",
+        "p_under_way => coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL",
+        "p_under_way => q.lease_expires_at IS NOT NULL",
     ),
     (
         "cancel",

@@ -9,7 +9,8 @@ CREATE OR REPLACE FUNCTION punchcard.find_entries(
     RETURNS TABLE (id bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint,
                    held_after bigint, job_id uuid, idempotency_key text, reason text, created_at timestamptz,
                    share smallint, next_at bigint, next_key uuid, next_part smallint)
-    LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
+    LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+    -- What it calls is planned with it.
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 #variable_conflict error
@@ -25,50 +26,12 @@ DECLARE
 BEGIN
     RETURN QUERY
     WITH moved AS MATERIALIZED (
-        SELECT m.created_at AS at, m.key, 0::smallint AS part, m.entry, m.kind::text AS kind,
-               m.amount AS available, 0::bigint AS held, m.available_after, m.held_after, m.job_id,
-               m.idempotency_key, m.reason, m.share, m.created_at
-        FROM (SELECT m.*, lpad(to_hex(m.entry * 64 + m.share), 32, '0')::uuid AS key
-              FROM punchcard.movements m
-              WHERE m.account_id = p_account_id AND m.created_at <= before_at AND m.kind <> 'shift') m
-        WHERE (m.created_at, m.key) < (before_at, before_key)
-        ORDER BY m.created_at DESC, m.key DESC LIMIT p_limit
+        SELECT * FROM punchcard.find_movements(p_account_id, before_at, before_key, p_limit)
     ), bought AS MATERIALIZED (
-        SELECT punchcard.uuid_time(j.id) AS at, j.id AS key, 0::smallint AS part, j.entry, 'hold', -j.price,
-               j.price, j.available_after, j.held_after, j.id, NULL::text, NULL::text, j.share, j.created_at
-        FROM (SELECT j.* FROM punchcard.jobs j
-              WHERE j.account_id = p_account_id AND j.id <= before_id ORDER BY j.id DESC LIMIT 10000) j
-        WHERE j.price > 0 AND (punchcard.uuid_time(j.id), j.id, 0) < (before_at, before_key, before_part)
-        ORDER BY j.id DESC LIMIT p_limit
-    ), waiting AS MATERIALIZED (
-        SELECT w.* FROM punchcard.waiting_entries w WHERE w.account_id = p_account_id
+        SELECT * FROM punchcard.find_holds(p_account_id, before_at, before_key, before_part, before_id,
+                                           p_limit)
     ), ended AS MATERIALIZED (
-        -- By their keys, one by one, whatever the statistics say.
-        SELECT o.finished_at AS at, o.job_id AS key, l.part, coalesce(o.entry, d.entry, w.entry) AS entry,
-               l.kind, l.available, l.held,
-               coalesce(o.available_after, d.available_after, w.available_after) - l.later,
-               coalesce(o.held_after, d.held_after, w.held_after) + l.later, o.job_id, NULL::text, NULL::text,
-               o.share, o.finished_at
-        FROM (SELECT o.job_id, o.finished_at, o.captured, o.entry, o.available_after, o.held_after, o.share
-              FROM punchcard.outcomes o
-              WHERE o.account_id = p_account_id AND o.finished_at <= before_at
-                AND (o.finished_at, o.job_id) <= (before_at, before_key)
-              ORDER BY o.finished_at DESC, o.job_id DESC LIMIT 10000) o
-        CROSS JOIN LATERAL (
-            SELECT j.price FROM punchcard.jobs j
-            WHERE j.account_id = p_account_id AND j.id = o.job_id LIMIT 1) j
-        LEFT JOIN LATERAL (
-            SELECT d.entry, d.available_after, d.held_after FROM punchcard.deferred_entries d
-            WHERE d.job_id = o.job_id AND o.entry IS NULL LIMIT 1) d ON true
-        LEFT JOIN LATERAL (
-            SELECT w.entry, w.available_after, w.held_after FROM waiting w
-            WHERE w.job_id = o.job_id AND o.entry IS NULL LIMIT 1) w ON true
-        CROSS JOIN LATERAL (VALUES
-            (2::smallint, 'release', j.price - o.captured, o.captured - j.price, 0::bigint),
-            (1::smallint, 'capture', 0::bigint, -o.captured, j.price - o.captured))
-            AS l (part, kind, available, held, later)
-        WHERE l.held < 0 AND (o.finished_at, o.job_id, l.part) < (before_at, before_key, before_part)
-        ORDER BY o.finished_at DESC, o.job_id DESC, l.part DESC LIMIT p_limit
+        SELECT * FROM punchcard.find_ends(p_account_id, before_at, before_key, before_part, p_limit)
     ), far AS MATERIALIZED (
         -- Where a walk ended that found too few. What lies behind is for the next page.
         SELECT f.at, f.key FROM (

@@ -16,7 +16,6 @@ DECLARE
     offer record;
     hash uuid;
     known record;
-    bought punchcard.jobs;
     share smallint;            -- of the account,
     available_after bigint;    -- and its balances once the hold is in,
     held_after bigint;
@@ -29,17 +28,13 @@ DECLARE
     retry_of uuid;
     bytes integer := octet_length(p_input::text);
 BEGIN
-    IF p_account_id IS NULL OR p_kind IS NULL OR p_input IS NULL THEN
-        RAISE EXCEPTION 'invalid_request' USING ERRCODE = 'PT422',
-            DETAIL = 'An account, a kind and an input are required.';
-    END IF;
-    IF p_priority IS NULL OR p_priority NOT BETWEEN -10 AND 10 THEN
-        RAISE EXCEPTION 'invalid_priority' USING ERRCODE = 'PT422', DETAIL = 'A priority is from -10 to 10.';
-    END IF;
     created_at := now();
     run_at := greatest(p_run_at, created_at);
-    IF run_at > created_at + interval '720 hours' THEN
-        RAISE EXCEPTION 'invalid_run_at' USING ERRCODE = 'PT422', DETAIL = 'A job waits for 30 days at most.';
+    IF p_account_id IS NULL OR p_kind IS NULL OR p_input IS NULL
+        OR p_priority IS NULL OR p_priority NOT BETWEEN -10 AND 10
+        OR run_at > created_at + interval '720 hours'
+    THEN
+        PERFORM punchcard.refuse_request(p_account_id, p_kind, p_input, p_priority);
     END IF;
     IF bytes > 65536 OR position(E'\\u0000' IN p_input::text) > 0 THEN
         PERFORM punchcard.check_input(p_input);
@@ -99,30 +94,15 @@ BEGIN
     END IF;
 
     IF replayed THEN
-        IF known.request_hash <> hash THEN
-            RAISE EXCEPTION 'idempotency_mismatch' USING ERRCODE = 'PT422',
-                DETAIL = 'This key was used for another request.';
-        END IF;
-        SELECT * INTO STRICT bought FROM punchcard.jobs j
-        WHERE j.account_id = p_account_id AND j.id = known.job_id;
-        job_id := bought.id;
-        price := bought.price;
-        max_attempts := bought.max_attempts;
-        run_at := coalesce(bought.scheduled_at, bought.created_at);
-        created_at := bought.created_at;
-        expires_at := bought.expires_at;
-        priority := bought.priority;
-        wake_after := NULL;
+        SELECT r.job_id, r.price, r.max_attempts, r.run_at, r.created_at, r.expires_at, r.priority
+        INTO job_id, price, max_attempts, run_at, created_at, expires_at, priority
+        FROM punchcard.replay_job(p_account_id, known.job_id, known.request_hash, hash) r;
         RETURN;
     END IF;
 
     replayed := false;
     IF retry_of IS NOT NULL THEN
-        -- The account before the retry's key, as before all else that others may hold (`lock_job`); by share
-        -- 0, which whoever takes several shares takes first.
-        PERFORM FROM punchcard.accounts a WHERE a.id = p_account_id AND a.share = 0 FOR NO KEY UPDATE;
-        job_id := coalesce(job_id, punchcard.uuid_v7());
-        PERFORM punchcard.check_retry_of(retry_of, p_account_id, job_id);
+        job_id := punchcard.check_retry_of(retry_of, p_account_id, job_id);
     END IF;
     max_attempts := coalesce(attempts, offer.max_attempts);
     expires_at := run_at + make_interval(secs => offer.life_seconds);

@@ -35,74 +35,19 @@ BEGIN
         END IF;
     END IF;
 
-    -- The jobs as parallel arrays: read once and sorted once, used by each statement below.
-    SELECT array_agg(w.kind) AS kinds, array_agg(w.input) AS inputs, array_agg(w.bytes) AS bytes,
-           array_agg(least(coalesce(w.priority, 0), w.max_priority)) AS priorities,
-           array_agg(greatest(w.run_at, now())) AS run_ats, array_agg(w.price) AS prices,
-           array_agg(w.terms_id) AS terms, array_agg(w.max_attempts) AS attempts,
-           array_agg(make_interval(secs => w.life_seconds)) AS lives,
-           array_agg(CASE w.dispatch WHEN 'sqs'
-                          THEN extract(epoch FROM greatest(w.run_at, now()) - now()) END)
-               ::double precision[] AS wakes,
-           sum(w.price)::bigint AS total, sum(w.bytes)::bigint AS total_bytes,
-           min(w.n) FILTER (WHERE w.name IS NULL) AS unknown_kind,
-           min(w.n) FILTER (WHERE w.priority <> 0 AND w.priority NOT BETWEEN -10 AND w.max_priority)
-               AS invalid_priority,
-           (array_agg(w.max_priority)
-                FILTER (WHERE w.priority <> 0 AND w.priority NOT BETWEEN -10 AND w.max_priority))[1]
-               AS max_priority,
-           min(w.n) FILTER (WHERE w.run_at > now() + interval '720 hours') AS invalid_run_at,
-           min(w.n) FILTER (WHERE w.bytes > 65536 OR position(E'\\u0000' IN w.input::text) > 0)
-               AS invalid_input
-    INTO wanted
-    -- To json_to_recordset an input that is null is none; where there may be one, the jobs are read again.
-    FROM (SELECT r.kind, i.input, octet_length(i.input::text) AS bytes, r.priority, r.run_at, r.n, k.*
-          FROM ROWS FROM (json_to_recordset(p_jobs) AS (kind text, input json, priority integer,
-                                                        run_at timestamptz),
-                          json_array_elements(CASE WHEN position('null' IN p_jobs::text) > 0 THEN p_jobs END))
-               WITH ORDINALITY AS r (kind, input, priority, run_at, job, n)
-          CROSS JOIN LATERAL (SELECT coalesce(r.input, r.job -> 'input', '{}') AS input) i
-          LEFT JOIN punchcard.kinds k ON k.name = r.kind AND k.retired_at IS NULL
-          ORDER BY r.n) w;
-    IF wanted.unknown_kind IS NOT NULL THEN
-        RAISE EXCEPTION 'unknown_kind' USING ERRCODE = 'PT422',
-            DETAIL = format('Job %s of the batch: no such kind is offered.', wanted.unknown_kind);
-    ELSIF wanted.invalid_priority IS NOT NULL THEN
-        RAISE EXCEPTION 'invalid_priority' USING ERRCODE = 'PT422',
-            DETAIL = format('Job %s of the batch: a priority of this kind is from -10 to %s.',
-                            wanted.invalid_priority, wanted.max_priority);
-    ELSIF wanted.invalid_run_at IS NOT NULL THEN
-        RAISE EXCEPTION 'invalid_run_at' USING ERRCODE = 'PT422',
-            DETAIL = format('Job %s of the batch: a job waits for 30 days at most.', wanted.invalid_run_at);
-    ELSIF wanted.invalid_input IS NOT NULL THEN
-        PERFORM punchcard.check_input(w) FROM unnest(wanted.inputs) w;
+    SELECT * INTO wanted FROM punchcard.read_batch(p_jobs);
+    IF coalesce(wanted.unknown_kind, wanted.invalid_priority, wanted.invalid_run_at, wanted.invalid_input)
+        IS NOT NULL
+    THEN
+        PERFORM punchcard.refuse_batch(wanted.unknown_kind, wanted.invalid_priority, wanted.max_priority,
+                                       wanted.invalid_run_at, wanted.inputs);
     END IF;
     PERFORM punchcard.look_first(p_account_id, wanted.total, cardinality(wanted.kinds), wanted.total_bytes,
                                  p_key);
     IF p_key IS NOT NULL THEN
         hash := punchcard.request_hash(p_key, 'batch', punchcard.fingerprints(p_jobs));
     END IF;
-    -- Few batches ask for more than their kinds' policies: the others are not read for it.
-    SELECT array_agg(coalesce(o.max_attempts, w.attempts) ORDER BY w.n) AS attempts,
-           array_agg(o.retry ORDER BY w.n) AS retries, array_agg(o.metadata ORDER BY w.n) AS metadata,
-           array_agg(to_jsonb(o.tags) ORDER BY w.n) AS tags, array_agg(o.webhook ORDER BY w.n) AS webhooks,
-           count(*) FILTER (WHERE o.metadata IS NOT NULL OR o.tags IS NOT NULL) AS labeled
-    INTO options
-    -- As json: jsonb needs many times as much room, and is made of them one by one, and of none that is too
-    -- long.
-    FROM ROWS FROM (unnest(wanted.attempts),
-                    json_to_recordset(p_jobs) AS (retry json, metadata json, tags json, webhook json))
-         WITH ORDINALITY AS w (attempts, retry, metadata, tags, webhook, n)
-    LEFT JOIN LATERAL punchcard.check_options(
-        CASE WHEN octet_length(concat(w.retry, w.metadata, w.tags, w.webhook)) > 131072 THEN '[]'
-             ELSE jsonb_build_object('retry', w.retry, 'metadata', w.metadata, 'tags', w.tags,
-                                     'webhook', w.webhook) END,
-        w.attempts) o
-        ON w.retry IS NOT NULL OR w.metadata IS NOT NULL OR w.tags IS NOT NULL OR w.webhook IS NOT NULL
-    WHERE p_jobs::text ~ '"(retry|metadata|tags|webhook)"';
-    IF options.attempts IS NULL THEN
-        options.attempts := wanted.attempts;
-    END IF;
+    SELECT * INTO options FROM punchcard.options_of_batch(p_jobs, wanted.attempts);
     SELECT array_agg(v.id ORDER BY v.id) INTO ids
     FROM (SELECT punchcard.uuid_v7() AS id FROM generate_series(1, cardinality(wanted.kinds))) v;
 

@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION punchcard.rescue(p_limit bigint, p_busy uuid[] DEFAUL
 #variable_conflict use_column
 DECLARE
     begun timestamptz := clock_timestamp();
-    began timestamptz;
+    refused boolean := false;
     ids uuid[];
     accounts uuid[];
     tokens bigint[];
@@ -42,41 +42,15 @@ BEGIN
         END IF;
         RAISE LOG 'punchcard: % lapsed jobs are taken back one by one: % %', cardinality(ids),
             SQLSTATE, SQLERRM;
-        began := clock_timestamp();
+        refused := true;
     END;
-    IF began IS NULL THEN
+    IF refused THEN
+        RETURN QUERY SELECT * FROM punchcard.rescue_singly(ids, accounts, tokens, verdicts, errors);
+    ELSE
         RETURN QUERY
         SELECT s.job_id, s.status, s.told, l.account_id
         FROM unnest(settled, statuses, tellings) AS s (job_id, status, told)
         JOIN unnest(ids, accounts) AS l (job_id, account_id) ON l.job_id = s.job_id;
-        PERFORM punchcard.enter_deferred(NULL, 200);
-        RETURN;
     END IF;
-    FOR n IN 1 .. cardinality(ids) LOOP
-        begun := clock_timestamp();
-        -- Well before a time-out would undo them all; what is not answered is for the next call.
-        EXIT WHEN begun > began + interval '3 seconds';
-        job_id := ids[n];
-        account_id := accounts[n];
-        status := NULL;
-        told := false;
-        BEGIN
-            SET CONSTRAINTS ALL DEFERRED;
-            SELECT s.job_id, s.status, s.told INTO job_id, status, told
-            FROM punchcard.settle(ids[n:n], tokens[n:n], verdicts[n:n], at_once[n:n], NULL, errors[n:n],
-                                  p_rescue => true) s;
-            SET CONSTRAINTS ALL IMMEDIATE;
-            CONTINUE WHEN job_id IS NULL;
-        EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
-            RAISE LOG 'punchcard: job % cannot be taken back: % %', ids[n], SQLSTATE, SQLERRM;
-            job_id := ids[n];
-            status := NULL;
-            told := false;
-            RETURN NEXT;
-            EXIT WHEN SQLSTATE = '57014' AND clock_timestamp() > begun + interval '1 second';
-            CONTINUE;
-        END;
-        RETURN NEXT;
-    END LOOP;
     PERFORM punchcard.enter_deferred(NULL, 200);
 END $$;

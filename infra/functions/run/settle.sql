@@ -113,25 +113,15 @@ BEGIN
                        WHEN v.verdict IN ('fail', 'reject', 'overdue') OR q.cancel_requested_at IS NULL
                        THEN 'failed'
                        ELSE 'canceled' END::punchcard.final_status AS status,
-                  -- The terms are looked up where they matter alone.
-                  CASE WHEN v.verdict = 'complete'
-                           OR (v.verdict = 'reject'
-                               AND (SELECT t.on_input_error FROM punchcard.kind_terms t
-                                    WHERE t.id = q.terms_id) = 'capture')
-                           -- Canceled while it ran or waited outside, or between two runs: what was done for
-                           -- it is paid for.
-                           OR (v.verdict NOT IN ('fail', 'reject', 'overdue')
-                               AND q.cancel_requested_at IS NOT NULL
-                               AND (SELECT t.on_cancel FROM punchcard.kind_terms t
-                                    WHERE t.id = q.terms_id) = 'capture'
-                               AND ((v.verdict <> 'return'
-                                     AND coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL)
-                                    OR q.has_run))
-                       THEN CASE WHEN v.verdict = 'complete' AND v.used < q.price THEN
-                           CASE WHEN (SELECT t.metered FROM punchcard.kind_terms t WHERE t.id = q.terms_id)
-                                THEN greatest(v.used, 0) ELSE q.price END
-                                 ELSE q.price END
-                       ELSE 0 END AS captured,
+                  -- Becomes part of this statement: what it is given is looked up where it matters alone.
+                  punchcard.captured(
+                      v.verdict, q.price, v.used, p_to_cancel => q.cancel_requested_at IS NOT NULL,
+                      p_under_way => coalesce(q.lease_expires_at, q.waiting_until) IS NOT NULL,
+                      p_has_run => q.has_run,
+                      p_metered => (SELECT t.metered FROM punchcard.kind_terms t WHERE t.id = q.terms_id),
+                      p_on_cancel => (SELECT t.on_cancel FROM punchcard.kind_terms t WHERE t.id = q.terms_id),
+                      p_on_input_error => (SELECT t.on_input_error FROM punchcard.kind_terms t
+                                           WHERE t.id = q.terms_id)) AS captured,
                   CASE v.verdict WHEN 'complete' THEN v.output::json END AS output,
                   CASE WHEN v.verdict <> 'complete' THEN coalesce(v.error::json, q.error) END AS error
     ), history AS (

@@ -1,0 +1,17 @@
+-- The job p_job_id that a key bought, as it was bought; if the key, which was used for p_used_for, is used
+-- for the same.
+CREATE OR REPLACE FUNCTION punchcard.replay_job(
+    p_account_id uuid, p_job_id uuid, p_used_for uuid, p_hash uuid,
+    OUT job_id uuid, OUT price bigint, OUT max_attempts smallint, OUT run_at timestamptz,
+    OUT created_at timestamptz, OUT expires_at timestamptz, OUT priority smallint)
+    LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_used_for <> p_hash THEN
+        RAISE EXCEPTION 'idempotency_mismatch' USING ERRCODE = 'PT422',
+            DETAIL = 'This key was used for another request.';
+    END IF;
+    SELECT j.id, j.price, j.max_attempts, coalesce(j.scheduled_at, j.created_at), j.created_at, j.expires_at,
+           j.priority
+    INTO STRICT job_id, price, max_attempts, run_at, created_at, expires_at, priority
+    FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.id = p_job_id;
+END $$;
