@@ -852,6 +852,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.no_time()
 --     RETURNS uuid
 
+-- What the jobs of a batch ask for beside their kinds' policies, vetted, as parallel arrays: NULL, and p_attempts, if none asks for anything.
+-- FUNCTION punchcard.options_of_batch(p_jobs json, p_attempts integer[])
+--     RETURNS TABLE(attempts integer[], retries jsonb[], metadata jsonb[], tags jsonb[], webhooks jsonb[], labeled bigint)
+
 -- Lets so many jobs more pass the account's caps, or refuses: PT429 too_many_jobs, too_many_bytes, too_many_enqueues; PT422 over_cap if they never could. Share 0 is locked first, so that no two buyers pass where one may. Enqueues are paced as by the generic cell rate algorithm (ITU-T I.371): a minute's worth at once, then one for each part of a minute that has passed. p_look only looks: it locks nothing, and whoever passes it may still be refused.
 -- FUNCTION punchcard.pass_caps(p_account_id uuid, p_jobs integer, p_bytes bigint, p_look boolean DEFAULT false)
 --     RETURNS void
