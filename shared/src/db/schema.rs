@@ -48,7 +48,7 @@ functions![
     "credit_source" => ["call_of_mover", "draw_credits", "drawable", "move_at_source", "return_credits", "source_balance", "source_failed", "source_health", "source_knows", "use_credit_source"],
     "credits" => ["balance", "deal_credits", "find_entries", "fold_entries", "grant_credits", "hold_credits", "increment_user_credits", "look_first", "move_credits", "pass_caps", "refund", "spread_account"],
     "enqueue" => ["canonical", "check_input", "check_options", "check_retry_of", "check_webhook", "enqueue", "enqueue_batch", "fingerprints", "first_id", "is_whole", "key_digest", "label", "replay_batch", "request_hash", "uuid_time", "uuid_v7"],
-    "jobs" => ["cancel", "find_jobs", "job_now", "lock_job", "redrive", "retry", "show_jobs"],
+    "jobs" => ["cancel", "find_failed", "find_jobs", "find_redrivable", "job_now", "lock_job", "redrive", "retry", "show_jobs"],
     "run" => ["call_back", "check_in", "claim", "claim_singly", "enter_deferred", "has_run", "lapsed", "lock_due", "lock_for_settling", "rescue", "served_kinds", "settle"],
     "supabase" => ["broadcast_outcome", "set_realtime"],
     "upkeep" => ["attach_periods", "keep_up", "make_period", "make_periods"],
