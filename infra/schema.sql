@@ -695,9 +695,17 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.find_entries(p_account_id uuid, p_at bigint, p_key uuid, p_part smallint, p_limit bigint)
 --     RETURNS TABLE(id bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, created_at timestamp with time zone, share smallint, next_at bigint, next_key uuid, next_part smallint)
 
+-- The dead letters, newest first: of a kind, an error code, an account, finished within a time; up to p_limit of them, older than the one that finished at p_before_at and has the id p_before_id. Walks past 10,000 others at most. `next_*` is behind which the next page begins, of one that came short although there may be more; if there is no job then, there is one row, of that alone.
+-- FUNCTION punchcard.find_failed(p_kind text, p_code text, p_account_id uuid, p_from timestamp with time zone, p_until timestamp with time zone, p_limit bigint, p_before_at timestamp with time zone, p_before_id uuid)
+--     RETURNS TABLE(job_id uuid, account_id uuid, kind text, price bigint, captured bigint, attempt smallint, crashes smallint, finished_at timestamp with time zone, error json, retried_as uuid, next_at timestamp with time zone, next_id uuid)
+
 -- The ids of an account's jobs, newest first, before p_before: up to p_limit of those of one status and kind, if these are given, that have all of p_labels. Walks past 10,000 others at most, whatever the history. `next_before` is where the next page begins, also if nothing was found so far; NULL when there is no more.
 -- FUNCTION punchcard.find_jobs(p_account_id uuid, p_status text, p_kind text, p_labels text[], p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid)
 --     RETURNS record
+
+-- The dead letters that were not retried yet, in the order of a redrive, oldest first: of a kind, an error code, an account, finished within a time; up to p_limit of them, behind the one that finished at p_after_at and has the id p_after_id. Walks past 10,000 others at most, and says so as `find_failed` does.
+-- FUNCTION punchcard.find_redrivable(p_kind text, p_code text, p_account_id uuid, p_from timestamp with time zone, p_until timestamp with time zone, p_limit bigint, p_after_at timestamp with time zone, p_after_id uuid)
+--     RETURNS TABLE(job_id uuid, account_id uuid, kind text, price bigint, captured bigint, attempt smallint, crashes smallint, finished_at timestamp with time zone, error json, next_at timestamp with time zone, next_id uuid)
 
 -- A batch as `request_hash` takes it: the hash of each of its jobs, so that there is but one of them as jsonb at a time. One that is longer than any job that can be bought counts as it is written.
 -- FUNCTION punchcard.fingerprints(p_jobs json)
@@ -807,7 +815,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.refuse_change()
 --     RETURNS trigger
 
--- The batch that a key bought, as it is now, if the key was used for the same.
+-- The batch that a key bought, as it is now, if the key was used for the same. Planned once; the months that its ids are of are read alone, and by keys: among its ids are those of others.
 -- FUNCTION punchcard.replay_batch(p_bought punchcard.idempotency_keys, p_hash uuid)
 --     RETURNS TABLE(id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision)
 
@@ -898,6 +906,7 @@ CREATE TABLE punchcard.webhooks (
 -- A UUIDv7 (RFC 9562 §5.7) of a time, to its microsecond, which the 12 bits after the milliseconds have (§6.2, method 3), as PostgreSQL's own has from version 18 on. Without a time: the database's clock. One expression, which PostgreSQL puts in place of the call: the version's digit goes between the time's first twelve digits and its last three.
 -- FUNCTION punchcard.uuid_v7(p_at timestamp with time zone DEFAULT clock_timestamp())
 --     RETURNS uuid
+GRANT EXECUTE ON FUNCTION punchcard_api.find_jobs TO authenticated;
 GRANT USAGE ON SCHEMA punchcard_api TO authenticated;
 GRANT SELECT (id, available, held) ON TABLE punchcard.accounts TO authenticated;
 GRANT SELECT (account_id, price, captured, entry) ON TABLE punchcard.deferred_entries TO authenticated;
@@ -917,7 +926,9 @@ GRANT EXECUTE ON FUNCTION punchcard.claim_singly TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.enqueue TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.enqueue_batch TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.find_entries TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.find_failed TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.find_jobs TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.find_redrivable TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.first_id TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.grant_credits TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.job_now TO punchcard_app;

@@ -26,11 +26,13 @@ CREATE OR REPLACE FUNCTION punchcard.access()
         SELECT 'service_role', 'EXECUTE', 'FUNCTION', 'punchcard.' || name, NULL FROM unnest(ARRAY[
             'enqueue', 'enqueue_batch', 'cancel', 'retry', 'grant_credits', 'increment_user_credits']) name
         UNION ALL
-        -- Signed-in users: the two views, and of the tables behind them the columns that these read.
+        -- Signed-in users: the two views, and of the tables behind them the columns that these read; and the
+        -- function that finds what a view would look for in all that they have.
         SELECT 'authenticated', v.* FROM (VALUES
             ('USAGE', 'SCHEMA', 'punchcard_api', NULL),
             ('SELECT', 'TABLE', 'punchcard_api.jobs', NULL),
             ('SELECT', 'TABLE', 'punchcard_api.credits', NULL),
+            ('EXECUTE', 'FUNCTION', 'punchcard_api.find_jobs', NULL),
             ('SELECT', 'TABLE', 'punchcard.jobs',
              'id, account_id, kind, price, priority, max_attempts, input, scheduled_at, created_at, '
              'expires_at, retry_of, metadata, tags'),
