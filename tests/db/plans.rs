@@ -60,8 +60,7 @@ impl Bench {
     /// The buffers that a statement reads, the second time, once `before` is done; all of it is undone.
     pub(super) async fn buffers_of(&self, before: &str, what: &str) -> i64 {
         // The first also reads the catalogues.
-        let once =
-            format!("BEGIN; {before}; EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {what}; ROLLBACK;");
+        let once = format!("BEGIN; {before}; EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {what}; ROLLBACK;");
         let messages = self.admin.simple_query(&format!("{once} {once}")).await.expect(what);
         let mut plans = messages.iter().filter_map(|message| match message {
             tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0),
