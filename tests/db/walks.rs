@@ -209,8 +209,8 @@ async fn a_redrive_and_the_dead_letters_go_on_behind_ten_thousand_of_another_kin
     }
     // A page that is full walks no further, and of whom nobody asks for the job is not looked up.
     params[0] = (&none, Type::TEXT);
-    let (all, mut of_nobody, mut of_no_code) = (params.clone(), params.clone(), params.clone());
     let nobody = Some(Uuid::nil());
+    let (all, mut of_nobody, mut of_no_code) = (params.clone(), params.clone(), params.clone());
     of_nobody[2] = (&nobody, Type::UUID);
     of_no_code[1] = (&"no_such_code", Type::TEXT);
     for name in ["life/failed", "life/redrivable"] {
