@@ -316,10 +316,12 @@ CREATE TABLE punchcard.outcomes (
 ) PARTITION BY RANGE (job_id);
 -- The ledger's pages, by time (`find_entries`).
 CREATE INDEX outcomes_by_time ON punchcard.outcomes USING btree (account_id, finished_at);
+-- An account's jobs that were canceled (`find_jobs`).
+CREATE INDEX outcomes_canceled_of_account ON punchcard.outcomes USING btree (account_id, job_id) WHERE (status = 'canceled'::punchcard.final_status);
 -- The dead letters, to be found and retried (`redrive`).
 CREATE INDEX outcomes_failed ON punchcard.outcomes USING btree (finished_at, job_id) WHERE (status = 'failed'::punchcard.final_status);
--- An account's jobs that failed or were canceled (`find_jobs`).
-CREATE INDEX outcomes_not_succeeded ON punchcard.outcomes USING btree (account_id, status, job_id) WHERE (status <> 'succeeded'::punchcard.final_status);
+-- An account's jobs that failed (`find_jobs`). An index for each status: where row security is on, an enum is compared with no index (its operators are not leakproof), but by its predicate.
+CREATE INDEX outcomes_failed_of_account ON punchcard.outcomes USING btree (account_id, job_id) WHERE (status = 'failed'::punchcard.final_status);
 CREATE TRIGGER outcomes_are_final BEFORE DELETE OR UPDATE ON punchcard.outcomes FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('a finished job never changes');
 CREATE TRIGGER outcomes_are_never_emptied BEFORE TRUNCATE ON punchcard.outcomes FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('a finished job never changes');
 
@@ -590,6 +592,13 @@ CREATE TABLE punchcard.webhooks (
 --     error json
 -- )
 
+-- Jobs that failed or were canceled, each kind of end by an index of its own (`find_unsuccessful_jobs`).
+-- VIEW punchcard.unsuccessful_jobs (
+--     account_id uuid,
+--     job_id uuid,
+--     status text
+-- )
+
 -- What waits to be entered, with the number and the balances that it would get now.
 -- VIEW punchcard.waiting_entries (
 --     account_id uuid,
@@ -728,6 +737,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.find_entries(p_account_id uuid, p_at bigint, p_key uuid, p_part smallint, p_limit bigint)
 --     RETURNS TABLE(id bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, created_at timestamp with time zone, share smallint, next_at bigint, next_key uuid, next_part smallint), as its owner
 
+-- The dead letters, newest first: of a kind, an error code, an account, finished within a time; up to p_limit of them, older than the one that finished at p_before_at and has the id p_before_id. Walks past 10,000 others at most. `next_*` is behind which the next page begins, of one that came short although there may be more; if there is no job then, there is one row, of that alone.
+-- FUNCTION punchcard.find_failed(p_kind text, p_code text, p_account_id uuid, p_from timestamp with time zone, p_until timestamp with time zone, p_limit bigint, p_before_at timestamp with time zone, p_before_id uuid)
+--     RETURNS TABLE(job_id uuid, account_id uuid, kind text, price bigint, captured bigint, attempt smallint, crashes smallint, finished_at timestamp with time zone, error json, retried_as uuid, next_at timestamp with time zone, next_id uuid)
+
 -- Of `find_entries`, the holds: the jobs that were not free. p_before_id is what an id is at most, so that an index finds them.
 -- FUNCTION punchcard.find_holds(p_account_id uuid, p_before_at timestamp with time zone, p_before_key uuid, p_before_part smallint, p_before_id uuid, p_limit bigint)
 --     RETURNS TABLE(at timestamp with time zone, key uuid, part smallint, entry bigint, kind text, available bigint, held bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, share smallint, created_at timestamp with time zone)
@@ -751,6 +764,10 @@ CREATE TABLE punchcard.webhooks (
 -- Of `find_jobs`, any: those that were bought last. `recent` is how far back it looked first.
 -- FUNCTION punchcard.find_newest_jobs(p_account_id uuid, p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid, OUT recent uuid)
 --     RETURNS record
+
+-- The dead letters that were not retried yet, in the order of a redrive, oldest first: of a kind, an error code, an account, finished within a time; up to p_limit of them, behind the one that finished at p_after_at and has the id p_after_id. Walks past 10,000 others at most, and says so as `find_failed` does.
+-- FUNCTION punchcard.find_redrivable(p_kind text, p_code text, p_account_id uuid, p_from timestamp with time zone, p_until timestamp with time zone, p_limit bigint, p_after_at timestamp with time zone, p_after_id uuid)
+--     RETURNS TABLE(job_id uuid, account_id uuid, kind text, price bigint, captured bigint, attempt smallint, crashes smallint, finished_at timestamp with time zone, error json, next_at timestamp with time zone, next_id uuid)
 
 -- Of `find_jobs`, the queued or the running ones, perhaps of one kind. The account has p_there that are unfinished: the walk ends with the last of so many.
 -- FUNCTION punchcard.find_unfinished_jobs(p_account_id uuid, p_status text, p_kind text, p_there bigint, p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid)
@@ -884,7 +901,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.refuse_request(p_account_id uuid, p_kind text, p_input json, p_priority integer)
 --     RETURNS void
 
--- The batch that a key bought, as it is now, if the key was used for the same.
+-- The batch that a key bought, as it is now, if the key was used for the same. Planned once; the months that its ids are of are read alone, and by keys: among its ids are those of others.
 -- FUNCTION punchcard.replay_batch(p_bought punchcard.idempotency_keys, p_hash uuid)
 --     RETURNS TABLE(id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision)
 
@@ -991,6 +1008,7 @@ CREATE TABLE punchcard.webhooks (
 -- For `make_periods`: the tables that one kept by month needs, from where its spare one begins (NULL: it has none yet) to behind p_last_month, in their order. No first id: from the least; no end: to the last. What is not new is the spare table, by another name. As a rule it only moves on behind the months; but where months have begun that nobody made, what was bought in them is in it: then it becomes the month of it, or of them, and there is a new one.
 -- FUNCTION punchcard.wanted_periods(p_table text, p_spare_from uuid, p_this_month timestamp without time zone, p_last_month timestamp without time zone)
 --     RETURNS TABLE(name text, first_id uuid, end_id uuid, is_new boolean)
+GRANT EXECUTE ON FUNCTION punchcard_api.find_jobs TO authenticated;
 GRANT USAGE ON SCHEMA punchcard_api TO authenticated;
 GRANT SELECT (id, available, held) ON TABLE punchcard.accounts TO authenticated;
 GRANT SELECT (account_id, price, captured, entry) ON TABLE punchcard.deferred_entries TO authenticated;
@@ -1010,7 +1028,9 @@ GRANT EXECUTE ON FUNCTION punchcard.claim_singly TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.enqueue TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.enqueue_batch TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.find_entries TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.find_failed TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.find_jobs TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.find_redrivable TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.first_id TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.grant_credits TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.job_now TO punchcard_app;

@@ -248,3 +248,47 @@ fn what_changes_rows_finds_none_by_a_sub_select_that_would_drop_touched_ones() {
         texts().into_iter().filter(|(_, sql)| drops_touched_rows(sql)).map(|(name, _)| name).collect();
     assert!(found.is_empty(), "{found:?}");
 }
+
+/// Where a function joins a table that empties all the time by `=` with a row of another: `alias.key = other.key`.
+fn joins_by_equality(sql: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for table in ["queue", "outbox", "deferred_entries"] {
+        for verb in ["JOIN", "UPDATE", "DELETE FROM"] {
+            let begins = format!("{verb} punchcard.{table} ");
+            for (at, _) in sql.match_indices(&begins) {
+                let rest = &sql[at + begins.len()..];
+                let alias: String = rest.chars().take_while(char::is_ascii_lowercase).collect();
+                let statement = rest.split("RETURNING").next().unwrap_or(rest);
+                let statement = statement.split("\n    )").next().unwrap_or(statement);
+                for key in ["job_id", "id"] {
+                    let compared = format!(" {alias}.{key} = ");
+                    for (n, _) in statement.match_indices(&compared) {
+                        let mut other = statement[n + compared.len()..].chars();
+                        let (name, dot) = (other.next(), other.next());
+                        if name.is_some_and(|name| name.is_ascii_lowercase()) && dot == Some('.') {
+                            found.push(format!(
+                                "{begins}… {compared}{}",
+                                &statement[n + compared.len()..][..8]
+                            ));
+                        }
+                    }
+                }
+            }
+        }
+    }
+    found
+}
+
+/// A vacuum that finds such a table empty leaves its pages and counts no row: the planner takes it for one row until it is analyzed
+/// again, and reads all of its key for each row of the other. `= ANY (ARRAY[…])` can only be looked up.
+#[test]
+fn what_empties_all_the_time_is_joined_by_what_can_only_be_looked_up() {
+    assert_eq!(
+        joins_by_equality("UPDATE punchcard.queue q SET x = 1 FROM v WHERE q.job_id = v.job_id").len(),
+        1
+    );
+    assert_eq!(joins_by_equality("v JOIN punchcard.outbox b ON b.id = ANY (ARRAY[v.id])").len(), 0);
+    for (name, sql) in texts().iter().filter(|(name, _)| name.contains("infra/functions")) {
+        assert_eq!(joins_by_equality(sql), Vec::<String>::new(), "{name}");
+    }
+}

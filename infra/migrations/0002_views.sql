@@ -115,6 +115,12 @@ CREATE VIEW punchcard.jobs_now WITH (security_invoker = on) AS
     SELECT j.* FROM punchcard.jobs_between('00000000-0000-0000-0000-000000000000',
                                            'ffffffff-ffff-ffff-ffff-ffffffffffff') j;
 
+-- Jobs that failed or were canceled, each kind of end by an index of its own (`find_unsuccessful_jobs`).
+CREATE VIEW punchcard.unsuccessful_jobs WITH (security_invoker = on) AS
+    SELECT o.account_id, o.job_id, 'failed' AS status FROM punchcard.outcomes o WHERE o.status = 'failed'
+    UNION ALL
+    SELECT o.account_id, o.job_id, 'canceled' FROM punchcard.outcomes o WHERE o.status = 'canceled';
+
 -- Every run of a job that has ended, and how.
 CREATE VIEW punchcard.runs WITH (security_invoker = on) AS
     SELECT a.job_id, a.number, a.attempt, a.ended::text AS ended, a.started_at, a.ended_at, a.error

@@ -120,7 +120,14 @@ async fn the_two_views_show_ones_own_rows_and_nobody_elses() {
     assert_eq!(as_caller(&bench, "authenticated", one, credits).await.unwrap(), ["8 0"]);
     assert_eq!(as_caller(&bench, "authenticated", two, credits).await.unwrap(), ["16 1"]);
     assert!(as_caller(&bench, "authenticated", Uuid::new_v4(), jobs).await.unwrap().is_empty());
-    for view in [jobs, credits] {
+    let found = "SELECT j ->> 'status' FROM json_array_elements(punchcard_api.find_jobs() -> 'data') j";
+    assert_eq!(as_caller(&bench, "authenticated", one, found).await.unwrap(), ["succeeded", "succeeded"]);
+    let of_two = as_caller(&bench, "authenticated", two, found).await.unwrap();
+    assert_eq!(of_two, ["queued", "succeeded", "succeeded", "succeeded"]);
+    assert!(as_caller(&bench, "authenticated", Uuid::new_v4(), found).await.unwrap().is_empty());
+    let nobody = format!("SET LOCAL request.jwt.claims = ''; {found}");
+    assert!(as_caller(&bench, "authenticated", one, &nobody).await.unwrap().is_empty());
+    for view in [jobs, credits, found] {
         assert!(as_caller(&bench, "anon", one, view).await.is_err(), "{view}");
     }
     // A temporary table of the same name shadows nothing.

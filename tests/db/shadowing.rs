@@ -8,14 +8,14 @@ use uuid::Uuid;
 use crate::support::{APP, Bench, OWNER, as_role, connect};
 
 /// The functions of both schemas: name, whether it runs as its owner, whether it is a trigger's, its path, the types of its
-/// arguments, and how it is written. But for those whose text is parsed for good when they are made.
+/// arguments, how it is written, who may call it, and its schema. But for those whose text is parsed for good when they are made.
 const FUNCTIONS: &str =
     "SELECT p.oid::regprocedure::text, p.proname::text, p.prosecdef, p.prorettype = 'trigger'::regtype,
        coalesce((SELECT substr(c, 13) FROM unnest(p.proconfig) c WHERE c LIKE 'search_path=%'), ''),
        ARRAY(SELECT format_type(t, NULL) FROM unnest(p.proargtypes) t), p.prosrc,
        ARRAY(SELECT r.rolname::text FROM pg_roles r
              WHERE r.rolname IN ('anon', 'authenticated', 'service_role', 'punchcard_app')
-               AND has_function_privilege(r.oid, p.oid, 'EXECUTE'))
+               AND has_function_privilege(r.oid, p.oid, 'EXECUTE')), n.nspname::text
     FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
     WHERE n.nspname IN ('punchcard', 'punchcard_api') AND p.prosqlbody IS NULL ORDER BY p.prosecdef, p.proname";
 
@@ -265,7 +265,8 @@ async fn attack(role: &str) {
     bench.enqueue(a, "qr.svg", 1).await;
     bench.sql(&format!(
         "CREATE SEQUENCE public.sprung; GRANT ALL ON SEQUENCE public.sprung TO PUBLIC; GRANT USAGE ON SCHEMA public TO PUBLIC;
-         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA punchcard TO {role}"
+         GRANT USAGE ON SCHEMA punchcard_api TO {role};
+         GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA punchcard, punchcard_api TO {role}"
     )).await;
     bench.allow_temporary(role).await;
     let job = |status: &str| {
@@ -303,7 +304,8 @@ async fn attack(role: &str) {
                 calls.push(format!("({})", values.join(", ")));
             }
             for call in calls {
-                let answer = client.batch_execute(&format!("SELECT * FROM punchcard.{name}{call}")).await;
+                let schema = row.get::<_, String>(8);
+                let answer = client.batch_execute(&format!("SELECT * FROM {schema}.{name}{call}")).await;
                 let code = answer
                     .as_ref()
                     .err()

@@ -207,6 +207,27 @@ async fn a_redrive_and_the_dead_letters_go_on_behind_ten_thousand_of_another_kin
         let buffers = bench.buffers(name, &params).await;
         assert!(buffers <= 90_000, "{name}: {buffers} buffers");
     }
+    // A page that is full walks no further, and of whom nobody asks for the job is not looked up.
+    params[0] = (&none, Type::TEXT);
+    let nobody = Some(Uuid::nil());
+    let (all, mut of_nobody, mut of_no_code) = (params.clone(), params.clone(), params.clone());
+    of_nobody[2] = (&nobody, Type::UUID);
+    of_no_code[1] = (&"no_such_code", Type::TEXT);
+    for name in ["life/failed", "life/redrivable"] {
+        for (asked, most) in [(&all, FEW_BUFFERS), (&of_nobody, 22_000), (&of_no_code, 22_000)] {
+            let buffers = bench.buffers(name, asked).await;
+            assert!(buffers <= most, "{name}: {buffers} buffers");
+        }
+    }
+    for (call, most) in [
+        ("'free', p_limit => 1", FEW_BUFFERS),
+        ("'free', 'no_such_code'", 22_000),
+        ("'free', p_account_id => '00000000-0000-0000-0000-000000000000'", 22_000),
+        ("'unserved'", 90_000),
+    ] {
+        let buffers = bench.buffers_of("", &format!("SELECT * FROM punchcard.redrive({call})")).await;
+        assert!(buffers <= most, "redrive({call}): {buffers} buffers");
+    }
 
     let redrive = async |cursor: Value| {
         let token = format!("Bearer {operator}");
@@ -229,6 +250,26 @@ async fn a_redrive_and_the_dead_letters_go_on_behind_ten_thousand_of_another_kin
     assert_eq!((none.len(), cursor.is_string()), (0, true));
     assert_eq!(redrive(cursor).await, (vec![], Value::Null));
     bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_is_bought_again_reads_its_own_rows_whatever_the_statistics_say() {
+    let bench = Bench::new().await;
+    let account = bench.account(0).await;
+    bench.history(account, "free", 20, "'{}'", "").await;
+    let again = format!(
+        "SELECT * FROM punchcard.enqueue_batch('{account}', (
+             SELECT json_agg(json_build_object('kind', 'free', 'input', n)) FROM generate_series(1, 1000) n), 'again')"
+    );
+    bench.sql(&again).await;
+    bench.analyze().await;
+    // And without statistics, but for a queue that was looked at while it was empty.
+    let none = "DELETE FROM pg_statistic;
+        UPDATE pg_class SET reltuples = 0 WHERE oid = 'punchcard.queue'::regclass";
+    for before in ["", none] {
+        let buffers = bench.buffers_of(before, &again).await;
+        assert!(buffers <= 12_000, "{buffers} buffers after {before:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

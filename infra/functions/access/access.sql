@@ -14,11 +14,11 @@ CREATE OR REPLACE FUNCTION punchcard.access()
             'periods', 'upkeep']) name
         UNION ALL
         SELECT 'punchcard_app', 'EXECUTE', 'FUNCTION', 'punchcard.' || name, NULL FROM unnest(ARRAY[
-            'enqueue', 'enqueue_batch', 'find_jobs', 'show_jobs', 'jobs_between', 'find_entries',
-            'first_id', 'uuid_time', 'no_time', 'key_digest', 'keep_up', 'cancel', 'retry', 'redrive',
-            'grant_credits', 'balance', 'return_credits', 'source_health', 'claim', 'claim_singly',
-            'settle', 'check_in', 'rescue', 'call_back', 'claim_deliveries', 'settle_deliveries',
-            'set_webhook', 'rotate_webhook_secret', 'job_now', 'access']) name
+            'enqueue', 'enqueue_batch', 'find_jobs', 'find_failed', 'find_redrivable', 'find_entries',
+            'show_jobs', 'jobs_between', 'first_id', 'uuid_time', 'no_time', 'key_digest', 'keep_up',
+            'cancel', 'retry', 'redrive', 'grant_credits', 'balance', 'return_credits', 'source_health',
+            'claim', 'claim_singly', 'settle', 'check_in', 'rescue', 'call_back', 'claim_deliveries',
+            'settle_deliveries', 'set_webhook', 'rotate_webhook_secret', 'job_now', 'access']) name
         UNION ALL
         -- The team's own backend, through a function of its own in an exposed schema.
         SELECT 'service_role', 'USAGE', 'SCHEMA', 'punchcard', NULL
@@ -26,11 +26,13 @@ CREATE OR REPLACE FUNCTION punchcard.access()
         SELECT 'service_role', 'EXECUTE', 'FUNCTION', 'punchcard.' || name, NULL FROM unnest(ARRAY[
             'enqueue', 'enqueue_batch', 'cancel', 'retry', 'grant_credits', 'increment_user_credits']) name
         UNION ALL
-        -- Signed-in users: the two views, and of the tables behind them the columns that these read.
+        -- Signed-in users: the two views, and of the tables behind them the columns that these read; and the
+        -- function that finds what a view would look for in all that they have.
         SELECT 'authenticated', v.* FROM (VALUES
             ('USAGE', 'SCHEMA', 'punchcard_api', NULL),
             ('SELECT', 'TABLE', 'punchcard_api.jobs', NULL),
             ('SELECT', 'TABLE', 'punchcard_api.credits', NULL),
+            ('EXECUTE', 'FUNCTION', 'punchcard_api.find_jobs', NULL),
             ('SELECT', 'TABLE', 'punchcard.jobs',
              'id, account_id, kind, price, priority, max_attempts, input, scheduled_at, created_at, '
              'expires_at, retry_of, metadata, tags'),

@@ -23,7 +23,7 @@ BEGIN
     ), entered AS (
         UPDATE punchcard.deferred_entries d
         SET entry = w.entry, available_after = w.available, held_after = w.held
-        FROM waiting w WHERE d.job_id = w.job_id AND d.entry IS NULL
+        FROM waiting w WHERE d.job_id = ANY (ARRAY[w.job_id]) AND d.entry IS NULL
         RETURNING d.share, d.price, d.captured, d.bytes
     )
     UPDATE punchcard.accounts a

@@ -7,18 +7,16 @@ CREATE OR REPLACE FUNCTION punchcard.find_unsuccessful_jobs(
 BEGIN
     ids := ARRAY(
         SELECT w.job_id
-        FROM (SELECT o.job_id FROM punchcard.outcomes o
-              WHERE o.account_id = p_account_id AND o.status <> 'succeeded'
-                AND o.status = p_status::punchcard.final_status AND o.job_id < p_before
-              ORDER BY o.job_id DESC LIMIT 10000) w
+        FROM (SELECT u.job_id FROM punchcard.unsuccessful_jobs u
+              WHERE u.status = p_status AND u.account_id = p_account_id AND u.job_id < p_before
+              ORDER BY u.job_id DESC LIMIT 10000) w
         WHERE p_kind IS NULL
            OR (SELECT j.kind FROM punchcard.jobs j
                WHERE j.account_id = p_account_id AND j.id = w.job_id) = p_kind
         ORDER BY w.job_id DESC LIMIT p_limit);
     IF cardinality(ids) < p_limit THEN
-        SELECT o.job_id INTO next_before FROM punchcard.outcomes o
-        WHERE o.account_id = p_account_id AND o.status <> 'succeeded'
-          AND o.status = p_status::punchcard.final_status AND o.job_id < p_before
-        ORDER BY o.job_id DESC OFFSET 9999 LIMIT 1;
+        SELECT u.job_id INTO next_before FROM punchcard.unsuccessful_jobs u
+        WHERE u.status = p_status AND u.account_id = p_account_id AND u.job_id < p_before
+        ORDER BY u.job_id DESC OFFSET 9999 LIMIT 1;
     END IF;
 END $$;

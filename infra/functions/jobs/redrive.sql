@@ -18,46 +18,25 @@ CREATE OR REPLACE FUNCTION punchcard.redrive(
 DECLARE
     failed record;
     busy uuid;
-    n integer := 0;
-    last record;
-    -- Without them, all: so each is a bound of the index, whatever is asked.
-    after_at timestamptz := coalesce(p_after_at, '-infinity');
-    after_id uuid := coalesce(p_after_id, '00000000-0000-0000-0000-000000000000');
-    from_at timestamptz := coalesce(p_from, '-infinity');
-    until_at timestamptz := coalesce(p_until, 'infinity');
+    next_at timestamptz;
+    next_id uuid;
 BEGIN
     IF p_kind IS NULL OR p_limit NOT BETWEEN 1 AND 1000 OR p_per_second NOT BETWEEN 0.001 AND 10000 THEN
         RAISE EXCEPTION 'invalid_redrive' USING ERRCODE = 'PT422',
             DETAIL =
                 'A kind is required; the limit is from 1 to 1000, the rate from 0.001 to 10000 a second.';
     END IF;
-    SELECT o.finished_at, o.job_id INTO last FROM punchcard.outcomes o
-    WHERE o.status = 'failed' AND o.finished_at >= from_at AND o.finished_at < until_at
-      AND (o.finished_at, o.job_id) > (after_at, after_id)
-    ORDER BY o.finished_at, o.job_id OFFSET 9999 LIMIT 1;
     FOR failed IN
         -- Account by account in their order, so that no two deadlock.
-        WITH found AS MATERIALIZED (
-            SELECT o.job_id, o.account_id, o.finished_at
-            FROM punchcard.outcomes o JOIN punchcard.jobs j ON j.account_id = o.account_id AND j.id = o.job_id
-            WHERE o.status = 'failed' AND j.kind = p_kind
-              -- What an old system failed at was bought there: it is bought anew if it is asked for by name
-              -- alone.
-              AND CASE WHEN p_code IS NULL THEN o.error ->> 'code' IS DISTINCT FROM 'imported'
-                       ELSE o.error ->> 'code' = p_code END
-              AND (p_account_id IS NULL OR o.account_id = p_account_id)
-              AND o.finished_at >= from_at AND o.finished_at < until_at
-              AND (o.finished_at, o.job_id) > (after_at, after_id)
-              AND (o.finished_at, o.job_id) <= (coalesce(last.finished_at, 'infinity'),
-                                                coalesce(last.job_id, 'ffffffff-ffff-ffff-ffff-ffffffffffff'))
-              AND NOT EXISTS (SELECT FROM punchcard.retries r WHERE r.job_id = o.job_id)
-            ORDER BY o.finished_at, o.job_id
-            LIMIT p_limit
-        )
-        SELECT f.job_id, f.account_id, f.finished_at,
+        SELECT f.job_id, f.account_id, f.finished_at, f.next_at, f.next_id,
                row_number() OVER (ORDER BY f.finished_at, f.job_id) - 1 AS place
-        FROM found f ORDER BY f.account_id, f.finished_at, f.job_id
+        FROM punchcard.find_redrivable(p_kind, p_code, p_account_id, p_from, p_until, p_limit, p_after_at,
+                                       p_after_id) f
+        ORDER BY f.account_id, f.finished_at, f.job_id
     LOOP
+        next_at := failed.next_at;
+        next_id := failed.next_id;
+        EXIT WHEN failed.job_id IS NULL;
         job_id := failed.job_id;
         finished_at := failed.finished_at;
         retried_as := NULL;
@@ -93,10 +72,9 @@ BEGIN
         IF failed.account_id = busy THEN
             refused := 'account_busy';
         END IF;
-        n := n + 1;
         RETURN NEXT;
     END LOOP;
-    IF n < p_limit AND last.job_id IS NOT NULL THEN
-        RETURN QUERY SELECT last.job_id, last.finished_at, NULL::uuid, NULL::text;
+    IF next_id IS NOT NULL THEN
+        RETURN QUERY SELECT next_id, next_at, NULL::uuid, NULL::text;
     END IF;
 END $$;

@@ -15,7 +15,7 @@ BEGIN
             AS s (job_id, lease_token, percent, message, checkpoint)
         ORDER BY s.job_id
     ), free AS MATERIALIZED (
-        SELECT s.* FROM said s JOIN punchcard.queue q ON q.job_id = s.job_id
+        SELECT s.* FROM said s JOIN punchcard.queue q ON q.job_id = ANY (ARRAY[s.job_id])
         WHERE q.lease_token = s.lease_token AND q.lease_expires_at > clock_timestamp()
           AND (s.percent IS NOT NULL OR s.message IS NOT NULL OR s.checkpoint IS NOT NULL)
         FOR NO KEY UPDATE OF q SKIP LOCKED
@@ -26,12 +26,12 @@ BEGIN
             progress_at = CASE WHEN s.percent IS NULL AND s.message IS NULL THEN q.progress_at ELSE now() END,
             checkpoint = coalesce(s.checkpoint::json, q.checkpoint)
         FROM free s
-        WHERE q.job_id = s.job_id
+        WHERE q.job_id = ANY (ARRAY[s.job_id])
         RETURNING q.job_id, q.lease_token
     )
     SELECT s.job_id, n.job_id IS NOT NULL, q.cancel_requested_at IS NOT NULL
     FROM said s
-    LEFT JOIN punchcard.queue q ON q.job_id = s.job_id AND q.lease_token = s.lease_token
+    LEFT JOIN punchcard.queue q ON q.job_id = ANY (ARRAY[s.job_id]) AND q.lease_token = s.lease_token
     LEFT JOIN noted n ON n.job_id = s.job_id AND n.lease_token = s.lease_token
     WHERE n.job_id IS NOT NULL OR q.cancel_requested_at IS NOT NULL;
 END $$;

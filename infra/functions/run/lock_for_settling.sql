@@ -14,13 +14,13 @@ DECLARE
 BEGIN
     mine := ARRAY(
         SELECT q.job_id FROM unnest(p_job_ids, p_lease_tokens) AS v (job_id, lease_token)
-        JOIN punchcard.queue q ON q.job_id = v.job_id AND q.lease_token = v.lease_token
-        ORDER BY q.job_id FOR NO KEY UPDATE OF q SKIP LOCKED);
+        JOIN punchcard.queue q ON q.job_id = ANY (ARRAY[v.job_id]) AND q.lease_token = v.lease_token
+        ORDER BY v.job_id FOR NO KEY UPDATE OF q SKIP LOCKED);
     FOR held IN
-        SELECT q.job_id, count(*) OVER () - row_number() OVER (ORDER BY q.job_id) + 1 AS waiting
+        SELECT v.job_id, count(*) OVER () - row_number() OVER (ORDER BY v.job_id) + 1 AS waiting
         FROM unnest(p_job_ids, p_lease_tokens) AS v (job_id, lease_token)
-        JOIN punchcard.queue q ON q.job_id = v.job_id AND q.lease_token = v.lease_token
-        WHERE q.job_id <> ALL (mine) ORDER BY q.job_id
+        JOIN punchcard.queue q ON q.job_id = ANY (ARRAY[v.job_id]) AND q.lease_token = v.lease_token
+        WHERE q.job_id <> ALL (mine) ORDER BY v.job_id
     LOOP
         patience := extract(epoch FROM until - clock_timestamp()) * 1000 / held.waiting;
         IF patience >= 1 THEN

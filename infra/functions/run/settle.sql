@@ -58,7 +58,7 @@ BEGIN
         SELECT v.*, q.cancel_requested_at IS NOT NULL OR (v.verdict = 'crash' AND q.crashes + 1 >= (
                         SELECT t.max_crashes FROM punchcard.kind_terms t WHERE t.id = q.terms_id))
                     OR (v.verdict = 'retry' AND q.attempt >= q.max_attempts) AS ends
-        FROM verdict v JOIN punchcard.queue q ON q.job_id = v.job_id
+        FROM verdict v JOIN punchcard.queue q ON q.job_id = ANY (ARRAY[v.job_id])
         WHERE v.verdict IN ('retry', 'snooze', 'yield', 'crash', 'return', 'wait')
           AND q.lease_token = v.lease_token
           AND (p_rescue OR q.lease_expires_at > clock_timestamp())
@@ -82,7 +82,7 @@ BEGIN
             progress_message = CASE v.verdict WHEN 'wait' THEN q.progress_message END,
             progress_at = CASE v.verdict WHEN 'wait' THEN q.progress_at END
         FROM undecided v
-        WHERE q.job_id = v.job_id AND NOT v.ends
+        WHERE q.job_id = ANY (ARRAY[v.job_id]) AND NOT v.ends
         RETURNING q.job_id, q.lease_token, v.verdict, q.run_started_at, v.error,
                   CASE WHEN v.verdict IN ('retry', 'wait') THEN q.attempt ELSE q.attempt + 1 END AS attempt
     ), ending AS MATERIALIZED (
@@ -96,7 +96,7 @@ BEGIN
     ), ended AS (
         DELETE FROM punchcard.queue q
         USING ending v
-        WHERE q.job_id = v.job_id AND q.lease_token = v.lease_token
+        WHERE q.job_id = ANY (ARRAY[v.job_id]) AND q.lease_token = v.lease_token
           AND (p_rescue OR q.lease_expires_at > clock_timestamp())
           AND (v.verdict <> 'cancel' OR q.cancel_requested_at IS NOT NULL)
         RETURNING q.job_id, q.account_id, q.kind, q.share, q.price, q.bytes, q.attempt, q.lease_token,

@@ -20,7 +20,7 @@ BEGIN
             AS v (job_id, id, attempt, verdict, delay, error, url)
         ORDER BY v.id
     ), mine AS MATERIALIZED (
-        SELECT v.* FROM verdict v JOIN punchcard.outbox b ON b.id = v.id
+        SELECT v.* FROM verdict v JOIN punchcard.outbox b ON b.id = ANY (ARRAY[v.id])
         WHERE b.attempt = v.attempt AND b.settled < v.attempt
         FOR NO KEY UPDATE OF b SKIP LOCKED
     ), again AS (
@@ -29,16 +29,16 @@ BEGIN
             put_back = b.put_back + (v.verdict = 'put_back')::integer,
             error = CASE v.verdict WHEN 'put_back' THEN b.error ELSE v.error END
         FROM mine v
-        WHERE b.id = v.id AND v.verdict IN ('retry', 'put_back')
+        WHERE b.id = ANY (ARRAY[v.id]) AND v.verdict IN ('retry', 'put_back')
         RETURNING b.id
     ), ended AS (
         DELETE FROM punchcard.outbox b USING mine v
-        WHERE b.id = v.id AND v.verdict NOT IN ('retry', 'put_back')
+        WHERE b.id = ANY (ARRAY[v.id]) AND v.verdict NOT IN ('retry', 'put_back')
         RETURNING b.*, v.verdict, v.error AS why, v.url AS sent_to
     ), others AS MATERIALIZED (
         -- Not what is on its way: it is answered. None is waited for: whoever has it, and hears the same,
         -- waits for none of ours either.
-        SELECT o.id FROM ended e JOIN punchcard.outbox o ON o.job_id = e.job_id AND o.url = e.url
+        SELECT o.id FROM ended e JOIN punchcard.outbox o ON o.job_id = ANY (ARRAY[e.job_id]) AND o.url = e.url
         WHERE e.verdict = 'gone' AND o.id <> ALL (p_ids) AND o.attempt = o.settled
         FOR NO KEY UPDATE OF o SKIP LOCKED
     ), dropped AS (
@@ -69,7 +69,7 @@ BEGIN
     UNION ALL
     SELECT e.id, false FROM ended e
     UNION ALL
-    SELECT b.id, b.settled < v.attempt FROM verdict v JOIN punchcard.outbox b ON b.id = v.id
+    SELECT b.id, b.settled < v.attempt FROM verdict v JOIN punchcard.outbox b ON b.id = ANY (ARRAY[v.id])
     WHERE (b.attempt = v.attempt OR b.settled = v.attempt)
       AND NOT EXISTS (SELECT FROM again a WHERE a.id = b.id)
       AND NOT EXISTS (SELECT FROM ended e WHERE e.id = b.id)

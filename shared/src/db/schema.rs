@@ -48,7 +48,7 @@ functions![
     "credit_source" => ["call_of_mover", "check_source_table", "draw_credits", "drawable", "move_at_source", "return_credits", "source_balance", "source_failed", "source_health", "source_knows", "try_credit_source", "use_credit_source"],
     "credits" => ["balance", "check_movement", "deal_credits", "find_ends", "find_entries", "find_holds", "find_movements", "fold_entries", "grant_credits", "hold_credits", "increment_user_credits", "look_first", "move_credits", "pass_caps", "refund", "spread_account"],
     "enqueue" => ["canonical", "check_input", "check_metadata", "check_options", "check_retry_of", "check_retry_policy", "check_tags", "check_webhook", "enqueue", "enqueue_batch", "fingerprints", "first_id", "is_whole", "key_digest", "label", "options_of_batch", "read_batch", "refuse_batch", "refuse_request", "replay_batch", "replay_job", "request_hash", "uuid_time", "uuid_v7"],
-    "jobs" => ["cancel", "find_jobs", "find_labeled_jobs", "find_matching_jobs", "find_newest_jobs", "find_unfinished_jobs", "find_unsuccessful_jobs", "job_now", "lock_job", "redrive", "retry", "show_jobs"],
+    "jobs" => ["cancel", "find_failed", "find_jobs", "find_labeled_jobs", "find_matching_jobs", "find_newest_jobs", "find_redrivable", "find_unfinished_jobs", "find_unsuccessful_jobs", "job_now", "lock_job", "redrive", "retry", "show_jobs"],
     "run" => ["call_back", "captured", "check_in", "claim", "claim_singly", "enter_deferred", "lapsed", "lock_due", "lock_for_settling", "rescue", "rescue_singly", "served_kinds", "settle"],
     "supabase" => ["broadcast_outcomes", "set_realtime"],
     "upkeep" => ["attach_periods", "empty_spare", "keep_up", "make_period", "make_periods", "wanted_periods"],
