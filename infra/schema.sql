@@ -115,10 +115,12 @@ CREATE INDEX deliveries_id ON punchcard.deliveries USING btree (id);
 -- What was never heard, for the operator.
 CREATE INDEX deliveries_unheard ON punchcard.deliveries USING btree (id) WHERE (delivered_at IS NULL);
 
+-- The functions that were applied.
 CREATE TABLE punchcard.functions (
-    name text NOT NULL,
-    sha256 text NOT NULL,
-    applied_at timestamp with time zone NOT NULL DEFAULT now(),
+    name text NOT NULL,  -- As in infra/functions.
+    sha256 text NOT NULL,  -- Of its file: one that differs is applied again.
+    version text NOT NULL,  -- Of the build that did: an older one leaves it alone.
+    applied_at timestamp with time zone NOT NULL DEFAULT now(),  -- When.
     CONSTRAINT functions_pkey PRIMARY KEY (name)
 );
 
@@ -233,9 +235,10 @@ CREATE TABLE punchcard.labels (
 ) PARTITION BY RANGE (job_id);
 CREATE TRIGGER labels_never_change BEFORE DELETE OR UPDATE ON punchcard.labels FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was');
 
+-- The migrations that were applied.
 CREATE TABLE punchcard.migrations (
-    name text NOT NULL,
-    applied_at timestamp with time zone NOT NULL DEFAULT now(),
+    name text NOT NULL,  -- As in infra/migrations.
+    applied_at timestamp with time zone NOT NULL DEFAULT now(),  -- When.
     CONSTRAINT migrations_pkey PRIMARY KEY (name)
 );
 

@@ -521,3 +521,13 @@ CREATE TABLE punchcard.upkeep (
 ) WITH (fillfactor = 50);
 
 INSERT INTO punchcard.upkeep (task) VALUES ('periods');
+
+-- What `migrate` keeps for itself, and makes before anything else.
+COMMENT ON TABLE punchcard.migrations IS 'The migrations that were applied.';
+COMMENT ON COLUMN punchcard.migrations.name IS 'As in infra/migrations.';
+COMMENT ON COLUMN punchcard.migrations.applied_at IS 'When.';
+COMMENT ON TABLE punchcard.functions IS 'The functions that were applied.';
+COMMENT ON COLUMN punchcard.functions.name IS 'As in infra/functions.';
+COMMENT ON COLUMN punchcard.functions.sha256 IS 'Of its file: one that differs is applied again.';
+COMMENT ON COLUMN punchcard.functions.version IS 'Of the build that did: an older one leaves it alone.';
+COMMENT ON COLUMN punchcard.functions.applied_at IS 'When.';

@@ -8,7 +8,7 @@ use crate::{
     wake,
 };
 
-/// Statements go through a connection one behind the other without waiting: more than a few only burden the pooler.
+/// Statements go through a connection one after the other, each a few milliseconds: more than a few only burden the pooler.
 const MOST_CONNECTIONS: usize = 4;
 
 /// The longest wait for a job, in seconds: API Gateway gives up after 30 s.

@@ -95,13 +95,13 @@ async fn a_function_that_differs_is_applied_again_and_keeps_its_grants_and_all_h
     let silent = "SELECT p.proname::text AS name FROM pg_proc p WHERE p.pronamespace = 'punchcard'::regnamespace
             AND coalesce(length(obj_description(p.oid, 'pg_proc')), 0) < 10
         UNION ALL SELECT c.relname::text FROM pg_class c
-        WHERE c.relnamespace = 'punchcard'::regnamespace AND c.relname NOT IN ('migrations', 'functions')
+        WHERE c.relnamespace = 'punchcard'::regnamespace
             AND (c.relkind IN ('r', 'p', 'v') AND NOT c.relispartition OR (c.relkind IN ('i', 'I') AND NOT c.relispartition AND NOT EXISTS (
                 SELECT FROM pg_constraint o WHERE o.conindid = c.oid)))
             AND (c.relname <> 'audit' AND coalesce(length(obj_description(c.oid, 'pg_class')), 0) < 10)
         UNION ALL SELECT format('%s.%s', c.relname, a.attname) FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid
         WHERE c.relnamespace = 'punchcard'::regnamespace AND c.relkind IN ('r', 'p') AND NOT c.relispartition AND a.attnum > 0
-            AND c.relname NOT IN ('migrations', 'functions') AND col_description(c.oid, a.attnum) IS NULL
+            AND col_description(c.oid, a.attnum) IS NULL
         UNION ALL SELECT t.typname::text FROM pg_type t WHERE t.typnamespace = 'punchcard'::regnamespace AND t.typtype = 'e'
             AND obj_description(t.oid, 'pg_type') IS NULL";
     let silent = client.query_typed(silent, &[]).await.unwrap();

@@ -18,7 +18,7 @@ async fn expand(bench: &Bench) {
              ALTER TABLE punchcard.outcomes ADD COLUMN region text;
              {head}p_woken boolean DEFAULT false, p_region text DEFAULT 'here'{rest};
              INSERT INTO punchcard.migrations (name) VALUES ('0005_regions');
-             INSERT INTO punchcard.functions (name, sha256) VALUES ('claim_2', 'next');
+             INSERT INTO punchcard.functions (name, sha256, version) VALUES ('claim_2', 'next', '999.0.0');
              UPDATE punchcard.functions SET sha256 = 'next' WHERE name = 'settle'"
         ))
         .await;
@@ -43,6 +43,16 @@ async fn this_build_runs_on_the_next_ones_schema_and_does_not_undo_it() {
     let refused = apply(&as_role(&bench.direct_url, OWNER)).await.expect_err("it is older").to_string();
     assert!(refused.contains("newer than this program") && refused.contains("0005_regions"), "{refused}");
     let next = "SELECT count(*) FROM punchcard.functions WHERE sha256 = 'next'";
+    assert_eq!(bench.count(next).await, 2, "nothing was put back");
+
+    // One that changed functions alone is as new.
+    bench.sql("DELETE FROM punchcard.migrations WHERE name = '0005_regions'").await;
+    let refused = apply(&as_role(&bench.direct_url, OWNER)).await.expect_err("it is older").to_string();
+    assert!(refused.contains("claim_2 of version 999.0.0"), "{refused}");
+    let printed = shared::db::migrate::as_one_file(Some("0004_roles")).unwrap();
+    let refused = bench.admin.batch_execute(&printed).await.expect_err("it is older");
+    assert!(refused.as_db_error().unwrap().message().contains("newer than this file"), "{refused:?}");
+    bench.sql("ROLLBACK").await;
     assert_eq!(bench.count(next).await, 2, "nothing was put back");
 
     // Had it changed the signature in its place, what is deployed would stand still.

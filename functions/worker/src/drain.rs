@@ -76,7 +76,7 @@ pub(crate) async fn run(
         if look.is_some_and(|at| at <= Instant::now()) {
             let limit = free.min(CLAIM_LIMIT);
             last_look = Instant::now();
-            // What waits to be settled goes out just before the claim, in the same breath.
+            // What waits to be settled goes out just before the claim.
             let ((), leases) = tokio::join!(executor.flush_many(deadline), claims.next(limit, deadline));
             let leases = match leases {
                 Ok(claimed) => {

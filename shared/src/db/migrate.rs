@@ -17,7 +17,8 @@ use crate::secrets::Secrets;
 const HISTORY: &str = "CREATE TABLE IF NOT EXISTS punchcard.migrations (
     name text PRIMARY KEY, applied_at timestamptz NOT NULL DEFAULT now());
 CREATE TABLE IF NOT EXISTS punchcard.functions (
-    name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());";
+    name text PRIMARY KEY, sha256 text NOT NULL, version text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now());";
 
 const SCHEMA: &str = "CREATE SCHEMA IF NOT EXISTS punchcard";
 
@@ -62,7 +63,11 @@ const KEPT: &str = "SELECT NOT EXISTS (SELECT FROM pg_catalog.pg_class c
       AND NOT EXISTS (SELECT FROM punchcard.periods p WHERE p.of_table = c.relname AND p.is_spare))";
 
 /// A migration that this build does not know: the next one has applied it.
-const UNKNOWN: &str = "SELECT min(name) FROM punchcard.migrations WHERE name <> ALL ($1)";
+const UNKNOWN: &str = "SELECT format('its migration %s', m.name) FROM punchcard.migrations m WHERE m.name <> ALL ($1)
+    UNION ALL
+    SELECT format('%s of version %s', f.name, f.version) FROM punchcard.functions f
+    WHERE string_to_array(split_part(f.version, '-', 1), '.')::integer[] > string_to_array(split_part($2, '-', 1), '.')::integer[]
+    LIMIT 1";
 
 /// Who has been at work on our tables for longest: most likely whom a lock was waited for.
 const BLOCKER: &str = "SELECT format('process %s, %s for %s s: %s', a.pid, a.state,
@@ -122,8 +127,12 @@ pub fn as_one_file(after: Option<&str>) -> Result<String, String> {
         }
     };
     let mut file = format!(
-        "-- Punchcard {}, by `punchcard migrate --print-supabase`.\n\n{REFUSE_OLD};\n{SETTINGS};\n{SCHEMA};\n{HISTORY}\n",
-        env!("CARGO_PKG_VERSION")
+        "-- Punchcard {VERSION}, by `punchcard migrate --print-supabase`.\n\n{REFUSE_OLD};\n{SETTINGS};\n{SCHEMA};\n{HISTORY}\n"
+    );
+    let known = format!("ARRAY['{}']", MIGRATIONS.join("', '"));
+    let unknown = UNKNOWN.replace("$1", &known).replace("$2", &format!("'{VERSION}'"));
+    file += &format!(
+        "DO $$ BEGIN\n    IF EXISTS ({unknown}) THEN\n        RAISE EXCEPTION 'the schema is newer than this file';\n    END IF;\nEND $$;\n"
     );
     for (name, sql) in MIGRATIONS.iter().zip(MIGRATION_SOURCES).skip(first) {
         file += &format!(
@@ -134,10 +143,12 @@ pub fn as_one_file(after: Option<&str>) -> Result<String, String> {
     for (_, source) in FUNCTIONS {
         file += &format!("\n{source}{}", comments(source));
     }
-    let applied: Vec<String> =
-        FUNCTIONS.iter().map(|(name, source)| format!("('{name}', '{}')", hash(source))).collect();
+    let applied: Vec<String> = FUNCTIONS
+        .iter()
+        .map(|(name, source)| format!("('{name}', '{}', '{VERSION}')", hash(source)))
+        .collect();
     file += &format!(
-        "\nINSERT INTO punchcard.functions (name, sha256) VALUES\n{}\n{NOTED};\n",
+        "\nINSERT INTO punchcard.functions (name, sha256, version) VALUES\n{}\n{NOTED};\n",
         applied.join(",\n")
     );
     file += "\nSELECT punchcard.grant_access();\n";
@@ -148,7 +159,11 @@ pub fn as_one_file(after: Option<&str>) -> Result<String, String> {
 }
 
 /// What becomes of a function that was there before.
-const NOTED: &str = "ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256, applied_at = now()";
+const NOTED: &str = "ON CONFLICT (name) DO UPDATE SET sha256 = excluded.sha256, version = excluded.version,
+    applied_at = now()";
+
+/// Of this build: an older one's functions do not take the place of a newer one's.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What a file of functions, tables and views says of them, as the comments that a DBA finds in the catalog: what stands before one,
 /// and of a column what stands behind it, and below it until the next.
@@ -338,13 +353,14 @@ async fn prepare(transaction: &Transaction<'_>) -> Result<bool, Failed> {
             return Err(MigrateError::Unfit(why).into());
         }
     }
-    let known: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 1] = [(&MIGRATIONS, Type::TEXT_ARRAY)];
+    let known: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
+        [(&MIGRATIONS, Type::TEXT_ARRAY), (&VERSION, Type::TEXT)];
     let unknown = transaction.query_typed(UNKNOWN, &known).await.map_err(broken)?;
     if let Some(name) = unknown.first().and_then(|row| row.get::<_, Option<String>>(0)) {
         // Its functions would be put back to what they were.
         let why = format!(
-            "the schema is newer than this program, which does not know its migration {name}: run the `punchcard \
-             migrate` of that release; what is deployed of this one goes on as it is"
+            "the schema is newer than this program, which does not know {name}: run the `punchcard migrate` of that \
+             release; what is deployed of this one goes on as it is"
         );
         return Err(MigrateError::Unfit(why).into());
     }
@@ -366,12 +382,12 @@ async fn migrate(transaction: &Transaction<'_>, name: &str, sql: &str) -> Result
 async fn replace_functions(transaction: &Transaction<'_>, grant: bool) -> Result<usize, Failed> {
     lock(transaction).await?;
     let note = format!(
-        "INSERT INTO punchcard.functions (name, sha256) VALUES ($1, $2) {NOTED} WHERE functions.sha256 <> excluded.sha256"
+        "INSERT INTO punchcard.functions (name, sha256, version) VALUES ($1, $2, $3) {NOTED} WHERE functions.sha256 <> excluded.sha256"
     );
     let mut replaced = 0;
     for (name, source) in FUNCTIONS {
-        let noted: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 2] =
-            [(name, Type::TEXT), (&hash(source), Type::TEXT)];
+        let noted: [(&(dyn tokio_postgres::types::ToSql + Sync), Type); 3] =
+            [(name, Type::TEXT), (&hash(source), Type::TEXT), (&VERSION, Type::TEXT)];
         if transaction.execute_typed(&note, &noted).await.map_err(broken)? > 0 {
             let sql = format!("{source}\n{}", comments(source));
             execute(transaction, &format!("function {name}"), &sql).await?;

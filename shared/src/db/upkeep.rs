@@ -14,7 +14,7 @@ impl Db {
     /// there is none, it is due again after `every`.
     ///
     /// # Errors
-    /// [`DbError`] when there is no answer: then the step was taken, or will be. One that the database refuses is none: it is
+    /// [`DbError`] when there is no answer: the step may have been taken. One that the database refuses is none: it is
     /// tried again later, and `punchcard.upkeep` says why.
     pub async fn keep_up(&self, task: &str, every: Duration, deadline: Deadline) -> Result<bool, DbError> {
         let every = i32::try_from(every.as_secs()).unwrap_or(i32::MAX);

@@ -213,7 +213,7 @@ pub(super) async fn schema(report: &mut Report, client: &Client) -> Result<(), F
 
 /// Kinds of which jobs have been due for long, and none is running; triggers of the team's, which may be why; who keeps a
 /// snapshot open, which makes all slow; what upkeep has not done; and where a purchase has no place.
-pub(super) async fn unclaimed(report: &mut Report, client: &Client) -> Result<(), Failed> {
+pub(super) async fn operations(report: &mut Report, client: &Client) -> Result<(), Failed> {
     for found in texts(Stage::Schema, client, NO_SPARE).await? {
         report.fail(seen(Stage::Schema, found));
     }

@@ -117,7 +117,7 @@ async fn walk(
     let of_database = checks::session(report, &client).await?;
     checks::statements(report, secrets, &other, pooled).await?;
     checks::schema(report, &client).await?;
-    checks::unclaimed(report, &client).await?;
+    checks::operations(report, &client).await?;
     checks::credits(report, &client).await?;
     checks::deployment(report, deployment, pooled, of_database);
     if grants {
