@@ -201,9 +201,9 @@ fn the_template_and_the_code_agree() {
 fn connections_fit_into_the_smallest_pooler_with_a_fifth_to_spare() {
     let functions =
         ["ApiReservedConcurrency", "PollerReservedConcurrency", "SqsMaximumConcurrency"].map(default_of);
-    // Two mappings, of as many workers each.
-    let connections = functions[0] + functions[1] + 2 * functions[2];
-    assert!(connections * 6 / 5 <= 200, "{connections} connections, one for each environment");
+    // Two of each poller; two mappings, of as many workers each.
+    let connections = functions[0] + 2 * functions[1] + 2 * functions[2];
+    assert!(connections * 6 / 5 <= 200, "{connections} connections");
     let worker = resource("SqsWorkerFunction");
     assert_eq!(worker.matches("MaximumConcurrency: !Ref SqsMaximumConcurrency").count(), 2);
     assert_eq!(worker.matches("Type: SQS").count(), 2);

@@ -144,7 +144,7 @@ impl Config {
 }
 
 /// `ALLOW_DOCTOR`: whether the event `{"doctor":true}` is answered; default false. `CONNECTIONS`: the functions' reserved
-/// concurrency, added up; `POOLER_MAX_CLIENTS`: what the pooler takes.
+/// concurrency, the poller's twice, added up; `POOLER_MAX_CLIENTS`: what the pooler takes.
 fn doctor() -> Result<Option<Deployment>, ConfigError> {
     if !switch("ALLOW_DOCTOR")? {
         return Ok(None);

@@ -76,7 +76,7 @@ pub(crate) async fn run(
         if look.is_some_and(|at| at <= Instant::now()) {
             let limit = free.min(CLAIM_LIMIT);
             last_look = Instant::now();
-            // What waits to be settled goes out just before the claim.
+            // One is recorded while the other is claimed.
             let ((), leases) = tokio::join!(executor.flush_many(deadline), claims.next(limit, deadline));
             let leases = match leases {
                 Ok(claimed) => {
@@ -108,6 +108,8 @@ pub(crate) async fn run(
                 }
                 (true, _) => None,
             };
+        } else if executor.is_full() {
+            executor.flush(deadline).await;
         } else if help.at(deadline).is_some_and(|at| at <= Instant::now()) {
             summary.called += help.call(executor.finished(), deadline).await;
         } else if executor.in_flight() > 0 || (executor.holds() && deadline.left() > Duration::ZERO) {

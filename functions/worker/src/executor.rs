@@ -114,9 +114,6 @@ impl<'a> Executor<'a> {
                     }
                     Err(error) => tracing::error!(error = %error, "a job's task was lost; its lease will expire"),
                 }
-                if self.settler.is_full() {
-                    self.flush(deadline).await;
-                }
             }
             () = sleep_until(settle_at) => self.flush(deadline).await,
             () = sleep_until(self.check_in_at) => self.check_in(deadline).await,
@@ -174,6 +171,11 @@ impl<'a> Executor<'a> {
                 "attempt erred");
         }
         self.settler.push(lease, verdict);
+    }
+
+    /// Whether as much has finished as one statement settles.
+    pub(crate) fn is_full(&self) -> bool {
+        self.settler.is_full()
     }
 
     /// Settles what has finished, if that is enough to be worth a statement now.

@@ -59,6 +59,10 @@ pub struct Worker {
     doctor: Option<Deployment>,
 }
 
+/// A poller's. One statement is on its way on a connection at a time: while one records what was done, the other claims what comes next (ADR 5).
+/// The second is opened by whoever finds the first busy.
+const CONNECTIONS: usize = 2;
+
 /// What an invocation did.
 #[derive(Debug, Default, Serialize)]
 pub struct Summary {
@@ -100,12 +104,22 @@ impl Worker {
     /// A worker of these Rust kinds, and of HTTP targets, that has not connected to anything yet.
     #[must_use]
     pub fn new(config: Config, handlers: Vec<Box<dyn Handler>>) -> Self {
+        Self::with_connections(config, handlers, CONNECTIONS)
+    }
+
+    /// The same for one of many at once, as SQS starts them: by one connection, since a pooler's are few.
+    #[must_use]
+    pub fn one_of_many(config: Config, handlers: Vec<Box<dyn Handler>>) -> Self {
+        Self::with_connections(config, handlers, 1)
+    }
+
+    fn with_connections(config: Config, handlers: Vec<Box<dyn Handler>>, least: usize) -> Self {
         if config.worker.allow_private_targets {
             tracing::warn!("ALLOW_PRIVATE_TARGETS is on: jobs may call any address; for local use only");
         }
         let secrets = Arc::new(SecretStore::new(config.secrets));
         Self {
-            db: Db::with_connections(Arc::clone(&secrets), config.connections),
+            db: Db::with_connections(Arc::clone(&secrets), config.connections.max(least)),
             handlers: handlers.into(),
             secrets,
             wake: Wake::new(config.wake_queue_url),

@@ -53,7 +53,8 @@ enum Command {
         /// Also look who may what in the schema, and in the functions that call it.
         #[arg(long)]
         grants: bool,
-        /// How many connections are deployed at once: the functions' reserved concurrency, added up, such as 100+2+20.
+        /// How many connections are deployed at once: the functions' reserved concurrency, the poller's twice, added up, such
+        /// as 100+2+2+20.
         #[arg(long, value_parser = doctor::sum)]
         connections: Option<u32>,
         /// How many clients the pooler takes (Supabase: 200 on the smallest compute).

@@ -69,8 +69,9 @@ const COLLISION_PAUSE: Duration = Duration::from_millis(10);
 /// A connection that answers nothing for this long is held up by its first statement.
 const STALLED_AFTER: Duration = Duration::from_millis(50);
 
-/// The one connection of an execution environment, opened when first needed and replaced after any doubt. One statement
-/// at a time is on its way on it (ADR 5). Where an environment serves several requests at once there are a few, each in a slot of its own.
+/// The connection of an execution environment, opened when first needed and replaced after any doubt. One statement at a time is
+/// on its way on it (ADR 5). A poller may have two, and an environment that serves several requests at once a few, each in a slot
+/// of its own.
 #[derive(Debug)]
 pub struct Db {
     secrets: Arc<SecretStore>,

@@ -39,7 +39,7 @@ const RENEW_WITHIN: Duration = Duration::from_secs(30 * 24 * 3_600);
 /// What is deployed, as far as it is known.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Deployment {
-    /// Connections at once: the sum of the functions' reserved concurrency.
+    /// Connections at once: the sum of the functions' reserved concurrency, with the poller's twice.
     pub clients: Option<u32>,
     /// How many clients the pooler takes.
     pub max_clients: Option<u32>,

@@ -10,7 +10,7 @@ use worker::{Worker, jobs};
 async fn main() -> Result<(), Error> {
     let config = Config::from_env()?;
     telemetry::init(&config.log);
-    let worker: &'static Worker = Box::leak(Box::new(Worker::new(config, jobs::handlers())));
+    let worker: &'static Worker = Box::leak(Box::new(Worker::one_of_many(config, jobs::handlers())));
     worker::run(service_fn(move |event: LambdaEvent<Value>| async move {
         Ok::<_, Error>(worker.wake(event.payload, event.context.deadline()).await?)
     }))
