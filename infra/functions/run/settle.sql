@@ -132,8 +132,9 @@ BEGIN
     ), payer AS MATERIALIZED (
         -- Each account with its jobs, so that nothing is joined with itself; without its balances if somebody
         -- else holds it.
-        SELECT m.account_id, m.share, m.jobs, a.available, a.held, a.entries
-        FROM (SELECT e.account_id, e.share,
+        SELECT m.account_id, m.share, m.price, m.back, m.bytes, m.jobs, a.available, a.held, a.entries
+        FROM (SELECT e.account_id, e.share, sum(e.price)::bigint AS price,
+                     sum(e.price - e.captured)::bigint AS back, sum(e.bytes)::bigint AS bytes,
                      array_agg(ROW(e.job_id, e.price, e.captured, e.bytes, e.lease_token, e.started_at,
                                    e.run_started_at, e.attempt, e.crashes, e.status, e.output,
                                    e.error)::punchcard.ended_job) AS jobs
@@ -161,14 +162,12 @@ BEGIN
         RETURNING job_id
     ), moved AS (
         UPDATE punchcard.accounts a
-        SET available = a.available + m.back, held = a.held - m.price, entries = a.entries + m.jobs,
-            unfinished_jobs = a.unfinished_jobs - m.jobs, unfinished_bytes = a.unfinished_bytes - m.bytes
-        FROM (SELECT p.account_id, p.share, sum(j.price)::bigint AS price,
-                     sum(j.price - j.captured)::bigint AS back, count(*)::integer AS jobs,
-                     sum(j.bytes)::bigint AS bytes
-              FROM payer p, unnest(p.jobs) j WHERE p.entries IS NOT NULL
-              GROUP BY p.account_id, p.share) m
-        WHERE a.id = m.account_id AND a.share = m.share
+        SET available = a.available + p.back, held = a.held - p.price,
+            entries = a.entries + cardinality(p.jobs),
+            unfinished_jobs = a.unfinished_jobs - cardinality(p.jobs),
+            unfinished_bytes = a.unfinished_bytes - p.bytes
+        FROM payer p
+        WHERE p.entries IS NOT NULL AND a.id = p.account_id AND a.share = p.share
     ), told AS (
         INSERT INTO punchcard.outbox (id, account_id, job_id, event, url, next_at)
         SELECT punchcard.uuid_v7(), e.account_id, e.job_id, ('job.' || e.status::text)::punchcard.event,

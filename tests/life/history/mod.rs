@@ -238,14 +238,14 @@ const FAULTS: &[(&str, &str, &str)] = &[
     // A worker whose lease was given to another settles the other's run.
     ("settle", "q.lease_token = v.lease_token", "q.lease_token >= v.lease_token"),
     // Two workers take one job.
-    ("claim", "FOR NO KEY UPDATE SKIP LOCKED", ""),
+    ("lock_due", "FOR NO KEY UPDATE SKIP LOCKED", ""),
     // A cancel is forgotten.
     ("cancel", "SET cancel_requested_at = now()", "SET cancel_requested_at = NULL"),
     // A credit too many is in the balance, and no entry says so, now and then.
     (
         "settle",
-        "SET available = a.available + m.back,",
-        "SET available = a.available + m.back + (random() > 0.9)::integer,",
+        "SET available = a.available + p.back,",
+        "SET available = a.available + p.back + (random() > 0.9)::integer,",
     ),
     // A second refund.
     ("refund", "WHERE m.job_id = p_job_id)", "WHERE false)"),
