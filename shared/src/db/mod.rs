@@ -180,7 +180,7 @@ impl Db {
             let asked = Asked(&connection);
             let answer = timeout_at(deadline.instant(), query).await;
             if answer.is_ok() {
-                asked.is_answered();
+                asked.answered();
             }
             let failed = match answer {
                 Ok(Ok(rows)) => {
@@ -296,7 +296,7 @@ impl Slot {
 struct Asked<'a>(&'a Connection);
 
 impl Asked<'_> {
-    fn is_answered(self) {
+    fn answered(self) {
         std::mem::forget(self);
     }
 }
@@ -366,7 +366,7 @@ impl Connection {
             let check =
                 timeout_at(deadline.within(CHECK_BUDGET).instant(), self.client.check_connection()).await;
             if matches!(check, Ok(Ok(()))) {
-                asked.is_answered();
+                asked.answered();
                 return true;
             }
             return false;
