@@ -11,9 +11,10 @@ use serde_json::json;
 use crate::support::{Bench, documented::DOCUMENT, event};
 
 /// Refusals of statements that no route calls, and of what a route has vetted before.
-const NOT_OF_THE_API: [(u16, &str); 15] = [
+const NOT_OF_THE_API: [(u16, &str); 16] = [
     // of a worker
     (422, "unknown_verdict"),
+    (422, "unknown_task"),
     // of the operator's command
     (422, "invalid_shares"),
     (422, "unknown_account"),

@@ -20,7 +20,10 @@ use shared::{
 };
 use uuid::Uuid;
 
-use crate::support::{APP, Bench, ISSUER, JWT_SECRET, as_role, bearer, connect, event};
+use crate::support::{
+    APP, Bench, ISSUER, JWT_SECRET, as_role, bearer, connect, event,
+    wire::{Mode, Wire},
+};
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(60))
@@ -105,6 +108,31 @@ async fn what_was_meant_for_a_client_that_died_is_read_by_no_other() {
         assert!(webhook.unwrap().is_none(), "an answer to another statement");
     }
     bench.assert_audit_is_clean_meanwhile().await;
+}
+
+/// Behind an error, too: its end comes a moment later than the error itself, and a pooler takes it for the next one's.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_asks_before_an_answer_has_come_to_its_end() {
+    let bench = Bench::new().await;
+    let account = bench.account(1).await;
+    let input = serde_json::value::to_raw_value(&serde_json::json!({"text": "t"})).unwrap();
+    let wire = Wire::to(&bench.url).await;
+    let source = SecretSource { database_url: Some(wire.url.clone()), ..SecretSource::default() };
+    let db = Db::new(Arc::new(SecretStore::new(source)));
+    db.oldest_due(soon()).await.unwrap();
+    wire.set(Mode::LateEnd(Duration::from_millis(200)));
+    let options = JobOptions::default();
+    let buy = |kind| {
+        let job = NewJob { kind, input: &input, priority: 0, run_at: None, options: &options };
+        db.enqueue(account, job, None, soon())
+    };
+    for _ in 0..3 {
+        assert!(buy("nothing of the kind").await.is_err());
+        db.webhook(account, soon()).await.unwrap();
+    }
+    let (refused, _) = join(buy("nothing of the kind"), db.webhook(account, soon())).await;
+    assert!(refused.is_err());
+    assert_eq!(wire.early(), 0, "questions before the end of an answer");
 }
 
 /// Whoever asked may be gone before the answer comes.

@@ -124,7 +124,7 @@ const BUGS: &[(&str, &str, &str)] = &[
     ("settle", "w.disabled_at IS NULL AND", ""),
     ("claim", "w.disabled_at IS NULL AND", ""),
     ("claim_deliveries", "CASE WHEN w.disabled_at IS NULL THEN w.url END", "w.url"),
-    ("settle_deliveries", "o.job_id = e.job_id AND", "false AND"),
+    ("settle_deliveries", "o.job_id = ANY (ARRAY[e.job_id]) AND", "false AND"),
     ("settle_deliveries", "w.url = g.sent_to", "true"),
     // A message is sent by two at once, or what one says of it counts after another took it.
     ("claim_deliveries", "d.next_at <= now()", "true"),

@@ -47,6 +47,8 @@ pub enum Mode {
     Jam,
     /// Answers come byte by byte, with this pause before each.
     Drip(Duration),
+    /// The last message of each answer comes this much after the others.
+    LateEnd(Duration),
     /// The server asks for the password, and never says what it thinks of it.
     NoLogin,
 }
@@ -62,6 +64,7 @@ struct State {
     executed: AtomicUsize,
     named: AtomicUsize,
     rows: AtomicUsize,
+    early: AtomicUsize,
     fault: Mutex<Planned>,
     /// The mode, and how many there were before it.
     mode: watch::Sender<(Mode, usize)>,
@@ -84,6 +87,7 @@ impl Wire {
             executed: AtomicUsize::default(),
             named: AtomicUsize::default(),
             rows: AtomicUsize::default(),
+            early: AtomicUsize::default(),
             fault: Mutex::default(),
             mode: watch::Sender::new((Mode::Through, 0)),
         });
@@ -99,9 +103,11 @@ impl Wire {
                 let state = Arc::clone(&state);
                 let born = state.mode.borrow().1;
                 tokio::spawn(async move {
+                    // Questions whose answer has not come to its end.
+                    let open = AtomicUsize::default();
                     tokio::select! {
-                        _ = answer(from_server, to_client, &state, born) => {}
-                        _ = count(from_client, to_server, &state, born) => {}
+                        _ = answer(from_server, to_client, &state, born, &open) => {}
+                        _ = count(from_client, to_server, &state, born, &open) => {}
                     }
                 });
             }
@@ -117,6 +123,11 @@ impl Wire {
     /// Bytes of the rows answered since the last call.
     pub fn rows(&self) -> usize {
         self.state.rows.swap(0, Ordering::SeqCst)
+    }
+
+    /// Statements that were sent before the answer to the one before them had come to its end, ever.
+    pub fn early(&self) -> usize {
+        self.state.early.load(Ordering::SeqCst)
     }
 
     /// Statements prepared under a name, ever.
@@ -175,6 +186,7 @@ async fn answer(
     mut to: OwnedWriteHalf,
     state: &State,
     born: usize,
+    open: &AtomicUsize,
 ) -> std::io::Result<()> {
     let mut nothing_after = false;
     loop {
@@ -201,6 +213,12 @@ async fn answer(
         if !state.carries_answer(born, kind, &message).await {
             return swallow(&mut from).await;
         }
+        if kind == b'Z' {
+            if let (Mode::LateEnd(by), _) = state.mode().await {
+                tokio::time::sleep(by).await;
+            }
+            open.store(0, Ordering::SeqCst);
+        }
         message.splice(..0, [&[kind], length.to_be_bytes().as_slice()].concat());
         let mut rest = message.as_slice();
         while let ((Mode::Drip(pause), _), [byte, more @ ..]) = (state.mode().await, rest) {
@@ -222,6 +240,7 @@ async fn count(
     mut to: OwnedWriteHalf,
     state: &State,
     born: usize,
+    open: &AtomicUsize,
 ) -> std::io::Result<()> {
     let length = from.read_u32().await?;
     let mut startup = vec![0; length as usize - 4];
@@ -241,6 +260,9 @@ async fn count(
             b'P' if body.first() != Some(&0) => state.named.fetch_add(1, Ordering::SeqCst),
             _ => 0,
         };
+        if matches!(kind, b'P' | b'Q') {
+            state.early.fetch_add(open.swap(1, Ordering::SeqCst), Ordering::SeqCst);
+        }
         if kind == b'P' {
             let mut fault = state.fault.lock().unwrap();
             if let Some((_, due)) = fault.on.take_if(|(on, _)| String::from_utf8_lossy(&body).contains(*on)) {

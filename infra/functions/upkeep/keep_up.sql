@@ -15,7 +15,8 @@ BEGIN
     BEGIN
         CASE p_task
             WHEN 'periods' THEN more := punchcard.make_periods();
-            ELSE RAISE EXCEPTION 'unknown_task: keep_up has no function for it' USING ERRCODE = 'PT422';
+            ELSE RAISE EXCEPTION 'unknown_task' USING ERRCODE = 'PT422',
+                DETAIL = 'There is no function for this task.';
         END CASE;
     -- A time-out, too: all who came behind it waited as long.
     EXCEPTION WHEN OTHERS OR assert_failure OR query_canceled THEN
