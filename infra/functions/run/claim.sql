@@ -20,7 +20,9 @@ CREATE OR REPLACE FUNCTION punchcard.claim(
         callback_seconds integer, checkpoint text, told boolean)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
     SET enable_seqscan = off SET enable_bitmapscan = off SET enable_hashjoin = off SET enable_mergejoin = off
-    SET jit = off AS $$
+    SET jit = off
+    -- Planned once: to plan over all months anew costs more than to claim one job.
+    SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
     due uuid[];

@@ -7,7 +7,9 @@ CREATE OR REPLACE FUNCTION punchcard.lock_due(
     p_woken boolean, OUT due uuid[])
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    served text[] := ARRAY(SELECT punchcard.served_kinds(p_kinds, p_http, p_budget, p_woken));
+    -- From, not in the list: there it is put in place of the call, and not parsed for each claim.
+    served text[] := ARRAY(SELECT s.kind
+                           FROM punchcard.served_kinds(p_kinds, p_http, p_budget, p_woken) AS s (kind));
     level record;
     few bigint;
     until_at timestamptz;
