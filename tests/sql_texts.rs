@@ -292,3 +292,39 @@ fn what_empties_all_the_time_is_joined_by_what_can_only_be_looked_up() {
         assert_eq!(joins_by_equality(sql), Vec::<String>::new(), "{name}");
     }
 }
+
+/// Functions that PostgreSQL parses and plans for each call, and may: they are called seldom.
+const PLANNED_EACH_TIME: &[&str] = &[
+    "access",
+    "drawable",
+    "everybody_else",
+    "grant_credits",
+    "increment_user_credits",
+    "rotate_webhook_secret",
+    "wanted_periods",
+];
+
+#[test]
+fn no_function_that_is_called_often_is_planned_for_each_call() {
+    let all = texts();
+    let functions = all.iter().filter(|(name, _)| name.contains("infra/functions"));
+    let mut rows = Vec::new();
+    for (file, sql) in functions.clone() {
+        let name = file.rsplit('/').next().unwrap().trim_end_matches(".sql");
+        let head = sql.split("$$").next().unwrap();
+        if !head.contains("LANGUAGE sql") {
+            continue;
+        }
+        let replaces_its_call = !head.contains(" SET ") && !head.contains("SECURITY DEFINER");
+        assert_eq!(!replaces_its_call, PLANNED_EACH_TIME.contains(&name), "{name}");
+        if replaces_its_call && (head.contains("RETURNS SETOF") || head.contains("RETURNS TABLE")) {
+            rows.push(name);
+        }
+    }
+    assert!(rows.contains(&"served_kinds"), "{rows:?}");
+    for (file, sql) in functions {
+        for name in &rows {
+            assert!(!sql.contains(&format!("SELECT punchcard.{name}(")), "{file}: {name} stands in FROM");
+        }
+    }
+}

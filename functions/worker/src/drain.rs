@@ -76,7 +76,7 @@ pub(crate) async fn run(
         if look.is_some_and(|at| at <= Instant::now()) {
             let limit = free.min(CLAIM_LIMIT);
             last_look = Instant::now();
-            // One is recorded while the other is claimed.
+            // What was done is recorded while what comes next is claimed.
             let ((), leases) = tokio::join!(executor.flush_many(deadline), claims.next(limit, deadline));
             let leases = match leases {
                 Ok(claimed) => {

@@ -59,8 +59,8 @@ pub struct Worker {
     doctor: Option<Deployment>,
 }
 
-/// A poller's. One statement is on its way on a connection at a time: while one records what was done, the other claims what comes next (ADR 5).
-/// The second is opened by whoever finds the first busy.
+/// A poller's. One statement is on its way on a connection at a time: while one records what was done, the other
+/// claims what comes next (ADR 5). The second is opened by whoever finds the first busy.
 const CONNECTIONS: usize = 2;
 
 /// What an invocation did.
