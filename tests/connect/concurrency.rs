@@ -79,6 +79,40 @@ async fn a_statement_that_waits_holds_up_its_own_connection_alone() {
     }
 }
 
+/// A pooler, or a server, that takes no further client: what is open is waited for.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_there_is_room_for_one_connection_two_make_do_with_it() {
+    let bench = Bench::new().await;
+    let account = bench.account(100).await;
+    let input = serde_json::value::to_raw_value(&json!({"text": "t"})).unwrap();
+    let blocker = connect(&bench.direct_url).await;
+    let source =
+        SecretSource { database_url: Some(as_role(&bench.direct_url, APP)), ..SecretSource::default() };
+    let db = Db::with_connections(Arc::new(SecretStore::new(source)), 2);
+    db.oldest_due(soon()).await.unwrap();
+    let open = "SELECT count(*) FROM pg_stat_activity
+        WHERE datname = current_database() AND backend_type = 'client backend'";
+    let full = bench.count(open).await;
+    bench.sql(&format!("ALTER DATABASE {} CONNECTION LIMIT {full}", bench.database)).await;
+    let lock = format!("BEGIN; SELECT FROM punchcard.accounts WHERE id = '{account}' FOR UPDATE");
+    blocker.batch_execute(&lock).await.unwrap();
+    let options = JobOptions::default();
+    let job = NewJob { kind: "qr.svg", input: &input, priority: 0, run_at: None, options: &options };
+    let other = async {
+        bench.until_waiting_for_locks(1).await;
+        join(db.webhook(account, soon()), async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            blocker.batch_execute("ROLLBACK").await.unwrap();
+        })
+        .await
+    };
+    let (bought, (webhook, ())) = join(db.enqueue(account, job, None, soon()), other).await;
+    assert!(webhook.expect("by the connection that is open").is_none());
+    bought.expect("bought once the lock is gone");
+    bench.sql(&format!("ALTER DATABASE {} CONNECTION LIMIT -1", bench.database)).await;
+    bench.assert_audit_is_clean_meanwhile().await;
+}
+
 /// A pooler that takes the first of two answers for the end gives the connection of a client that dies then to the next, who reads
 /// the other: PgBouncer before 1.23 does.
 #[tokio::test(flavor = "multi_thread")]

@@ -78,11 +78,17 @@ pub(crate) async fn run(
             last_look = Instant::now();
             // What was done is recorded while what comes next is claimed.
             let ((), leases) = tokio::join!(executor.flush_many(deadline), claims.next(limit, deadline));
+            let drained;
             let leases = match leases {
                 Ok(claimed) => {
                     if claimed.told {
                         told.send_replace(());
                     }
+                    // Those that came one by one may have been all that there was time for.
+                    drained = match claimed.singly {
+                        true => claimed.leases.is_empty(),
+                        false => claimed.leases.len() < limit,
+                    };
                     claimed.leases
                 }
                 // What runs already is worth settling first; then the drain has failed.
@@ -96,7 +102,6 @@ pub(crate) async fn run(
             if !leases.is_empty() {
                 last_due = Instant::now();
             }
-            let drained = leases.len() < limit;
             for lease in leases {
                 executor.start(lease, deadline);
             }

@@ -6,6 +6,7 @@ DECLARE
     account uuid;
     before numeric;
     after numeric;
+    too_much bigint;
 BEGIN
     BEGIN
         EXECUTE format('SELECT %I::uuid FROM %s LIMIT 1', p_source.account_column, p_source.balances)
@@ -14,19 +15,26 @@ BEGIN
         IF before IS NULL THEN
             RAISE EXCEPTION 'the table shows no account to try it on';
         END IF;
+        -- What is the team's runs under the team's path, and nothing of ours does.
         PERFORM set_config('search_path', p_source.search_path, true);
-        EXECUTE p_source.move_balance USING account, 1::bigint;
+        EXECUTE p_source.move_balance USING account, '1'::pg_catalog.int8;
+        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         after := punchcard.source_balance(account, true);
         IF after IS DISTINCT FROM before + 1 THEN
             RAISE EXCEPTION 'a refund of 1 made % of %', after, before;
         END IF;
-        EXECUTE p_source.move_balance USING account, -1::bigint;
+        PERFORM set_config('search_path', p_source.search_path, true);
+        EXECUTE p_source.move_balance USING account, '-1'::pg_catalog.int8;
+        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
         after := punchcard.source_balance(account, true);
         IF after IS DISTINCT FROM before THEN
             RAISE EXCEPTION 'a charge of 1 made % of %', after, before + 1;
         END IF;
+        too_much := -(floor(before)::bigint + 1);
         BEGIN
-            EXECUTE p_source.move_balance USING account, -(floor(before)::bigint + 1);
+            PERFORM set_config('search_path', p_source.search_path, true);
+            EXECUTE p_source.move_balance USING account, too_much;
+            PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
             after := punchcard.source_balance(account, true);
             RETURN NEXT CASE
                 WHEN after < 0

@@ -22,6 +22,9 @@ DECLARE
     claimed bigint := 0;
     refused uuid[] := '{}';  -- accounts
     known integer;
+    -- Of each kind and priority, so that none hides another.
+    per_kind bigint := (SELECT greatest(1000 / greatest(count(*), 1), 10)
+                        FROM punchcard.served_kinds(p_kinds, p_http, p_budget, p_woken));
     next record;
     one record;
 BEGIN
@@ -37,8 +40,8 @@ BEGIN
                     WHERE q.lease_expires_at IS NULL AND q.waiting_until IS NULL AND q.kind = s.kind
                       AND q.priority = l.priority AND q.run_at <= now() AND q.expires_at > now()
                       AND q.account_id <> ALL (refused)
-                    ORDER BY q.run_at, q.job_id LIMIT 1000) q
-                LIMIT 1000) d
+                    ORDER BY q.run_at, q.job_id LIMIT per_kind) q
+                ORDER BY l.priority DESC, q.run_at, q.job_id LIMIT 1000) d
             ORDER BY hashtext(d.account_id || salt), d.account_id, d.priority DESC, d.run_at, d.job_id
         LOOP
             began := coalesce(began, clock_timestamp());
@@ -52,6 +55,7 @@ BEGIN
                 SET CONSTRAINTS ALL DEFERRED;
                 PERFORM FROM punchcard.queue q
                 WHERE q.job_id = next.job_id AND q.lease_expires_at IS NULL AND q.waiting_until IS NULL
+                  AND q.run_at <= now() AND q.expires_at > now()
                 FOR NO KEY UPDATE SKIP LOCKED;
                 CONTINUE WHEN NOT FOUND;
                 SELECT * INTO one FROM punchcard.claim(1, p_kinds, p_http, p_budget, p_lease,

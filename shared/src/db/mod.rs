@@ -153,15 +153,24 @@ impl Db {
         again: Again,
         deadline: Deadline,
     ) -> Result<Vec<Row>, DbError> {
-        let slot = self.slot();
-        let _waiting = Waiting::on(slot);
+        let mut slot = self.slot();
+        let mut _waiting = Waiting::on(slot);
         // Once a first try may have been executed, no later failure to connect makes that undone.
         let mut unknown = None;
-        let (mut replaced, mut collisions) = (false, 0);
+        let (mut replaced, mut moved, mut collisions) = (false, false, 0);
         loop {
             let connection = match self.connection(slot, deadline).await {
                 Ok(connection) => connection,
-                Err(error) => return Err(unknown.unwrap_or(error)),
+                // Where there is no room for another connection, what is open is waited for.
+                Err(error) => match self.open_slot().filter(|_| unknown.is_none() && !moved) {
+                    Some(open) => {
+                        tracing::warn!(error = %error, "by a connection that is open");
+                        (slot, moved) = (open, true);
+                        _waiting = Waiting::on(slot);
+                        continue;
+                    }
+                    None => return Err(unknown.unwrap_or(error)),
+                },
             };
             let Ok(alone) = timeout_at(deadline.instant(), connection.alone.lock()).await else {
                 let waited = DbError::Unavailable("the statements before it took all of its time".into());
@@ -174,7 +183,11 @@ impl Db {
             let client = &connection.client;
             let query = async {
                 match self.pinned {
-                    true => (pinned::query(client, sql, params).await, true),
+                    true => {
+                        let answer = pinned::query(client, sql, params).await;
+                        let ended = answer.is_ok();
+                        (answer, ended)
+                    }
                     false => ask(client, sql, params).await,
                 }
             };
@@ -234,6 +247,15 @@ impl Db {
             (waiting > 0 && since.is_some_and(|since| since.elapsed() > STALLED_AFTER), waiting)
         });
         fewest.unwrap_or(&self.slots[0])
+    }
+
+    /// A slot whose connection is open, and in no doubt.
+    fn open_slot(&self) -> Option<&Slot> {
+        self.slots.iter().find(|slot| {
+            slot.connection.try_lock().is_ok_and(|current| {
+                current.as_ref().is_some_and(|open| !open.doubted.load(Ordering::Relaxed))
+            })
+        })
     }
 
     /// The slot's connection, if it still answers; else a new one.

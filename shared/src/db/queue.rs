@@ -86,6 +86,8 @@ pub struct Claimed {
     pub leases: Vec<Lease>,
     /// Whether somebody is to be told.
     pub told: bool,
+    /// Whether they could only be claimed one by one: then others may be due that there was no time for.
+    pub singly: bool,
 }
 
 /// What became of verdicts.
@@ -161,8 +163,10 @@ impl Db {
             (&capacity.woken as _, Type::BOOL),
         ];
         let rows = self.rows(CLAIM, &params, Again::Unsafe, deadline).await;
+        let mut singly = false;
         let rows = match rows {
             Err(error) if error.may_be_about_one() => {
+                singly = true;
                 tracing::error!(error = %error, "jobs cannot be claimed together: one by one");
                 let ([limit, kinds, http, budget, lease], [.., woken]) = (&params[..5], &params[10..]) else {
                     return Err(error);
@@ -172,17 +176,17 @@ impl Db {
             }
             rows => rows?,
         };
-        // A named job is not where a claim has come to: older ones may be due.
-        for row in rows.iter().filter(|row| !capacity.named.contains(&row.get(0))) {
+        // A named job is not where a claim has come to, nor is one of those that come in any order: older ones may be due.
+        for row in rows.iter().filter(|row| !singly && !capacity.named.contains(&row.get(0))) {
             cursor.advance(row.get(3), row.get(14), (row.get(15), row.get(0)));
         }
-        let told = rows.first().is_some_and(|row| row.get(25));
+        let told = rows.iter().any(|row| row.get(25));
         // One that cannot be read keeps no other from being run; it crashes until it fails.
         let readable = |row: &Row| {
             let lease = lease_from_row(row);
             lease.inspect_err(|error| tracing::error!(job.id = %row.get::<_, Uuid>(0), error = %error, "unreadable job")).ok()
         };
-        Ok(Claimed { leases: rows.iter().filter_map(readable).collect(), told })
+        Ok(Claimed { leases: rows.iter().filter_map(readable).collect(), told, singly })
     }
 
     /// Records the verdicts, each fenced by its lease, and answers the jobs it settled, and how they stand now: whoever is
