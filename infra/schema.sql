@@ -4,8 +4,8 @@
 -- What is kept of a job's price when one that runs, or has run, is canceled (`refuse`: it cannot be), or when it fails for its input.
 CREATE TYPE punchcard.charge AS ENUM ('release', 'capture', 'refuse');
 
--- What moves credits. `expire` is reserved for credits with a date (ADR 6); `shift` moves them between shares.
-CREATE TYPE punchcard.entry_kind AS ENUM ('grant', 'hold', 'capture', 'release', 'adjust', 'expire', 'shift');
+-- What moves credits. `expire` is reserved for credits with a date (ADR 6); `shift` moves them between shares; `carried` is the sum of entries that are kept no more (ADR 20).
+CREATE TYPE punchcard.entry_kind AS ENUM ('grant', 'hold', 'capture', 'release', 'adjust', 'expire', 'shift', 'carried');
 
 -- What somebody is told of a job; `cancel` is for its kind's cancel_url.
 CREATE TYPE punchcard.event AS ENUM ('job.running', 'job.succeeded', 'job.failed', 'job.canceled', 'cancel');
@@ -37,6 +37,40 @@ CREATE TABLE punchcard.accounts (
 CREATE TRIGGER accounts_are_kept BEFORE DELETE ON punchcard.accounts FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('accounts carry the ledger');
 CREATE TRIGGER accounts_are_never_emptied BEFORE TRUNCATE ON punchcard.accounts FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('accounts carry the ledger');
 
+-- The entries of jobs whose payloads are gone: some hundred of an account's share in a row, in the order of their numbers. What an array has at a place is of one entry.
+CREATE TABLE punchcard.archive (
+    end_id uuid NOT NULL,  -- in which month the jobs were bought: archived_months
+    account_id uuid NOT NULL,  -- as in jobs
+    first_entry bigint NOT NULL,  -- the least of the numbers
+    first_at timestamp with time zone NOT NULL,  -- when the first entry was made
+    last_at timestamp with time zone NOT NULL,  -- when the last was
+    entries bigint[] NOT NULL,  -- their numbers in the account's share
+    at timestamp with time zone[] NOT NULL,  -- `created_at` of holds, `finished_at` of ends
+    job_ids uuid[] NOT NULL,  -- of which job
+    prices bigint[] NOT NULL,  -- as in jobs
+    captured bigint[] NOT NULL,  -- as in outcomes; NULL: it is a hold
+    available_after bigint[] NOT NULL,  -- as in jobs and outcomes
+    held_after bigint[] NOT NULL,  -- as in jobs and outcomes
+    lines integer NOT NULL,  -- how many lines of the ledger they are
+    share smallint NOT NULL,  -- as in jobs
+    CONSTRAINT archive_pkey PRIMARY KEY (end_id, account_id, share, first_entry)
+) WITH (autovacuum_freeze_min_age=0, autovacuum_vacuum_insert_scale_factor=0.01, autovacuum_analyze_scale_factor=0.01);
+CREATE TRIGGER archive_is_append_only BEFORE UPDATE ON punchcard.archive FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+CREATE TRIGGER archive_is_carried BEFORE DELETE ON punchcard.archive FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_uncarried();
+CREATE TRIGGER archive_is_never_emptied BEFORE TRUNCATE ON punchcard.archive FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+
+-- Months that are past the retention of payloads, each with all that was before it.
+CREATE TABLE punchcard.archived_months (
+    end_id uuid NOT NULL,  -- its jobs' ids are less
+    after_account uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'::uuid,  -- behind which account
+    after_job uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'::uuid,  -- and job it goes on
+    jobs bigint NOT NULL DEFAULT 0,  -- how many are in the archive
+    last_at timestamp with time zone NOT NULL DEFAULT '-infinity'::timestamp with time zone,  -- of their last entry
+    archived_at timestamp with time zone,  -- all of them are
+    gone_at timestamp with time zone,  -- its tables are gone
+    CONSTRAINT archived_months_pkey PRIMARY KEY (end_id)
+);
+
 -- The runs that did not end their job; the one that did is in its outcome. Of a job that is put off again and again, the first 1,000.
 CREATE TABLE punchcard.attempts (
     job_id uuid NOT NULL,  -- whose run
@@ -61,6 +95,21 @@ CREATE TABLE punchcard.caps (
     CONSTRAINT caps_unfinished_bytes_check CHECK ((unfinished_bytes >= 0)),
     CONSTRAINT caps_unfinished_jobs_check CHECK ((unfinished_jobs >= 0))
 );
+
+-- What entries moved that are kept no more: of each account's share one row, which grows. Together with the entries that are left it has each number once.
+CREATE TABLE punchcard.carried (
+    account_id uuid NOT NULL,  -- as in accounts
+    share smallint NOT NULL,  -- as in accounts
+    numbers int8multirange NOT NULL,  -- the numbers of the entries
+    entries bigint NOT NULL,  -- how many they are
+    available bigint NOT NULL,  -- what they did to `available`
+    held bigint NOT NULL,  -- what they did to `held`
+    until timestamp with time zone NOT NULL,  -- they were made before; of jobs that were bought before, the ends too
+    sha256 text NOT NULL,  -- of what was here before them, and of all of them in their order
+    CONSTRAINT carried_pkey PRIMARY KEY (account_id, share)
+);
+CREATE TRIGGER carried_is_kept BEFORE DELETE ON punchcard.carried FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+CREATE TRIGGER carried_is_never_emptied BEFORE TRUNCATE ON punchcard.carried FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 
 -- Credits that the team keeps in a table of its own, if it does (ADR 10).
 CREATE TABLE punchcard.credit_source (
@@ -92,8 +141,8 @@ CREATE TABLE punchcard.deferred_entries (
 );
 -- What waits, for whoever enters it (`fold_entries`, `enter_deferred`) and whoever counts it (`balances`).
 CREATE INDEX deferred_entries_waiting ON punchcard.deferred_entries USING btree (account_id, share) WHERE (entry IS NULL);
+CREATE TRIGGER deferred_entries_are_archived BEFORE DELETE ON punchcard.deferred_entries FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_unarchived();
 CREATE TRIGGER deferred_entries_are_entered_once BEFORE UPDATE ON punchcard.deferred_entries FOR EACH ROW WHEN ((old.entry IS NOT NULL)) EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
-CREATE TRIGGER deferred_entries_are_kept BEFORE DELETE ON punchcard.deferred_entries FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 
 -- What was said of a job and heard, or given up.
 CREATE TABLE punchcard.deliveries (
@@ -267,7 +316,8 @@ CREATE INDEX movements_by_time ON punchcard.movements USING btree (account_id, c
 CREATE UNIQUE INDEX movements_idempotency_key ON punchcard.movements USING btree (account_id, idempotency_key) WHERE (idempotency_key IS NOT NULL);
 -- A second refund is impossible, not just unlikely.
 CREATE UNIQUE INDEX movements_one_refund_per_job ON punchcard.movements USING btree (job_id) WHERE (job_id IS NOT NULL);
-CREATE TRIGGER movements_are_append_only BEFORE DELETE OR UPDATE ON punchcard.movements FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+CREATE TRIGGER movements_are_append_only BEFORE UPDATE ON punchcard.movements FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+CREATE TRIGGER movements_are_carried BEFORE DELETE ON punchcard.movements FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_uncarried();
 CREATE TRIGGER movements_are_never_emptied BEFORE TRUNCATE ON punchcard.movements FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 
 -- The outbox: what is to be said of a job, written by the statement that did it, until somebody has heard or it is given up: then it is in `deliveries`.
@@ -365,6 +415,25 @@ CREATE INDEX queue_due ON punchcard.queue USING btree (kind, priority, run_at, j
 CREATE INDEX queue_lapse ON punchcard.queue USING btree (COALESCE(lease_expires_at, waiting_until, expires_at));
 CREATE TRIGGER queue_token_never_falls BEFORE UPDATE ON punchcard.queue FOR EACH ROW WHEN ((new.lease_token < old.lease_token)) EXECUTE FUNCTION punchcard.refuse_change('lease_token never falls');
 
+-- For how long history is kept (ADR 20): `punchcard apply` writes it.
+CREATE TABLE punchcard.retention (
+    only_one boolean NOT NULL DEFAULT true,  -- there is one
+    payload_days integer DEFAULT 400,  -- jobs, with all that is theirs, from their purchase; a month goes as a whole; NULL: for ever
+    key_days integer DEFAULT 400,  -- idempotency keys, from their first use; NULL: for ever
+    money_days integer,  -- entries one by one; NULL: for ever
+    archived_before uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'::uuid,  -- the entries of jobs with lesser ids are in the archive
+    carried_before uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'::uuid,  -- and of these, they are carried
+    carry_after uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'::uuid,  -- behind which account that goes on
+    keys_block bigint NOT NULL DEFAULT 0,  -- where the search for old keys goes on
+    CONSTRAINT retention_pkey PRIMARY KEY (only_one),
+    CONSTRAINT retention_key_days_check CHECK (((key_days >= 90) AND (key_days <= 36500))),
+    CONSTRAINT retention_keys_outlive_payloads CHECK ((COALESCE(key_days, 100000) >= COALESCE(payload_days, 100000))),
+    CONSTRAINT retention_money_days_check CHECK (((money_days >= 90) AND (money_days <= 36500))),
+    CONSTRAINT retention_money_outlives_payloads CHECK ((COALESCE(money_days, 100000) >= COALESCE(payload_days, 100000))),
+    CONSTRAINT retention_only_one_check CHECK (only_one),
+    CONSTRAINT retention_payload_days_check CHECK (((payload_days >= 90) AND (payload_days <= 36500)))
+);
+
 -- A job is retried once; who wants more retries the retry.
 CREATE TABLE punchcard.retries (
     job_id uuid NOT NULL,  -- what failed, or was canceled
@@ -410,6 +479,19 @@ CREATE TABLE punchcard.webhooks (
     CONSTRAINT webhooks_url_check CHECK (((url ~ '^https?://'::text) AND (length(url) <= 2000)))
 );
 
+-- The archive, entry by entry: holds, and ends with what was captured.
+-- VIEW punchcard.archived_entries (
+--     account_id uuid,
+--     share smallint,
+--     entry bigint,
+--     job_id uuid,
+--     price bigint,
+--     captured bigint,
+--     available_after bigint,
+--     held_after bigint,
+--     at timestamp with time zone
+-- )
+
 -- VIEW punchcard.audit (
 --     invariant text,
 --     subject uuid,
@@ -428,7 +510,7 @@ CREATE TABLE punchcard.webhooks (
 --     finding text
 -- )
 
--- Balances are the sums of their entries, entry by entry, and no entry is missing: they count 1, 2, 3, … in each share.
+-- Balances are the sums of their entries, entry by entry, and no entry is missing: they count 1, 2, 3, … in each share. What is carried is a gap: as many are missing there, and the balance goes on behind it.
 -- VIEW punchcard.audit_i2 (
 --     subject uuid,
 --     finding text
@@ -535,7 +617,52 @@ CREATE TABLE punchcard.webhooks (
 --     webhook jsonb
 -- )
 
--- Every movement of credits. `id` is its number: of an account (of one that is spread: of a share) they count 1, 2, 3, … without a gap, with those of jobs that were free, which move nothing and are not shown. A capture and a release of one end share it.
+-- The jobs that are not archived: the entries of the others are in the archive, and perhaps still here.
+-- VIEW punchcard.kept_jobs (
+--     account_id uuid,
+--     id uuid,
+--     price bigint,
+--     entry bigint,
+--     available_after bigint,
+--     held_after bigint,
+--     scheduled_at timestamp with time zone,
+--     expires_at timestamp with time zone,
+--     created_at timestamp with time zone,
+--     terms_id integer,
+--     share smallint,
+--     priority smallint,
+--     max_attempts smallint,
+--     kind text,
+--     batch_id uuid,
+--     retry_of uuid,
+--     retry jsonb,
+--     metadata jsonb,
+--     tags text[],
+--     webhook jsonb,
+--     input json
+-- )
+
+-- What came of the jobs that are not archived.
+-- VIEW punchcard.kept_outcomes (
+--     job_id uuid,
+--     account_id uuid,
+--     finished_at timestamp with time zone,
+--     captured bigint,
+--     entry bigint,
+--     available_after bigint,
+--     held_after bigint,
+--     lease_token bigint,
+--     run_started_at timestamp with time zone,
+--     started_at timestamp with time zone,
+--     share smallint,
+--     attempt smallint,
+--     crashes smallint,
+--     status punchcard.final_status,
+--     output json,
+--     error json
+-- )
+
+-- Every movement of credits. `id` is its number: of an account (of one that is spread: of a share) they count 1, 2, 3, … without a gap, with those of jobs that were free, which move nothing and are not shown. A capture and a release of one end share it. What is carried has the number of its last entry.
 -- VIEW punchcard.ledger (
 --     account_id uuid,
 --     id bigint,
@@ -616,6 +743,18 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.access()
 --     RETURNS TABLE(role text, privilege text, type text, object text, columns text)
 
+-- Takes the next step of what retention asks for (ADR 20), and answers whether there is another: of the oldest month that is past it, first its entries go into the archive, some thousand jobs a step; an hour later, when nobody reads as of before, its tables leave their places and are dropped, one a step. Raises why a month has to wait: that is its turn before any later one. What was done is done once: a step that dies is taken again.
+-- FUNCTION punchcard.apply_retention()
+--     RETURNS boolean
+
+-- For `apply_retention`: the entries of a month's next jobs, up to p_limit of them, in the archive: some hundred of an account's share in a row. Behind the last of them the month is archived: from that moment on its entries are read there alone.
+-- FUNCTION punchcard.archive_jobs(p_month punchcard.archived_months, p_limit bigint)
+--     RETURNS void
+
+-- What is in the archive of a job: its account, and what was captured for it. Without its account it is looked for in all of its month: for operators.
+-- FUNCTION punchcard.archived_job(p_job_id uuid, p_account_id uuid DEFAULT NULL::uuid, OUT account_id uuid, OUT captured bigint)
+--     RETURNS record
+
 -- For `make_periods`: puts a table's new months, whose tables are there, in their places, and its spare table in its next one (`wanted_periods`). Who reads or writes the table waits meanwhile: that is as long as it takes to look at what the spare table has.
 -- FUNCTION punchcard.attach_periods(p_table text, p_spare text, p_spare_from uuid, p_this_month timestamp without time zone, p_last_month timestamp without time zone)
 --     RETURNS void
@@ -624,11 +763,15 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.balance(p_account_id uuid)
 --     RETURNS TABLE(available bigint, held bigint), as its owner
 
+-- How the table ends by name that takes the place of all that was before p_end, as `wanted_periods` has it.
+-- FUNCTION punchcard.before_name(p_end uuid)
+--     RETURNS text
+
 -- Tells Realtime of the jobs that a statement ended, on the private channels `punchcard:<account>`. A message is a hint: neither a failure to send it nor a lock that it waits for holds up what it tells of. What would take longer than a tenth of a second in all is not told.
 -- FUNCTION punchcard.broadcast_outcomes()
 --     RETURNS trigger, as its owner
 
--- What somebody outside says of the run p_lease_token that waits for them, or whose worker has yet to say that it does. With `progress` it goes on; `complete`, `retry` (after p_delay seconds, failed if that was the last attempt), `fail` and `reject` end it, once. p_used: as in `settle`. Answers how the job stands then, and whether it is to be canceled. Raises PT404 not_found · PT409 callback_used (the job is final), callback_expired (another run, or its time is up).
+-- What somebody outside says of the run p_lease_token that waits for them, or whose worker has yet to say that it does. With `progress` it goes on; `complete`, `retry` (after p_delay seconds, failed if that was the last attempt), `fail` and `reject` end it, once. p_used: as in `settle`. Answers how the job stands then, and whether it is to be canceled. Raises PT404 not_found · PT410 gone · PT409 callback_used (the job is final), callback_expired (another run, or its time is up).
 -- FUNCTION punchcard.call_back(p_job_id uuid, p_lease_token bigint, p_verdict text, p_delay double precision DEFAULT 0, p_output text DEFAULT NULL::text, p_code text DEFAULT NULL::text, p_message text DEFAULT NULL::text, p_used bigint DEFAULT NULL::bigint, p_percent smallint DEFAULT NULL::smallint, OUT status text, OUT cancel_requested boolean)
 --     RETURNS record, as its owner
 
@@ -648,6 +791,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.captured(p_verdict punchcard.verdict, p_price bigint, p_used bigint, p_to_cancel boolean, p_under_way boolean, p_has_run boolean, p_metered boolean, p_on_cancel punchcard.charge, p_on_input_error punchcard.charge)
 --     RETURNS bigint
 
+-- For `apply_retention`: once the oldest month in the archive is past the retention of money, carries its entries, and whatever else moved until its end, some hundred accounts a step; false if there is nothing to carry. What is carried is added to, in the order of numbers, and goes by the same transaction: a reader finds an entry here or there. What is folded never changes, so that nobody has to be waited for.
+-- FUNCTION punchcard.carry_entries(p_accounts bigint DEFAULT 200)
+--     RETURNS boolean
+
 -- What a worker says of the jobs that it is running, and hears: notes their progress and what they save, and answers those of which something was noted, and those that are to be canceled. NULLs are nothing new. A job that somebody else holds is not waited for: what is said of it is to be said again.
 -- FUNCTION punchcard.check_in(p_job_ids uuid[], p_lease_tokens bigint[], p_percents smallint[], p_messages text[], p_checkpoints text[])
 --     RETURNS TABLE(job_id uuid, noted boolean, to_cancel boolean), as its owner
@@ -660,6 +807,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.check_metadata(p_metadata jsonb)
 --     RETURNS void
 
+-- Raises what a month, and all before it, has to wait for before it may go: a job that is unfinished, a message that nobody has heard, an entry that waits for its account.
+-- FUNCTION punchcard.check_month(p_end uuid)
+--     RETURNS void
+
 -- Refuses what is no movement from outside: without an account, an amount or a key, of too much, or for a job that is not the account's.
 -- FUNCTION punchcard.check_movement(p_kind punchcard.entry_kind, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text)
 --     RETURNS void
@@ -668,7 +819,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.check_options(p_options jsonb, p_max_attempts integer, OUT max_attempts smallint, OUT retry jsonb, OUT metadata jsonb, OUT tags text[], OUT webhook jsonb, OUT retry_of uuid)
 --     RETURNS record
 
--- Prepares another try of p_job_id, which must be failed or canceled, of this account, and not retried yet. Locks the account, and notes what it is retried as: p_retried_as, or a new id; answers that. Who retries it just now is waited for. Raises PT404 not_found · PT409 not_retryable, already_retried.
+-- Prepares another try of p_job_id, which must be failed or canceled, of this account, and not retried yet. Locks the account, and notes what it is retried as: p_retried_as, or a new id; answers that. Who retries it just now is waited for. Raises PT404 not_found · PT410 gone · PT409 not_retryable, already_retried.
 -- FUNCTION punchcard.check_retry_of(p_job_id uuid, p_account_id uuid, p_retried_as uuid)
 --     RETURNS uuid
 
@@ -704,6 +855,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.deal_credits(p_account_id uuid, p_spread integer, p_share integer, p_least bigint, p_free boolean DEFAULT false)
 --     RETURNS bigint
 
+-- For `apply_retention`: takes a month, and all before it, out of the next table that is kept by month; false if there is none left to take. In its place comes an empty one, which takes nothing in: for whoever asks for an old id. Who reads or writes the table waits meanwhile, for a few milliseconds.
+-- FUNCTION punchcard.detach_month(p_end uuid)
+--     RETURNS boolean
+
 -- Makes p_amount available, drawn from the source as far as it is missing. Answers what there is in all; moves nothing if that is less.
 -- FUNCTION punchcard.draw_credits(p_account_id uuid, p_amount bigint)
 --     RETURNS bigint
@@ -728,15 +883,27 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.enter_deferred(p_job_ids uuid[], p_patience integer)
 --     RETURNS void
 
+-- The numbered entries of a share that were made from p_since on, of each sort the first p_limit in the order of time: kept and archived, those of free jobs and shifts too. `delta`s are what each did to the balances; of one end what was captured and released is one entry.
+-- FUNCTION punchcard.entries_since(p_account_id uuid, p_share smallint, p_since timestamp with time zone, p_limit bigint)
+--     RETURNS TABLE(entry bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, created_at timestamp with time zone, at timestamp with time zone)
+
+-- For `carry_entries`: the entries of a month in the archive, and the movements until its end, of these accounts, each with what it did to the two balances, and the line that is hashed.
+-- FUNCTION punchcard.entries_to_carry(p_accounts uuid[], p_month uuid, p_end_at timestamp with time zone)
+--     RETURNS TABLE(account_id uuid, share smallint, entry bigint, available_delta bigint, held_delta bigint, line text)
+
 -- Of whom grants are taken back, for a REVOKE: everybody, and the roles to which a default privilege may have given something by name (Supabase's do).
 -- FUNCTION punchcard.everybody_else()
 --     RETURNS text
+
+-- Of `find_entries`, what is in the archive, and what is carried: up to p_limit entries, none of them before p_floor. Reads the rows of the archive that a page of this length needs, newest first.
+-- FUNCTION punchcard.find_archived(p_account_id uuid, p_before_at timestamp with time zone, p_before_key uuid, p_before_part smallint, p_floor timestamp with time zone, p_limit bigint)
+--     RETURNS TABLE(at timestamp with time zone, key uuid, part smallint, entry bigint, kind text, available bigint, held bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, share smallint, created_at timestamp with time zone)
 
 -- Of `find_entries`, what became of the holds: of each end what was captured and what was released, as far as these are not 0, with the numbers that they have, or will have once they are entered.
 -- FUNCTION punchcard.find_ends(p_account_id uuid, p_before_at timestamp with time zone, p_before_key uuid, p_before_part smallint, p_limit bigint)
 --     RETURNS TABLE(at timestamp with time zone, key uuid, part smallint, entry bigint, kind text, available bigint, held bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, share smallint, created_at timestamp with time zone)
 
--- A page of an account's ledger, newest first: up to p_limit entries, but not what was shifted between its shares, before the one at p_at (in microseconds since 1970) of p_key and p_part. In the order of their time; what has the same, in that of `key`: the job's id, or a number of its own. Of one end the capture (1) comes before the release (2). Walks past 10,000 jobs at most, which were free, and as many ends. `next_*` is where the next page begins, in each row; if there may be one, and no entry, there is one row, of that alone.
+-- A page of an account's ledger, newest first: up to p_limit entries, kept, archived or carried, but not what was shifted between its shares, before the one at p_at (in microseconds since 1970) of p_key and p_part. In the order of their time; what has the same, in that of `key`: the job's id, or a number of its own. Of one end the capture (1) comes before the release (2). Walks past 10,000 jobs at most, which were free, and as many ends. `next_*` is where the next page begins, in each row; if there may be one, and no entry, there is one row, of that alone.
 -- FUNCTION punchcard.find_entries(p_account_id uuid, p_at bigint, p_key uuid, p_part smallint, p_limit bigint)
 --     RETURNS TABLE(id bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, created_at timestamp with time zone, share smallint, next_at bigint, next_key uuid, next_part smallint), as its owner
 
@@ -772,6 +939,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.find_redrivable(p_kind text, p_code text, p_account_id uuid, p_from timestamp with time zone, p_until timestamp with time zone, p_limit bigint, p_after_at timestamp with time zone, p_after_id uuid)
 --     RETURNS TABLE(job_id uuid, account_id uuid, kind text, price bigint, captured bigint, attempt smallint, crashes smallint, finished_at timestamp with time zone, error json, next_at timestamp with time zone, next_id uuid)
 
+-- A page of an account's statement of the month that begins at p_month: `shares` says of each share which numbers it has, from `first` to before `behind`, with the balances before and after; then come up to p_limit entries of p_share from the number p_from on (NULL: of the first share, from its first), gapless. p_near is a time near the first of them, where they are looked for. `is_final`: no entry of that month can come any more. Without an entry there is one row, of these two alone. Raises PT404 not_found (no such account) · PT410 gone (some of its entries are carried).
+-- FUNCTION punchcard.find_statement(p_account_id uuid, p_month timestamp with time zone, p_share smallint, p_from bigint, p_near timestamp with time zone, p_limit bigint)
+--     RETURNS TABLE(shares json, is_final boolean, share smallint, entry bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, created_at timestamp with time zone), as its owner
+
 -- Of `find_jobs`, the queued or the running ones, perhaps of one kind. The account has p_there that are unfinished: the walk ends with the last of so many.
 -- FUNCTION punchcard.find_unfinished_jobs(p_account_id uuid, p_status text, p_kind text, p_there bigint, p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid)
 --     RETURNS record
@@ -791,6 +962,10 @@ CREATE TABLE punchcard.webhooks (
 -- Enters what waits of an account into the balances of these shares, in the order in which its jobs were bought, and numbers it. For whoever holds these shares' rows, by a statement before this: so that nobody else folds meanwhile, and this sees what was folded before. What is entered is what is numbered here, not what waited when it was looked for: nothing counts twice.
 -- FUNCTION punchcard.fold_entries(p_account_id uuid, p_shares smallint[])
 --     RETURNS void
+
+-- Deletes idempotency keys that are past their retention, and whose jobs are gone: looks at the next part of the table, in the order in which it lies, and answers whether there is more of it. No index of the table says how old a key is: that would cost each purchase more than this costs once a day.
+-- FUNCTION punchcard.forget_keys()
+--     RETURNS boolean
 
 -- Every grant there is, and the policies of owner and functions' role. Run it again, as the owner, after something was granted by hand or a restore left something out; `punchcard migrate` does where it must.
 -- FUNCTION punchcard.grant_access()
@@ -860,6 +1035,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.make_periods(p_least integer DEFAULT 4, p_ahead integer DEFAULT 6)
 --     RETURNS boolean, as its owner
 
+-- Of the tables that are kept by month, those whose jobs all have lesser ids than p_end, with the least id behind them.
+-- FUNCTION punchcard.months_before(p_end uuid)
+--     RETURNS TABLE(of_table text, name text, end_id uuid)
+
 -- Moves credits at the source, and looks whether they moved: an existing function may clamp, report an error as a row, or do nothing. Then nothing has happened: this raises PT503.
 -- FUNCTION punchcard.move_at_source(p_account_id uuid, p_amount bigint)
 --     RETURNS void
@@ -871,6 +1050,10 @@ CREATE TABLE punchcard.webhooks (
 -- The least of the ids that are above all that tell a time: from the year 2109 on.
 -- FUNCTION punchcard.no_time()
 --     RETURNS uuid
+
+-- For `apply_retention`: begins with the oldest month that is past the retention of payloads, and all that is before it, if there is one that is not archived yet. From here on nothing can be put into it: a job of an old system's whose id tells that month would never be archived.
+-- FUNCTION punchcard.open_archive()
+--     RETURNS boolean
 
 -- What the jobs of a batch ask for beside their kinds' policies, vetted, as parallel arrays: NULL, and p_attempts, if none asks for anything.
 -- FUNCTION punchcard.options_of_batch(p_jobs json, p_attempts integer[])
@@ -888,7 +1071,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.redrive(p_kind text, p_code text DEFAULT NULL::text, p_account_id uuid DEFAULT NULL::uuid, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_until timestamp with time zone DEFAULT NULL::timestamp with time zone, p_limit integer DEFAULT 1000, p_per_second double precision DEFAULT NULL::double precision, p_delay double precision DEFAULT 0, p_after_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_after_id uuid DEFAULT NULL::uuid)
 --     RETURNS TABLE(job_id uuid, finished_at timestamp with time zone, retried_as uuid, refused text), as its owner
 
--- Refunds what was captured for a job, once, by the operator's decision. Answers the amount, and the job's account. Raises PT404 not_found · PT409 nothing_captured, already_refunded.
+-- Refunds what was captured for a job, once, by the operator's decision. Answers the amount, and the job's account. Raises PT404 not_found · PT410 gone (its entries are carried) · PT409 nothing_captured, already_refunded.
 -- FUNCTION punchcard.refund(p_job_id uuid, p_reason text DEFAULT NULL::text, OUT account_id uuid, OUT amount bigint)
 --     RETURNS record, as its owner
 
@@ -900,15 +1083,27 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.refuse_change()
 --     RETURNS trigger
 
+-- Raises PT410 gone, if p_job_id is the id of a job that was bought, or could have been, in a month that is past its retention: a UUIDv7 of that time. For whoever has found no such job.
+-- FUNCTION punchcard.refuse_gone(p_job_id uuid)
+--     RETURNS void, as its owner
+
 -- Says why `enqueue` refuses a request: it lacks what it needs, or its job would come before all others, or wait for too long.
 -- FUNCTION punchcard.refuse_request(p_account_id uuid, p_kind text, p_input json, p_priority integer)
 --     RETURNS void
+
+-- What was deferred goes once it is in the archive.
+-- FUNCTION punchcard.refuse_unarchived()
+--     RETURNS trigger
+
+-- For triggers of the ledger: an entry goes only once its number is carried.
+-- FUNCTION punchcard.refuse_uncarried()
+--     RETURNS trigger
 
 -- The batch that a key bought, as it is now, if the key was used for the same. Planned once; the months that its ids are of are read alone, and by keys: among its ids are those of others.
 -- FUNCTION punchcard.replay_batch(p_bought punchcard.idempotency_keys, p_hash uuid)
 --     RETURNS TABLE(id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision)
 
--- The job p_job_id that a key bought, as it was bought; if the key, which was used for p_used_for, is used for the same.
+-- The job p_job_id that a key bought, as it was bought; if the key, which was used for p_used_for, is used for the same. Raises PT410 gone, if the job is past its retention and the key is not.
 -- FUNCTION punchcard.replay_job(p_account_id uuid, p_job_id uuid, p_used_for uuid, p_hash uuid, OUT job_id uuid, OUT price bigint, OUT max_attempts smallint, OUT run_at timestamp with time zone, OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT priority smallint)
 --     RETURNS record
 
@@ -967,6 +1162,10 @@ CREATE TABLE punchcard.webhooks (
 -- Records what became of messages that were sent, of each attempt once. Verdicts: `delivered`; `retry` in p_delays seconds; `put_back`, the same of one that was not sent; `give_up`; `gone` gives up, too, and whatever else was to go there: its receiver wants no more. What was heard or given up goes from the outbox to the deliveries. None is waited for: this may go out on the one connection by which a worker settles and claims. Answers those that it recorded, or the same statement before it, whose answer was lost, and, `out_of_reach`, those that somebody else holds; whoever is missing had been taken by another worker meanwhile.
 -- FUNCTION punchcard.settle_deliveries(p_job_ids uuid[], p_ids uuid[], p_attempts smallint[], p_verdicts text[], p_delays double precision[], p_errors text[], p_urls text[])
 --     RETURNS TABLE(id uuid, out_of_reach boolean), as its owner
+
+-- Where a share stood at a time: the number of its first entry from then on, and the balances before that; without one, the number that it will have, and the balances of now. Numbers are given out in the order of time, but for what waited for its account: the least of the first thousand counts. Once there is one, no lesser number can come.
+-- FUNCTION punchcard.share_at(p_account_id uuid, p_share smallint, p_at timestamp with time zone, OUT entry bigint, OUT available bigint, OUT held bigint)
+--     RETURNS record
 
 -- The jobs of an account that have these ids, which come newest first, as they are now: the first of them, and those after it as long as they have no more than p_bytes in all. Planned once; the months that these ids are of are read alone.
 -- FUNCTION punchcard.show_jobs(p_account_id uuid, p_ids uuid[], p_bytes bigint)
@@ -1034,6 +1233,7 @@ GRANT EXECUTE ON FUNCTION punchcard.find_entries TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.find_failed TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.find_jobs TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.find_redrivable TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.find_statement TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.first_id TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.grant_credits TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.job_now TO punchcard_app;
@@ -1042,6 +1242,7 @@ GRANT EXECUTE ON FUNCTION punchcard.keep_up TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.key_digest TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.no_time TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.redrive TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.refuse_gone TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.rescue TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.retry TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.return_credits TO punchcard_app;
@@ -1054,9 +1255,13 @@ GRANT EXECUTE ON FUNCTION punchcard.source_health TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.uuid_time TO punchcard_app;
 GRANT USAGE ON SCHEMA punchcard TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.accounts TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.archive TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.archived_entries TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.archived_months TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.attempts TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.balances TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.caps TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.carried TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.credit_source TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.deferred_entries TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.deliveries TO punchcard_app;
@@ -1067,6 +1272,8 @@ GRANT SELECT ON TABLE punchcard.hidden TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.idempotency_keys TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.jobs TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.jobs_now TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.kept_jobs TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.kept_outcomes TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.kind_terms TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.kinds TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.labels TO punchcard_app;
@@ -1078,6 +1285,7 @@ GRANT SELECT ON TABLE punchcard.outbox TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.outcomes TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.periods TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.queue TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.retention TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.retries TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.runs TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.service_tokens TO punchcard_app;

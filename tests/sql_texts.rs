@@ -296,10 +296,13 @@ fn what_empties_all_the_time_is_joined_by_what_can_only_be_looked_up() {
 /// Functions that PostgreSQL parses and plans for each call, and may: they are called seldom.
 const PLANNED_EACH_TIME: &[&str] = &[
     "access",
+    "before_name",
     "drawable",
+    "entries_to_carry",
     "everybody_else",
     "grant_credits",
     "increment_user_credits",
+    "months_before",
     "rotate_webhook_secret",
     "wanted_periods",
 ];

@@ -50,8 +50,9 @@ CREATE TABLE punchcard.caps (
 );
 
 -- What moves credits. `expire` is reserved for credits with a date (ADR 6); `shift` moves them between
--- shares.
-CREATE TYPE punchcard.entry_kind AS ENUM ('grant', 'hold', 'capture', 'release', 'adjust', 'expire', 'shift');
+-- shares; `carried` is the sum of entries that are kept no more (ADR 20).
+CREATE TYPE punchcard.entry_kind AS ENUM (
+    'grant', 'hold', 'capture', 'release', 'adjust', 'expire', 'shift', 'carried');
 
 -- Entries of the ledger that are of no job's making: append-only. A hold is its job's row, a capture and a
 -- release are its outcome's (ADR 16). All of them are numbered 1, 2, 3, … for each account and share, without
@@ -86,7 +87,7 @@ CREATE UNIQUE INDEX movements_one_refund_per_job ON punchcard.movements (job_id)
 -- The ledger's pages, by time (`find_entries`). What was shifted between shares is nothing to their reader.
 CREATE INDEX movements_by_time ON punchcard.movements (account_id, created_at) WHERE kind <> 'shift';
 
-CREATE TRIGGER movements_are_append_only BEFORE UPDATE OR DELETE ON punchcard.movements
+CREATE TRIGGER movements_are_append_only BEFORE UPDATE ON punchcard.movements
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 CREATE TRIGGER movements_are_never_emptied BEFORE TRUNCATE ON punchcard.movements
     FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
@@ -108,8 +109,6 @@ CREATE TABLE punchcard.deferred_entries (
 -- What waits, for whoever enters it (`fold_entries`, `enter_deferred`) and whoever counts it (`balances`).
 CREATE INDEX deferred_entries_waiting ON punchcard.deferred_entries (account_id, share) WHERE entry IS NULL;
 
-CREATE TRIGGER deferred_entries_are_kept BEFORE DELETE ON punchcard.deferred_entries
-    FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 CREATE TRIGGER deferred_entries_are_entered_once BEFORE UPDATE ON punchcard.deferred_entries
     FOR EACH ROW WHEN (OLD.entry IS NOT NULL)
     EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
@@ -496,6 +495,130 @@ CREATE INDEX deliveries_id ON punchcard.deliveries (id);
 -- What was never heard, for the operator.
 CREATE INDEX deliveries_unheard ON punchcard.deliveries (id) WHERE delivered_at IS NULL;
 
+-- --------------------------------------------------------------------------------------------- retention
+
+-- For how long history is kept (ADR 20): `punchcard apply` writes it.
+CREATE TABLE punchcard.retention (
+    only_one         boolean PRIMARY KEY DEFAULT true CHECK (only_one),  -- there is one
+    payload_days     integer DEFAULT 400              -- jobs, with all that is theirs, from their purchase;
+                                                      -- a month goes as a whole; NULL: for ever
+                     CHECK (payload_days BETWEEN 90 AND 36500),
+    key_days         integer DEFAULT 400              -- idempotency keys, from their first use;
+                                                      -- NULL: for ever
+                     CHECK (key_days BETWEEN 90 AND 36500),
+    money_days       integer                          -- entries one by one; NULL: for ever
+                     CHECK (money_days BETWEEN 90 AND 36500),
+    archived_before  uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',  -- the entries of jobs
+                                                      -- with lesser ids are in the archive
+    carried_before   uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',  -- and of these,
+                                                      -- they are carried
+    carry_after      uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',  -- behind which account
+                                                      -- that goes on
+    keys_block       bigint NOT NULL DEFAULT 0,       -- where the search for old keys goes on
+    CONSTRAINT retention_keys_outlive_payloads
+        CHECK (coalesce(key_days, 100000) >= coalesce(payload_days, 100000)),
+    CONSTRAINT retention_money_outlives_payloads
+        CHECK (coalesce(money_days, 100000) >= coalesce(payload_days, 100000))
+);
+
+INSERT INTO punchcard.retention DEFAULT VALUES;
+
+-- Months that are past the retention of payloads, each with all that was before it.
+CREATE TABLE punchcard.archived_months (
+    end_id         uuid PRIMARY KEY,                  -- its jobs' ids are less
+    after_account  uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',  -- behind which account
+    after_job      uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',  -- and job it goes on
+    jobs           bigint NOT NULL DEFAULT 0,         -- how many are in the archive
+    last_at        timestamptz NOT NULL DEFAULT '-infinity',  -- of their last entry
+    archived_at    timestamptz,                       -- all of them are
+    gone_at        timestamptz                        -- its tables are gone
+);
+
+-- The entries of jobs whose payloads are gone: some hundred of an account's share in a row, in the order of
+-- their numbers. What an array has at a place is of one entry.
+CREATE TABLE punchcard.archive (
+    end_id           uuid NOT NULL,                   -- in which month the jobs were bought: archived_months
+    account_id       uuid NOT NULL,                   -- as in jobs
+    first_entry      bigint NOT NULL,                 -- the least of the numbers
+    first_at         timestamptz NOT NULL,            -- when the first entry was made
+    last_at          timestamptz NOT NULL,            -- when the last was
+    entries          bigint[] NOT NULL,               -- their numbers in the account's share
+    at               timestamptz[] NOT NULL,          -- `created_at` of holds, `finished_at` of ends
+    job_ids          uuid[] NOT NULL,                 -- of which job
+    prices           bigint[] NOT NULL,               -- as in jobs
+    captured         bigint[] NOT NULL,               -- as in outcomes; NULL: it is a hold
+    available_after  bigint[] NOT NULL,               -- as in jobs and outcomes
+    held_after       bigint[] NOT NULL,               -- as in jobs and outcomes
+    lines            integer NOT NULL,                -- how many lines of the ledger they are
+    share            smallint NOT NULL,               -- as in jobs
+    PRIMARY KEY (end_id, account_id, share, first_entry)
+) WITH (autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_scale_factor = 0.01,
+        autovacuum_analyze_scale_factor = 0.01);
+
+-- What entries moved that are kept no more: of each account's share one row, which grows. Together with the
+-- entries that are left it has each number once.
+CREATE TABLE punchcard.carried (
+    account_id  uuid NOT NULL,                        -- as in accounts
+    share       smallint NOT NULL,                    -- as in accounts
+    numbers     int8multirange NOT NULL,              -- the numbers of the entries
+    entries     bigint NOT NULL,                      -- how many they are
+    available   bigint NOT NULL,                      -- what they did to `available`
+    held        bigint NOT NULL,                      -- what they did to `held`
+    until       timestamptz NOT NULL,                 -- they were made before; of jobs that were bought
+                                                      -- before, the ends too
+    sha256      text NOT NULL,                        -- of what was here before them, and of all of them in
+                                                      -- their order
+    PRIMARY KEY (account_id, share)
+);
+
+CREATE TRIGGER carried_is_kept BEFORE DELETE ON punchcard.carried
+    FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+CREATE TRIGGER carried_is_never_emptied BEFORE TRUNCATE ON punchcard.carried
+    FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+
+-- For triggers of the ledger: an entry goes only once its number is carried.
+CREATE FUNCTION punchcard.refuse_uncarried() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    gone int8multirange;
+BEGIN
+    IF TG_TABLE_NAME = 'archive' THEN
+        SELECT range_agg(int8range(e.entry, e.entry, '[]')) INTO gone FROM unnest(OLD.entries) AS e (entry);
+    ELSE
+        gone := int8multirange(int8range(OLD.entry, OLD.entry, '[]'));
+    END IF;
+    IF NOT EXISTS (SELECT FROM punchcard.carried c
+                   WHERE c.account_id = OLD.account_id AND c.share = OLD.share AND c.numbers @> gone)
+    THEN
+        RAISE EXCEPTION '% on %.% is refused: the ledger is append-only', lower(TG_OP), TG_TABLE_SCHEMA,
+            TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
+    END IF;
+    RETURN OLD;
+END $$;
+
+CREATE TRIGGER archive_is_append_only BEFORE UPDATE ON punchcard.archive
+    FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+CREATE TRIGGER archive_is_carried BEFORE DELETE ON punchcard.archive
+    FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_uncarried();
+CREATE TRIGGER archive_is_never_emptied BEFORE TRUNCATE ON punchcard.archive
+    FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+CREATE TRIGGER movements_are_carried BEFORE DELETE ON punchcard.movements
+    FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_uncarried();
+
+-- What was deferred goes once it is in the archive.
+CREATE FUNCTION punchcard.refuse_unarchived() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF OLD.job_id < (SELECT r.archived_before FROM punchcard.retention r) THEN
+        RETURN OLD;
+    END IF;
+    RAISE EXCEPTION '% on %.% is refused: the ledger is append-only', lower(TG_OP), TG_TABLE_SCHEMA,
+        TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
+END $$;
+
+CREATE TRIGGER deferred_entries_are_archived BEFORE DELETE ON punchcard.deferred_entries
+    FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_unarchived();
+
 -- ------------------------------------------------------------------------------------------------ access
 
 -- Service tokens: the team's own backend and payment system. Only the SHA-256 is kept; two are valid at a
@@ -520,7 +643,7 @@ CREATE TABLE punchcard.upkeep (
     error    text                                     -- why it has to wait; NULL: it does not
 ) WITH (fillfactor = 50);
 
-INSERT INTO punchcard.upkeep (task) VALUES ('periods');
+INSERT INTO punchcard.upkeep (task) VALUES ('periods'), ('retention'), ('keys');
 
 -- What `migrate` keeps for itself, and makes before anything else.
 COMMENT ON TABLE punchcard.migrations IS 'The migrations that were applied.';

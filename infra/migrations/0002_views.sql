@@ -29,6 +29,24 @@ CREATE VIEW punchcard.balances WITH (security_invoker = on) AS
                          coalesce(sum(d.price), 0)::bigint AS price
                   FROM punchcard.deferred_entries d WHERE d.account_id = b.account_id AND d.entry IS NULL) w;
 
+-- The jobs that are not archived: the entries of the others are in the archive, and perhaps still here.
+CREATE VIEW punchcard.kept_jobs WITH (security_invoker = on) AS
+    SELECT j.* FROM punchcard.jobs j WHERE j.id >= (SELECT r.archived_before FROM punchcard.retention r);
+
+-- What came of the jobs that are not archived.
+CREATE VIEW punchcard.kept_outcomes WITH (security_invoker = on) AS
+    SELECT o.* FROM punchcard.outcomes o
+    WHERE o.job_id >= (SELECT r.archived_before FROM punchcard.retention r);
+
+-- The archive, entry by entry: holds, and ends with what was captured.
+CREATE VIEW punchcard.archived_entries WITH (security_invoker = on) AS
+    SELECT a.account_id, a.share, e.entry, e.job_id, e.price, e.captured, e.available_after, e.held_after,
+           e.at
+    FROM punchcard.archive a,
+         unnest(a.entries, a.job_ids, a.prices, a.captured, a.available_after, a.held_after, a.at)
+             AS e (entry, job_id, price, captured, available_after, held_after, at)
+    WHERE a.end_id <= (SELECT r.archived_before FROM punchcard.retention r);
+
 -- What waits to be entered, with the number and the balances that it would get now.
 CREATE VIEW punchcard.waiting_entries WITH (security_invoker = on) AS
     SELECT d.account_id, d.share, d.job_id, a.entries + row_number() OVER so_far AS entry,
@@ -44,15 +62,19 @@ CREATE VIEW punchcard.ends WITH (security_invoker = on) AS
            coalesce(o.entry, d.entry, w.entry) AS entry,
            coalesce(o.available_after, d.available_after, w.available_after) AS available_after,
            coalesce(o.held_after, d.held_after, w.held_after) AS held_after
-    FROM punchcard.outcomes o
-    JOIN punchcard.jobs j ON j.account_id = o.account_id AND j.id = o.job_id
+    FROM punchcard.kept_outcomes o
+    JOIN punchcard.kept_jobs j ON j.account_id = o.account_id AND j.id = o.job_id
     LEFT JOIN punchcard.deferred_entries d ON d.job_id = o.job_id AND o.entry IS NULL
     LEFT JOIN punchcard.waiting_entries w
-        ON w.account_id = o.account_id AND w.job_id = o.job_id AND o.entry IS NULL AND d.entry IS NULL;
+        ON w.account_id = o.account_id AND w.job_id = o.job_id AND o.entry IS NULL AND d.entry IS NULL
+    UNION ALL
+    SELECT a.job_id, a.account_id, a.share, a.price, a.captured, a.at, false, a.entry, a.available_after,
+           a.held_after
+    FROM punchcard.archived_entries a WHERE a.captured IS NOT NULL;
 
 -- Every movement of credits. `id` is its number: of an account (of one that is spread: of a share) they count
 -- 1, 2, 3, … without a gap, with those of jobs that were free, which move nothing and are not shown. A
--- capture and a release of one end share it.
+-- capture and a release of one end share it. What is carried has the number of its last entry.
 CREATE VIEW punchcard.ledger WITH (security_invoker = on) AS
     SELECT m.account_id, m.entry AS id, m.kind, m.amount, m.share, m.available_after, m.held_after, m.job_id,
            m.idempotency_key, m.reason, m.created_at
@@ -60,7 +82,11 @@ CREATE VIEW punchcard.ledger WITH (security_invoker = on) AS
     UNION ALL
     SELECT j.account_id, j.entry, 'hold', j.price, j.share, j.available_after, j.held_after, j.id, NULL, NULL,
            j.created_at
-    FROM punchcard.jobs j WHERE j.price > 0
+    FROM punchcard.kept_jobs j WHERE j.price > 0
+    UNION ALL
+    SELECT a.account_id, a.entry, 'hold', a.price, a.share, a.available_after, a.held_after, a.job_id, NULL,
+           NULL, a.at
+    FROM punchcard.archived_entries a WHERE a.price > 0 AND a.captured IS NULL
     UNION ALL
     SELECT e.account_id, e.entry, 'capture', e.captured, e.share, e.available_after - (e.price - e.captured),
            e.held_after + (e.price - e.captured), e.job_id, NULL, NULL, e.finished_at
@@ -68,14 +94,19 @@ CREATE VIEW punchcard.ledger WITH (security_invoker = on) AS
     UNION ALL
     SELECT e.account_id, e.entry, 'release', e.price - e.captured, e.share, e.available_after, e.held_after,
            e.job_id, NULL, NULL, e.finished_at
-    FROM punchcard.ends e WHERE e.price > e.captured;
+    FROM punchcard.ends e WHERE e.price > e.captured
+    UNION ALL
+    SELECT c.account_id, upper(c.numbers) - 1, 'carried', c.available, c.share, c.available, c.held, NULL,
+           NULL, c.entries || ' entries, SHA-256 ' || c.sha256, c.until
+    FROM punchcard.carried c;
 
 -- The ledger with what each entry did to the two balances.
 CREATE VIEW punchcard.entries WITH (security_invoker = on) AS
     SELECT l.*,
            CASE WHEN kind = 'hold' THEN -amount WHEN kind IN ('capture', 'expire') THEN 0 ELSE amount END
                AS available_delta,
-           CASE WHEN kind = 'hold' THEN amount WHEN kind IN ('capture', 'release') THEN -amount ELSE 0 END
+           CASE WHEN kind = 'hold' THEN amount WHEN kind IN ('capture', 'release') THEN -amount
+                WHEN kind = 'carried' THEN held_after ELSE 0 END
                AS held_delta
     FROM punchcard.ledger l;
 
@@ -169,21 +200,21 @@ CREATE VIEW punchcard.audit_i0 WITH (security_invoker = on) AS
 -- Unfinished <=> queued <=> open hold; none outlives its life.
 CREATE VIEW punchcard.audit_i1 WITH (security_invoker = on) AS
     SELECT j.id AS subject, 'job is in neither queue nor outcomes, or in both' AS finding
-    FROM punchcard.jobs j
+    FROM punchcard.kept_jobs j
     LEFT JOIN punchcard.queue q ON q.job_id = j.id AND q.account_id = j.account_id
-    LEFT JOIN punchcard.outcomes o ON o.job_id = j.id AND o.account_id = j.account_id
+    LEFT JOIN punchcard.kept_outcomes o ON o.job_id = j.id AND o.account_id = j.account_id
     WHERE (q.job_id IS NULL) = (o.job_id IS NULL)
     UNION ALL
     SELECT coalesce(o.job_id, d.job_id),
            'what it moved is entered ' || CASE WHEN o.entry IS NULL THEN 'nowhere' ELSE 'twice' END
-    FROM (SELECT o.job_id, o.entry, o.account_id, o.share, o.captured FROM punchcard.outcomes o) o
+    FROM (SELECT o.job_id, o.entry, o.account_id, o.share, o.captured FROM punchcard.kept_outcomes o) o
     FULL JOIN punchcard.deferred_entries d
         ON d.job_id = o.job_id AND (d.account_id, d.share, d.captured) = (o.account_id, o.share, o.captured)
     WHERE (o.entry IS NULL) = (d.job_id IS NULL) OR o.job_id IS NULL
     UNION ALL
     SELECT coalesce(q.job_id, o.job_id), 'no such job was bought'
-    FROM punchcard.queue q FULL JOIN punchcard.outcomes o ON o.job_id = q.job_id
-    WHERE NOT EXISTS (SELECT FROM punchcard.jobs j
+    FROM punchcard.queue q FULL JOIN punchcard.kept_outcomes o ON o.job_id = q.job_id
+    WHERE NOT EXISTS (SELECT FROM punchcard.kept_jobs j
                       WHERE j.account_id = coalesce(q.account_id, o.account_id)
                         AND j.id = coalesce(q.job_id, o.job_id))
     UNION ALL
@@ -202,17 +233,21 @@ CREATE VIEW punchcard.numbered WITH (security_invoker = on) AS
     FROM punchcard.movements m
     UNION ALL
     SELECT j.account_id, j.share, j.entry, -j.price, j.price, j.available_after, j.held_after
-    FROM punchcard.jobs j
+    FROM punchcard.kept_jobs j
     UNION ALL
     SELECT o.account_id, o.share, coalesce(o.entry, d.entry), j.price - o.captured, -j.price,
            coalesce(o.available_after, d.available_after), coalesce(o.held_after, d.held_after)
-    FROM punchcard.outcomes o
-    JOIN punchcard.jobs j ON j.account_id = o.account_id AND j.id = o.job_id
+    FROM punchcard.kept_outcomes o
+    JOIN punchcard.kept_jobs j ON j.account_id = o.account_id AND j.id = o.job_id
     LEFT JOIN punchcard.deferred_entries d ON d.job_id = o.job_id AND o.entry IS NULL
-    WHERE o.entry IS NOT NULL OR d.entry IS NOT NULL;
+    WHERE o.entry IS NOT NULL OR d.entry IS NOT NULL
+    UNION ALL
+    SELECT a.account_id, a.share, a.entry, a.price - coalesce(a.captured, 2 * a.price),
+           CASE WHEN a.captured IS NULL THEN a.price ELSE -a.price END, a.available_after, a.held_after
+    FROM punchcard.archived_entries a;
 
 -- Balances are the sums of their entries, entry by entry, and no entry is missing: they count 1, 2, 3, … in
--- each share.
+-- each share. What is carried is a gap: as many are missing there, and the balance goes on behind it.
 CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS
     SELECT a.id AS subject, 'balance is not the sum of its ' || a.entries || ' entries' AS finding
     FROM punchcard.accounts a
@@ -220,8 +255,11 @@ CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS
                       sum(n.held_delta) AS held
                FROM punchcard.numbered n GROUP BY n.account_id, n.share) e
         ON e.account_id = a.id AND e.share = a.share
+    LEFT JOIN punchcard.carried c ON c.account_id = a.id AND c.share = a.share
     WHERE (a.available, a.held, a.entries)
-          IS DISTINCT FROM (coalesce(e.available, 0), coalesce(e.held, 0), coalesce(e.entries, 0))
+          IS DISTINCT FROM (coalesce(e.available, 0) + coalesce(c.available, 0),
+                            coalesce(e.held, 0) + coalesce(c.held, 0),
+                            coalesce(e.entries, 0) + coalesce(c.entries, 0))
        OR a.available < 0 OR a.held < 0
     UNION ALL
     SELECT a.id, 'unfinished ' || a.unfinished_jobs || ' jobs, ' || a.unfinished_bytes
@@ -238,12 +276,26 @@ CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS
     SELECT r.account_id,
            'entry ' || r.entry || ' of share ' || r.share || ' is number ' || r.n
                || ', or does not continue the balance'
-    FROM (SELECT n.*, row_number() OVER so_far AS n, sum(n.available_delta) OVER so_far AS available,
-                 sum(n.held_delta) OVER so_far AS held
-          FROM punchcard.numbered n
-          WINDOW so_far AS (PARTITION BY n.account_id, n.share ORDER BY n.entry
-                            ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)) r
-    WHERE (r.entry, r.available_after, r.held_after) IS DISTINCT FROM (r.n, r.available, r.held)
+    FROM (SELECT s.*, sum(s.entries) OVER so_far AS n,
+                 CASE WHEN s.gaps = 0 THEN 0
+                      ELSE first_value(s.available_after - s.available_delta) OVER since_gap END
+                     + sum(s.available_delta) OVER since_gap AS available,
+                 CASE WHEN s.gaps = 0 THEN 0
+                      ELSE first_value(s.held_after - s.held_delta) OVER since_gap END
+                     + sum(s.held_delta) OVER since_gap AS held
+          FROM (SELECT i.*, coalesce(sum(i.is_gap) OVER (
+                           PARTITION BY i.account_id, i.share ORDER BY i.entry
+                           ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS gaps
+                FROM (SELECT n.*, 1 AS entries, 0 AS is_gap FROM punchcard.numbered n
+                      UNION ALL
+                      SELECT c.account_id, c.share, upper(r) - 1, 0, 0, 0, 0, upper(r) - lower(r), 1
+                      FROM punchcard.carried c, unnest(c.numbers) AS r) i) s
+          WINDOW so_far AS (PARTITION BY s.account_id, s.share ORDER BY s.entry
+                            ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW),
+                 since_gap AS (PARTITION BY s.account_id, s.share, s.gaps ORDER BY s.entry
+                               ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)) r
+    WHERE r.is_gap = 0
+      AND (r.entry, r.available_after, r.held_after) IS DISTINCT FROM (r.n, r.available, r.held)
     UNION ALL
     SELECT n.account_id, 'entry ' || n.entry || ' is of no account'
     FROM punchcard.numbered n
@@ -265,16 +317,20 @@ CREATE VIEW punchcard.audit_i3 WITH (security_invoker = on) AS
            m.kind || ' of ' || m.amount || ' names a job: it is charged by its hold alone' AS finding
     FROM punchcard.movements m WHERE m.job_id IS NOT NULL AND (m.kind <> 'adjust' OR m.amount < 0)
     UNION ALL
-    SELECT m.job_id, m.kind || ' without its job'
-    FROM punchcard.movements m
-    WHERE m.job_id IS NOT NULL
-      AND NOT EXISTS (SELECT FROM punchcard.jobs j WHERE j.account_id = m.account_id AND j.id = m.job_id)
+    SELECT l.job_id, l.kind || ' without its job'
+    FROM (SELECT m.account_id, m.job_id, m.kind FROM punchcard.movements m
+          WHERE m.job_id >= (SELECT r.carried_before FROM punchcard.retention r)
+            AND NOT EXISTS (SELECT FROM punchcard.jobs j
+                            WHERE j.account_id = m.account_id AND j.id = m.job_id)
+          EXCEPT
+          SELECT a.account_id, a.job_id, 'adjust' FROM punchcard.archived_entries a
+          WHERE a.captured IS NULL) l
     UNION ALL
     SELECT m.job_id, count(*) || ' entries give back for it'
     FROM punchcard.movements m WHERE m.job_id IS NOT NULL GROUP BY m.job_id HAVING count(*) > 1
     UNION ALL
     SELECT j.id, 'held ' || j.price || ' on terms that are not there, or of another kind'
-    FROM punchcard.jobs j LEFT JOIN punchcard.kind_terms t ON t.id = j.terms_id AND t.kind = j.kind
+    FROM punchcard.kept_jobs j LEFT JOIN punchcard.kind_terms t ON t.id = j.terms_id AND t.kind = j.kind
     WHERE t.id IS NULL AND j.price > 0 OR j.price < 0;
 
 -- What became of the hold is what became of the job, as its terms say.
@@ -282,8 +338,8 @@ CREATE VIEW punchcard.audit_i4 WITH (security_invoker = on) AS
     SELECT j.id AS subject,
            o.status::text || ' but captured ' || o.captured || ' and released ' || j.price - o.captured
                AS finding
-    FROM punchcard.jobs j
-    JOIN punchcard.outcomes o ON o.job_id = j.id AND o.account_id = j.account_id
+    FROM punchcard.kept_jobs j
+    JOIN punchcard.kept_outcomes o ON o.job_id = j.id AND o.account_id = j.account_id
     LEFT JOIN punchcard.kind_terms t ON t.id = j.terms_id
     -- As `has_run` in the queue, or while it ran: then that run ended it.
     CROSS JOIN LATERAL (
@@ -321,7 +377,12 @@ CREATE VIEW punchcard.audit_i5 WITH (security_invoker = on) AS
     FROM (SELECT i.account_id, sum(i.amount) AS total
           FROM (SELECT m.account_id, m.amount FROM punchcard.movements m WHERE m.kind IN ('grant', 'adjust')
                 UNION ALL
-                SELECT o.account_id, -o.captured FROM punchcard.outcomes o) i
+                SELECT o.account_id, -o.captured FROM punchcard.kept_outcomes o
+                UNION ALL
+                SELECT a.account_id, -a.captured FROM punchcard.archived_entries a
+                WHERE a.captured IS NOT NULL
+                UNION ALL
+                SELECT c.account_id, c.available + c.held FROM punchcard.carried c) i
           GROUP BY i.account_id) e
     FULL JOIN punchcard.balances b ON b.account_id = e.account_id
     WHERE coalesce(e.total, 0) <> coalesce(b.available + b.held, 0);
@@ -329,8 +390,8 @@ CREATE VIEW punchcard.audit_i5 WITH (security_invoker = on) AS
 -- Who asked to be told of an end is, once, and of no other.
 CREATE VIEW punchcard.audit_i6 WITH (security_invoker = on) AS
     SELECT o.job_id AS subject, count(d.id) || ' messages of its end instead of one' AS finding
-    FROM punchcard.jobs j
-    JOIN punchcard.outcomes o ON o.job_id = j.id
+    FROM punchcard.kept_jobs j
+    JOIN punchcard.kept_outcomes o ON o.job_id = j.id
     LEFT JOIN punchcard.messages d ON d.job_id = j.id AND d.event::text = 'job.' || o.status::text
     WHERE j.webhook -> 'events' ? ('job.' || o.status::text)
     GROUP BY o.job_id HAVING count(d.id) <> 1
@@ -341,6 +402,7 @@ CREATE VIEW punchcard.audit_i6 WITH (security_invoker = on) AS
     LEFT JOIN punchcard.jobs j ON j.account_id = d.account_id AND j.id = d.job_id
     LEFT JOIN punchcard.outcomes o ON o.job_id = d.job_id
     WHERE d.event IN ('job.succeeded', 'job.failed', 'job.canceled')
+      AND d.job_id >= (SELECT r.archived_before FROM punchcard.retention r)
     GROUP BY d.job_id, d.event, o.status, j.id, j.webhook
     HAVING count(*) > 1 OR j.id IS NULL OR d.event::text IS DISTINCT FROM 'job.' || o.status::text
         OR NOT coalesce(j.webhook -> 'events' ? d.event::text, true);

@@ -14,6 +14,7 @@ mod outbox_plans;
 mod periods;
 mod plans;
 mod read_committed;
+mod retention;
 mod schema;
 mod shadowing;
 mod snapshots;

@@ -1,5 +1,6 @@
 //! A database per test, copied from a migrated template, and the functions around it.
 
+mod clock;
 pub mod documented;
 pub mod sqs;
 pub mod wire;

@@ -82,6 +82,28 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/credits/statement": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Shows an account's statement of a month: every entry, without a gap.
+         * @description Free jobs' entries and shifts between shares are among them; of a job's end what was captured and what was released is one
+         *     entry, `end`: its `held_delta` is what was held, of which `available_delta` came back. As CSV the next page's cursor is in the header
+         *     `next-cursor`.
+         */
+        get: operations["get_statement"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/health": {
         parameters: {
             query?: never;
@@ -594,6 +616,14 @@ export interface components {
          * @enum {string}
          */
         Growth: "exponential" | "linear" | "fixed";
+        /** @description An entry, and a hash. */
+        HashedEntry: components["schemas"]["StatementEntry"] & {
+            /**
+             * @description SHA-256 of the hash before (of the first: of `punchcard statement`, the account and the month, each with a line's end), a
+             *     line's end, and this entry's values, in their order, with commas between them.
+             */
+            hash: string;
+        };
         /** @description How the API is. */
         Health: {
             /**
@@ -603,6 +633,8 @@ export interface components {
             oldest_due_seconds: number;
             /** @description `ok`. */
             status: string;
+            /** @description What a tick should have done beside the jobs, and could not, such as `retention`: `punchcard doctor` says why. */
+            upkeep_waits: string[];
         };
         /** @description How the job stands now. */
         Heard: {
@@ -913,6 +945,92 @@ export interface components {
              */
             max_attempts?: number | null;
         };
+        /** @description A page of a statement. */
+        Statement: {
+            /**
+             * Format: uuid
+             * @description Whose.
+             */
+            account_id: string;
+            /** @description The entries, share by share, in the order of their numbers. */
+            data: components["schemas"]["HashedEntry"][];
+            /** @description Whether no entry of this month can come any more. */
+            is_final: boolean;
+            /** @description Of which month, in UTC: `2026-11`. */
+            month: string;
+            /** @description The `cursor` of the next page; null on the last one, whose last hash is that of the whole month. */
+            next_cursor: string | null;
+            /** @description Where the account, or each share of one that is spread, stood before and after. */
+            shares: components["schemas"]["StatementShare"][];
+        };
+        /** @description An entry of a statement: each has a number, those of free jobs and of shifts too. */
+        StatementEntry: {
+            /**
+             * Format: int64
+             * @description The share's `available` once it was in.
+             */
+            available_after: number;
+            /**
+             * Format: int64
+             * @description What it did to `available`.
+             */
+            available_delta: number;
+            /** @description When. */
+            created_at: components["schemas"]["Timestamp"];
+            /**
+             * Format: int64
+             * @description Its number there: they have no gap.
+             */
+            entry: number;
+            /**
+             * Format: int64
+             * @description The share's `held` once it was in.
+             */
+            held_after: number;
+            /**
+             * Format: int64
+             * @description What it did to `held`.
+             */
+            held_delta: number;
+            /** @description The key of a grant or adjustment. */
+            idempotency_key: string | null;
+            /**
+             * Format: uuid
+             * @description The job it belongs to.
+             */
+            job_id: string | null;
+            /** @description `grant`, `hold`, `end` (what a hold came to), `adjust` or `shift` (between shares). */
+            kind: string;
+            /** @description Why, in the words of whoever moved it. */
+            reason: string | null;
+            /**
+             * Format: int32
+             * @description The share of the account, 0 unless it is spread.
+             */
+            share: number;
+        };
+        /** @description Where a share stood before a month, and after it. */
+        StatementShare: {
+            /**
+             * Format: int64
+             * @description The number behind its last one: `first`, if there is none.
+             */
+            behind: number;
+            /** @description What it has behind the last one. */
+            closing: components["schemas"]["Balance"];
+            /**
+             * Format: int64
+             * @description The number of its first entry of the month.
+             */
+            first: number;
+            /** @description What it had before. */
+            opening: components["schemas"]["Balance"];
+            /**
+             * Format: int32
+             * @description Which.
+             */
+            share: number;
+        };
         /**
          * @description Where a job stands: the same words in SQL, Rust and JSON.
          * @enum {string}
@@ -1022,6 +1140,20 @@ export interface operations {
                         code?: "callback_used" | "callback_expired";
                         /** @enum {integer} */
                         status?: 409;
+                    };
+                };
+            };
+            /** @description `gone` */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "gone";
+                        /** @enum {integer} */
+                        status?: 410;
                     };
                 };
             };
@@ -1290,6 +1422,20 @@ export interface operations {
                     };
                 };
             };
+            /** @description `gone` */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "gone";
+                        /** @enum {integer} */
+                        status?: 410;
+                    };
+                };
+            };
             /** @description `too_large` */
             413: {
                 headers: {
@@ -1430,6 +1576,154 @@ export interface operations {
                         code?: "forbidden";
                         /** @enum {integer} */
                         status?: 403;
+                    };
+                };
+            };
+            /** @description `invalid_account` */
+            422: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "invalid_account";
+                        /** @enum {integer} */
+                        status?: 422;
+                    };
+                };
+            };
+            /** @description `internal` */
+            500: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "internal";
+                        /** @enum {integer} */
+                        status?: 500;
+                    };
+                };
+            };
+            /** @description `unavailable`, `outcome_unknown` */
+            503: {
+                headers: {
+                    /** @description Seconds until it is worth trying again. */
+                    "retry-after"?: number;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unavailable" | "outcome_unknown";
+                        /** @enum {integer} */
+                        status?: 503;
+                    };
+                };
+            };
+        };
+    };
+    get_statement: {
+        parameters: {
+            query: {
+                /** @description A month, in UTC: `2026-11`. */
+                month: string;
+                /** @description `json`, or `csv`. */
+                format?: string;
+                /** @description Entries of a page; 1000 if it is left out. */
+                limit?: number;
+                /** @description The `next_cursor` of the page before. */
+                cursor?: string;
+                /** @description Whose; a service names it, a user never does. */
+                account_id?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of entries. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Statement"];
+                    "text/csv": string;
+                };
+            };
+            /** @description `unknown_field`, `account_required`, `unknown_parameter`, `invalid_limit`, `invalid_cursor`, `invalid_month`, `invalid_format` */
+            400: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unknown_field" | "account_required" | "unknown_parameter" | "invalid_limit" | "invalid_cursor" | "invalid_month" | "invalid_format";
+                        /** @enum {integer} */
+                        status?: 400;
+                    };
+                };
+            };
+            /** @description `unauthorized` */
+            401: {
+                headers: {
+                    /** @description `Bearer`. */
+                    "www-authenticate"?: string;
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "unauthorized";
+                        /** @enum {integer} */
+                        status?: 401;
+                    };
+                };
+            };
+            /** @description `forbidden` */
+            403: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "forbidden";
+                        /** @enum {integer} */
+                        status?: 403;
+                    };
+                };
+            };
+            /** @description `not_found` */
+            404: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "not_found";
+                        /** @enum {integer} */
+                        status?: 404;
+                    };
+                };
+            };
+            /** @description `gone` */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "gone";
+                        /** @enum {integer} */
+                        status?: 410;
                     };
                 };
             };
@@ -1762,6 +2056,20 @@ export interface operations {
                     };
                 };
             };
+            /** @description `gone` */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "gone";
+                        /** @enum {integer} */
+                        status?: 410;
+                    };
+                };
+            };
             /** @description `too_large` */
             413: {
                 headers: {
@@ -1952,6 +2260,20 @@ export interface operations {
                     };
                 };
             };
+            /** @description `gone` */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "gone";
+                        /** @enum {integer} */
+                        status?: 410;
+                    };
+                };
+            };
             /** @description `internal` */
             500: {
                 headers: {
@@ -2063,6 +2385,20 @@ export interface operations {
                         code?: "not_found";
                         /** @enum {integer} */
                         status?: 404;
+                    };
+                };
+            };
+            /** @description `gone` */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "gone";
+                        /** @enum {integer} */
+                        status?: 410;
                     };
                 };
             };
@@ -2188,6 +2524,20 @@ export interface operations {
                     };
                 };
             };
+            /** @description `gone` */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "gone";
+                        /** @enum {integer} */
+                        status?: 410;
+                    };
+                };
+            };
             /** @description `internal` */
             500: {
                 headers: {
@@ -2302,6 +2652,20 @@ export interface operations {
                     };
                 };
             };
+            /** @description `gone` */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "gone";
+                        /** @enum {integer} */
+                        status?: 410;
+                    };
+                };
+            };
             /** @description `internal` */
             500: {
                 headers: {
@@ -2413,6 +2777,20 @@ export interface operations {
                         code?: "not_found";
                         /** @enum {integer} */
                         status?: 404;
+                    };
+                };
+            };
+            /** @description `gone` */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "gone";
+                        /** @enum {integer} */
+                        status?: 410;
                     };
                 };
             };
@@ -2542,6 +2920,20 @@ export interface operations {
                         code?: "not_retryable" | "already_retried";
                         /** @enum {integer} */
                         status?: 409;
+                    };
+                };
+            };
+            /** @description `gone` */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "gone";
+                        /** @enum {integer} */
+                        status?: 410;
                     };
                 };
             };
@@ -2698,6 +3090,20 @@ export interface operations {
                         code?: "forbidden";
                         /** @enum {integer} */
                         status?: 403;
+                    };
+                };
+            };
+            /** @description `gone` */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "gone";
+                        /** @enum {integer} */
+                        status?: 410;
                     };
                 };
             };
@@ -2871,6 +3277,20 @@ export interface operations {
                         code?: "not_found";
                         /** @enum {integer} */
                         status?: 404;
+                    };
+                };
+            };
+            /** @description `gone` */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/problem+json": components["schemas"]["Problem"] & {
+                        /** @enum {string} */
+                        code?: "gone";
+                        /** @enum {integer} */
+                        status?: 410;
                     };
                 };
             };

@@ -6,7 +6,7 @@ use crate::{
     App,
     error::ApiError,
     event::{Request, Response},
-    routes::{self, callbacks, credits, jobs, life, webhooks},
+    routes::{self, callbacks, credits, jobs, life, statement, webhooks},
 };
 
 /// Makes the table of routes, and what follows from it.
@@ -58,6 +58,7 @@ routes! {
     POST "/api/webhook/rotate-secret" => webhooks::rotate_secret;
     GET  "/api/credits"               => credits::get_credits;
     GET  "/api/credits/ledger"        => credits::list_ledger;
+    GET  "/api/credits/statement"     => statement::get_statement;
     POST "/api/credits/grants"        => credits::grant_credits;
 }
 

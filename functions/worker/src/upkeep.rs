@@ -21,9 +21,14 @@ struct Task {
     budget: Duration,
 }
 
-const TASKS: &[Task] =
+const TASKS: &[Task] = &[
     // The months to come of the tables that are kept by month.
-    &[Task { name: "periods", every: Duration::from_secs(3_600), budget: Duration::from_secs(3) }];
+    Task { name: "periods", every: Duration::from_secs(3_600), budget: Duration::from_secs(3) },
+    // The months that are past their retention: into the archive, and gone.
+    Task { name: "retention", every: Duration::from_secs(3_600), budget: Duration::from_secs(5) },
+    // Idempotency keys that are past theirs.
+    Task { name: "keys", every: Duration::from_secs(86_400), budget: Duration::from_secs(2) },
+];
 
 /// Does what is due of them, by name; what this build does not know is for another.
 pub(crate) async fn keep_up(worker: &Worker, due: &[String], deadline: Deadline) {

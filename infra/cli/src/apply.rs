@@ -7,13 +7,14 @@ use std::{
 };
 
 use clap::Args;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use shared::{
     db::{
         Db,
         connect::client,
         kinds::{self, BOUNDS, Bound, Kind, Unfinished, field_of},
+        retention::{self, Past, Retention},
     },
     domain::Growth,
     http_client::{Allow, vet_url},
@@ -21,7 +22,7 @@ use shared::{
 };
 use tokio_postgres::{Client, Error, error::SqlState};
 
-use crate::{Failure, failure::said, soon};
+use crate::{Failure, failure::said, in_two_minutes, soon};
 
 /// What a tick keeps for itself: to take back, claim, settle and answer, in seconds.
 const TICK_MARGIN: i32 = 10;
@@ -40,7 +41,7 @@ pub(crate) struct Options {
     #[arg(long)]
     dry_run: bool,
     /// Retire the kinds that the file does not name: they are not sold any more, and what is queued of them
-    /// fails and is released. Without it they are named, and stay.
+    /// fails and is released; and shorten the retention, which deletes. Without it both are told, and stay.
     #[arg(long)]
     prune: bool,
     /// Take targets at private addresses and by plain HTTP, as a local worker may.
@@ -52,6 +53,14 @@ pub(crate) struct Options {
 #[serde(deny_unknown_fields)]
 struct KindsFile {
     kinds: BTreeMap<String, Map<String, Value>>,
+    retention: Option<Retention>,
+}
+
+/// What a file wants.
+struct Wanted {
+    kinds: Vec<Kind>,
+    /// `None`: as it is.
+    retention: Option<Retention>,
 }
 
 /// Applies the file. Kinds that it does not name are left as they are, unless they are to be pruned.
@@ -62,7 +71,8 @@ pub(crate) async fn apply(
 ) -> Result<(), Failure> {
     let Options { file, dry_run, prune, allow_private_targets } = options;
     let allow = if *allow_private_targets { Allow::Anything } else { Allow::PublicHttps };
-    let wanted = read_kinds(file, allow).map_err(|error| format!("{}: {error}", file.display()))?;
+    let Wanted { kinds: wanted, retention } =
+        read_file(file, allow).map_err(|error| format!("{}: {error}", file.display()))?;
     let (secrets, db) = (secrets()?, db().await?);
     let known = db.list_kinds(soon()).await?;
 
@@ -91,16 +101,57 @@ pub(crate) async fn apply(
     }
 
     let retired = if *prune { gone } else { Vec::new() };
+    let retention = match retention {
+        Some(wanted) => kept_for(&db, wanted, *prune, *dry_run).await?,
+        None => None,
+    };
     let changes = changed.len() + retired.len();
-    if changes > 0 {
-        write(&secrets, &changed, &retired, *dry_run).await?;
+    if changes > 0 || retention.is_some() {
+        write(&secrets, &changed, &retired, retention, *dry_run).await?;
     }
     match (changes, dry_run) {
-        (0, _) => println!("nothing to change: what the file names is as it says"),
+        (0, _) if retention.is_none() => println!("nothing to change: what the file names is as it says"),
+        (0, _) => {}
         (_, true) => println!("dry run: {changes} kinds would change, and nothing has"),
         (_, false) => println!("{changes} kinds changed"),
     }
     Ok(())
+}
+
+/// Tells how a retention changes; the new one, if it is to be taken: one that is shorter deletes.
+async fn kept_for(
+    db: &Db,
+    wanted: Retention,
+    prune: bool,
+    dry_run: bool,
+) -> Result<Option<Retention>, Failure> {
+    let known = db.retention(soon()).await?;
+    if wanted == known {
+        return Ok(None);
+    }
+    for (field, old, new) in differences(&known, &wanted) {
+        println!("changed: retention: {field}: {old} -> {new}");
+    }
+    if !wanted.is_shorter_than(&known) {
+        return Ok(Some(wanted));
+    }
+    let past = db.past(&wanted, in_two_minutes()).await?;
+    if past.is_empty() {
+        println!("nothing is that old yet");
+    }
+    for Past { what, number, credits, days: (first, last) } in &past {
+        let credits = credits.map_or_else(String::new, |credits| format!(", {credits} credits"));
+        println!("deletes: {number} {what}{credits}, of {first} to {last}");
+    }
+    match (prune, dry_run) {
+        (true, _) => Ok(Some(wanted)),
+        (false, _) => {
+            println!(
+                "warning: the retention is shorter, which deletes, and stays as it was: --prune shortens it"
+            );
+            Ok(None)
+        }
+    }
 }
 
 /// Whether somebody is known to do its jobs: an HTTP target, or code that is compiled into this repository's
@@ -118,6 +169,7 @@ async fn write(
     secrets: &Secrets,
     changed: &[Kind],
     retired: &[String],
+    retention: Option<Retention>,
     dry_run: bool,
 ) -> Result<(), Failure> {
     let mut client = client(secrets).await?;
@@ -126,6 +178,9 @@ async fn write(
     if let Err(error) = kinds::apply(&transaction, changed, retired).await {
         transaction.rollback().await.map_err(failed)?;
         return Err(refusal(&mut client, changed, error).await.into());
+    }
+    if let Some(retention) = &retention {
+        retention::set(&transaction, retention).await.map_err(failed)?;
     }
     match dry_run {
         true => transaction.rollback().await.map_err(failed)?,
@@ -206,9 +261,9 @@ fn describe(kind: &Kind, known: Option<&Kind>) {
     }
 }
 
-/// The fields in which two kinds differ, as they are written in a file.
-fn differences(old: &Kind, new: &Kind) -> impl Iterator<Item = (String, String, String)> {
-    let fields = |kind: &Kind| match serde_json::to_value(kind) {
+/// The fields in which two of them differ, as they are written in a file.
+fn differences<T: Serialize>(old: &T, new: &T) -> impl Iterator<Item = (String, String, String)> + use<T> {
+    let fields = |written: &T| match serde_json::to_value(written) {
         Ok(Value::Object(fields)) => fields,
         _ => Map::new(),
     };
@@ -220,15 +275,16 @@ fn differences(old: &Kind, new: &Kind) -> impl Iterator<Item = (String, String, 
     })
 }
 
-/// Every kind of the file, if all of them can be.
-fn read_kinds(file: &Path, allow: Allow) -> Result<Vec<Kind>, Failure> {
+/// What the file wants, if all of it can be.
+fn read_file(file: &Path, allow: Allow) -> Result<Wanted, Failure> {
     let text = std::fs::read_to_string(file)?;
-    let KindsFile { kinds } = toml::from_str(&text).map_err(|error| {
+    let KindsFile { kinds, retention } = toml::from_str(&text).map_err(|error| {
         let line = error.span().map(|span| text[..span.start.min(text.len())].matches('\n').count() + 1);
         let line = line.map_or_else(String::new, |line| format!("line {line}: "));
         format!("{line}{}", error.message())
     })?;
     let mut flaws = Vec::new();
+    flaws.extend(retention.as_ref().and_then(Retention::flaw).map(|flaw| format!("retention: {flaw}")));
     let mut wanted = Vec::new();
     for (name, fields) in kinds {
         let found = flaws_of(&name, &fields);
@@ -246,7 +302,7 @@ fn read_kinds(file: &Path, allow: Allow) -> Result<Vec<Kind>, Failure> {
         }
     }
     match flaws.is_empty() {
-        true => Ok(wanted),
+        true => Ok(Wanted { kinds: wanted, retention }),
         false => Err(flaws.join("; ").into()),
     }
 }

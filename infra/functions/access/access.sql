@@ -11,14 +11,17 @@ CREATE OR REPLACE FUNCTION punchcard.access()
             'entries', 'kinds', 'kind_terms', 'jobs', 'idempotency_keys', 'retries', 'labels', 'queue',
             'outcomes', 'attempts', 'jobs_now', 'runs', 'caps', 'webhooks', 'outbox', 'deliveries',
             'messages', 'service_tokens', 'credit_source', 'migrations', 'functions', 'hidden',
-            'periods', 'upkeep']) name
+            'periods', 'upkeep', 'retention', 'archived_months', 'archive', 'archived_entries', 'carried',
+            'kept_jobs', 'kept_outcomes']) name
         UNION ALL
         SELECT 'punchcard_app', 'EXECUTE', 'FUNCTION', 'punchcard.' || name, NULL FROM unnest(ARRAY[
             'enqueue', 'enqueue_batch', 'find_jobs', 'find_failed', 'find_redrivable', 'find_entries',
+            'find_statement',
             'show_jobs', 'jobs_between', 'first_id', 'uuid_time', 'no_time', 'key_digest', 'keep_up',
             'cancel', 'retry', 'redrive', 'grant_credits', 'balance', 'return_credits', 'source_health',
             'claim', 'claim_singly', 'settle', 'check_in', 'rescue', 'call_back', 'claim_deliveries',
-            'settle_deliveries', 'set_webhook', 'rotate_webhook_secret', 'job_now', 'access']) name
+            'settle_deliveries', 'set_webhook', 'rotate_webhook_secret', 'job_now', 'refuse_gone',
+            'access']) name
         UNION ALL
         -- The team's own backend, through a function of its own in an exposed schema.
         SELECT 'service_role', 'USAGE', 'SCHEMA', 'punchcard', NULL

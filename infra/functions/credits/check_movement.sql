@@ -27,6 +27,10 @@ BEGIN
         END IF;
         PERFORM FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.id = p_job_id;
         IF NOT FOUND THEN
+            PERFORM FROM punchcard.archived_job(p_job_id, p_account_id) a WHERE a.account_id IS NOT NULL;
+        END IF;
+        IF NOT FOUND THEN
+            PERFORM punchcard.refuse_gone(p_job_id);
             RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'The account has no such job.';
         END IF;
     END IF;

@@ -19,6 +19,7 @@ CREATE OR REPLACE FUNCTION punchcard.find_ends(
           FROM punchcard.outcomes o
           WHERE o.account_id = p_account_id AND o.finished_at <= p_before_at
             AND (o.finished_at, o.job_id) <= (p_before_at, p_before_key)
+            AND o.job_id >= (SELECT r.archived_before FROM punchcard.retention r)
           ORDER BY o.finished_at DESC, o.job_id DESC LIMIT 10000) o
     CROSS JOIN LATERAL (
         SELECT j.price FROM punchcard.jobs j

@@ -1,7 +1,7 @@
--- A page of an account's ledger, newest first: up to p_limit entries, but not what was shifted between its
--- shares, before the one at p_at (in microseconds since 1970) of p_key and p_part. In the order of their
--- time; what has the same, in that of `key`: the job's id, or a number of its own. Of one end the capture (1)
--- comes before the release (2). Walks past 10,000 jobs at most, which were free, and as many ends. `next_*`
+-- A page of an account's ledger, newest first: up to p_limit entries, kept, archived or carried, but not what
+-- was shifted between its shares, before the one at p_at (in microseconds since 1970) of p_key and p_part. In
+-- the order of their time; what has the same, in that of `key`: the job's id, or a number of its own. Of one
+-- end the capture (1) comes before the release (2). Walks past 10,000 jobs at most, which were free, and as many ends. `next_*`
 -- is where the next page begins, in each row; if there may be one, and no entry, there is one row, of that
 -- alone.
 CREATE OR REPLACE FUNCTION punchcard.find_entries(
@@ -37,18 +37,28 @@ BEGIN
         SELECT f.at, f.key FROM (
             SELECT punchcard.uuid_time(j.id) AS at, j.id AS key FROM punchcard.jobs j
             WHERE (SELECT count(*) FROM bought) < p_limit AND j.account_id = p_account_id
-              AND j.id <= before_id
+              AND j.id <= before_id AND j.id >= (SELECT r.archived_before FROM punchcard.retention r)
             ORDER BY j.id DESC OFFSET 9999 LIMIT 1) f
         UNION ALL
         SELECT f.at, f.key FROM (
             SELECT o.finished_at AS at, o.job_id AS key FROM punchcard.outcomes o
             WHERE (SELECT count(*) FROM ended) < p_limit AND o.account_id = p_account_id
               AND o.finished_at <= before_at AND (o.finished_at, o.job_id) <= (before_at, before_key)
+              AND o.job_id >= (SELECT r.archived_before FROM punchcard.retention r)
             ORDER BY o.finished_at DESC, o.job_id DESC OFFSET 9999 LIMIT 1) f
     ), cut AS MATERIALIZED (
         SELECT f.at, f.key FROM far f ORDER BY f.at DESC, f.key DESC LIMIT 1
-    ), page AS MATERIALIZED (
+    ), kept AS MATERIALIZED (
         SELECT l.* FROM (SELECT * FROM moved UNION ALL SELECT * FROM bought UNION ALL SELECT * FROM ended) l
+        ORDER BY l.at DESC, l.key DESC, l.part DESC LIMIT p_limit
+    ), page AS MATERIALIZED (
+        SELECT l.*
+        FROM (SELECT * FROM kept
+              UNION ALL
+              SELECT a.* FROM punchcard.find_archived(
+                  p_account_id, before_at, before_key, before_part,
+                  coalesce((SELECT min(k.at) FROM kept k HAVING count(*) = p_limit), '-infinity'),
+                  p_limit) a) l
         WHERE NOT EXISTS (SELECT FROM cut c WHERE (l.at, l.key) < (c.at, c.key))
         ORDER BY l.at DESC, l.key DESC, l.part DESC LIMIT p_limit
     ), next AS (

@@ -10,7 +10,9 @@ CREATE OR REPLACE FUNCTION punchcard.find_holds(
     SELECT punchcard.uuid_time(j.id) AS at, j.id AS key, 0::smallint AS part, j.entry, 'hold', -j.price,
            j.price, j.available_after, j.held_after, j.id, NULL::text, NULL::text, j.share, j.created_at
     FROM (SELECT j.* FROM punchcard.jobs j
-          WHERE j.account_id = p_account_id AND j.id <= p_before_id ORDER BY j.id DESC LIMIT 10000) j
+          WHERE j.account_id = p_account_id AND j.id <= p_before_id
+            AND j.id >= (SELECT r.archived_before FROM punchcard.retention r)
+          ORDER BY j.id DESC LIMIT 10000) j
     WHERE j.price > 0 AND (punchcard.uuid_time(j.id), j.id, 0) < (p_before_at, p_before_key, p_before_part)
     ORDER BY j.id DESC LIMIT p_limit
 $$;

@@ -1,5 +1,6 @@
 -- Refunds what was captured for a job, once, by the operator's decision. Answers the amount, and the job's
--- account. Raises PT404 not_found · PT409 nothing_captured, already_refunded.
+-- account. Raises PT404 not_found · PT410 gone (its entries are carried) · PT409 nothing_captured,
+-- already_refunded.
 CREATE OR REPLACE FUNCTION punchcard.refund(
     p_job_id uuid, p_reason text DEFAULT NULL, OUT account_id uuid, OUT amount bigint)
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -13,6 +14,11 @@ BEGIN
         WHERE o.job_id = p_job_id;
     END IF;
     IF NOT FOUND THEN
+        SELECT a.account_id, a.captured INTO account_id, amount FROM punchcard.archived_job(p_job_id) a
+        WHERE a.account_id IS NOT NULL;
+    END IF;
+    IF NOT FOUND THEN
+        PERFORM punchcard.refuse_gone(p_job_id);
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is no such job.';
     END IF;
     IF coalesce(amount, 0) = 0 THEN

@@ -1,6 +1,6 @@
 -- Prepares another try of p_job_id, which must be failed or canceled, of this account, and not retried yet.
 -- Locks the account, and notes what it is retried as: p_retried_as, or a new id; answers that. Who retries it
--- just now is waited for. Raises PT404 not_found · PT409 not_retryable, already_retried.
+-- just now is waited for. Raises PT404 not_found · PT410 gone · PT409 not_retryable, already_retried.
 CREATE OR REPLACE FUNCTION punchcard.check_retry_of(p_job_id uuid, p_account_id uuid, p_retried_as uuid)
     RETURNS uuid
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -19,6 +19,7 @@ BEGIN
     SELECT * INTO ended FROM punchcard.outcomes o
     WHERE o.job_id = p_job_id AND o.account_id = p_account_id;
     IF NOT FOUND THEN
+        PERFORM punchcard.refuse_gone(p_job_id);
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
     END IF;
     IF ended.status = 'succeeded' THEN

@@ -19,4 +19,7 @@ BEGIN
     WHERE j.account_id = p_bought.account_id AND j.batch_id = p_bought.job_id
       AND j.id BETWEEN p_bought.job_id AND p_bought.last_job_id
     ORDER BY j.id;
+    IF NOT FOUND THEN
+        PERFORM punchcard.refuse_gone(p_bought.job_id);
+    END IF;
 END $$;

@@ -16,6 +16,7 @@ BEGIN
         THEN
             RAISE EXCEPTION 'not_cancelable' USING ERRCODE = 'PT409', DETAIL = 'The job is final already.';
         END IF;
+        PERFORM punchcard.refuse_gone(p_job_id);
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
     END IF;
     IF (SELECT t.on_cancel FROM punchcard.kind_terms t WHERE t.id = job.terms_id) = 'refuse'

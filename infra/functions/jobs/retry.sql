@@ -12,6 +12,7 @@ BEGIN
     SELECT coalesce((SELECT o.account_id FROM punchcard.outcomes o WHERE o.job_id = p_job_id),
                     (SELECT q.account_id FROM punchcard.queue q WHERE q.job_id = p_job_id)) INTO account_id;
     IF account_id IS NULL OR account_id <> coalesce(p_account_id, account_id) THEN
+        PERFORM punchcard.refuse_gone(p_job_id);
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
     END IF;
     SELECT * INTO STRICT old FROM punchcard.jobs j WHERE j.account_id = retry.account_id AND j.id = p_job_id;

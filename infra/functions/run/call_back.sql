@@ -1,8 +1,8 @@
 -- What somebody outside says of the run p_lease_token that waits for them, or whose worker has yet to say
 -- that it does. With `progress` it goes on; `complete`, `retry` (after p_delay seconds, failed if that was
 -- the last attempt), `fail` and `reject` end it, once. p_used: as in `settle`. Answers how the job stands
--- then, and whether it is to be canceled. Raises PT404 not_found · PT409 callback_used (the job is final),
--- callback_expired (another run, or its time is up).
+-- then, and whether it is to be canceled. Raises PT404 not_found · PT410 gone · PT409 callback_used (the job
+-- is final), callback_expired (another run, or its time is up).
 CREATE OR REPLACE FUNCTION punchcard.call_back(
     p_job_id uuid, p_lease_token bigint, p_verdict text, p_delay double precision DEFAULT 0,
     p_output text DEFAULT NULL, p_code text DEFAULT NULL, p_message text DEFAULT NULL,
@@ -20,6 +20,7 @@ BEGIN
         IF EXISTS (SELECT FROM punchcard.outcomes o WHERE o.job_id = p_job_id) THEN
             RAISE EXCEPTION 'callback_used' USING ERRCODE = 'PT409', DETAIL = 'The job is final already.';
         END IF;
+        PERFORM punchcard.refuse_gone(p_job_id);
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
     END IF;
     IF job.lease_token <> p_lease_token

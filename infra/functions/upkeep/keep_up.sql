@@ -15,6 +15,8 @@ BEGIN
     BEGIN
         CASE p_task
             WHEN 'periods' THEN more := punchcard.make_periods();
+            WHEN 'retention' THEN more := punchcard.apply_retention();
+            WHEN 'keys' THEN more := punchcard.forget_keys();
             ELSE RAISE EXCEPTION 'unknown_task' USING ERRCODE = 'PT422',
                 DETAIL = 'There is no function for this task.';
         END CASE;

@@ -1,6 +1,6 @@
 //! One function per statement on `accounts` and `ledger`.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
@@ -9,6 +9,7 @@ use crate::domain::{Deadline, Timestamp};
 
 pub(crate) const FIND: &str = include_str!("credits/find.sql");
 pub(crate) const ENTRIES: &str = include_str!("credits/entries.sql");
+pub(crate) const STATEMENT: &str = include_str!("credits/statement.sql");
 pub(crate) const GRANT: &str = include_str!("credits/grant.sql");
 pub(crate) const AUDIT: &str = include_str!("credits/audit.sql");
 pub(crate) const HIDDEN: &str = include_str!("credits/hidden.sql");
@@ -19,7 +20,7 @@ pub(crate) const RETURN: &str = include_str!("credits/return.sql");
 pub(crate) const DROP_SOURCE: &str = include_str!("credits/drop_source.sql");
 
 /// What an account has.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Balance {
     /// Free to spend.
@@ -76,6 +77,72 @@ pub struct Place {
     pub key: Uuid,
     /// Of one job's end: 1 is what was captured, 2 what was released.
     pub part: i16,
+}
+
+/// An entry of a statement: each has a number, those of free jobs and of shifts too.
+#[derive(Debug, Clone, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StatementEntry {
+    /// The share of the account, 0 unless it is spread.
+    pub share: i16,
+    /// Its number there: they have no gap.
+    pub entry: i64,
+    /// `grant`, `hold`, `end` (what a hold came to), `adjust` or `shift` (between shares).
+    pub kind: String,
+    /// What it did to `available`.
+    pub available_delta: i64,
+    /// What it did to `held`.
+    pub held_delta: i64,
+    /// The share's `available` once it was in.
+    pub available_after: i64,
+    /// The share's `held` once it was in.
+    pub held_after: i64,
+    /// The job it belongs to.
+    pub job_id: Option<Uuid>,
+    /// The key of a grant or adjustment.
+    pub idempotency_key: Option<String>,
+    /// Why, in the words of whoever moved it.
+    pub reason: Option<String>,
+    /// When.
+    pub created_at: Timestamp,
+}
+
+/// Where a share stood before a month, and after it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct StatementShare {
+    /// Which.
+    pub share: i16,
+    /// The number of its first entry of the month.
+    pub first: i64,
+    /// The number behind its last one: `first`, if there is none.
+    pub behind: i64,
+    /// What it had before.
+    pub opening: Balance,
+    /// What it has behind the last one.
+    pub closing: Balance,
+}
+
+/// A page of a statement.
+#[derive(Debug)]
+pub struct StatementPage {
+    /// Every share of the account.
+    pub shares: Vec<StatementShare>,
+    /// Whether no entry of that month can come any more.
+    pub is_final: bool,
+    /// In the order of their numbers; of one share.
+    pub entries: Vec<StatementEntry>,
+}
+
+/// Where a page of a statement begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StatementPlace {
+    /// In which share.
+    pub share: i16,
+    /// With which number.
+    pub entry: i64,
+    /// A time near it, in microseconds since 1970; `None`: the month's begin.
+    pub near: Option<i64>,
 }
 
 /// The team's own credits, where Punchcard draws from them (ADR 10).
@@ -162,6 +229,52 @@ impl Db {
             Some(Place { at, key: row.get("next_key"), part: row.get("next_part") })
         });
         Ok(EntryPage { entries: entries.collect(), next })
+    }
+
+    /// At most `limit` entries of an account's statement of the month that begins at that time (RFC 3339), from that place on, or
+    /// from the first.
+    ///
+    /// # Errors
+    /// [`DbError::Refused`] with `not_found` (404), if there is no such account, or with `gone` (410), if some of its entries are
+    /// carried; another when there is no answer.
+    pub async fn statement(
+        &self,
+        account_id: Uuid,
+        month: &str,
+        from: Option<StatementPlace>,
+        limit: i64,
+        deadline: Deadline,
+    ) -> Result<StatementPage, DbError> {
+        let (share, entry, near) =
+            (from.map(|place| place.share), from.map(|place| place.entry), from.and_then(|place| place.near));
+        let params = [
+            (&account_id as _, Type::UUID),
+            (&month as _, Type::TEXT),
+            (&share as _, Type::INT2),
+            (&entry as _, Type::INT8),
+            (&near as _, Type::INT8),
+            (&limit as _, Type::INT8),
+        ];
+        let rows = self.rows(STATEMENT, &params, Again::Safe, deadline).await?;
+        let first = rows.first().ok_or_else(|| DbError::Broken("a statement without a row".into()))?;
+        let shares: Vec<StatementShare> =
+            serde_json::from_str(first.get(0)).map_err(|error| DbError::Broken(error.to_string()))?;
+        let entries = rows.iter().filter_map(|row| {
+            Some(StatementEntry {
+                entry: row.get::<_, Option<i64>>(3)?,
+                share: row.get(2),
+                kind: row.get(4),
+                available_delta: row.get(5),
+                held_delta: row.get(6),
+                available_after: row.get(7),
+                held_after: row.get(8),
+                job_id: row.get(9),
+                idempotency_key: row.get(10),
+                reason: row.get(11),
+                created_at: Timestamp(row.get(12)),
+            })
+        });
+        Ok(StatementPage { shares, is_final: first.get(1), entries: entries.collect() })
     }
 
     /// Grants credits once for each key; answers the entry and whether the key had made it before.

@@ -17,6 +17,7 @@ pub mod life;
 pub mod migrate;
 pub mod pinned;
 pub mod queue;
+pub mod retention;
 pub mod schema;
 pub mod sqlstate;
 mod statements;

@@ -345,9 +345,18 @@ impl Db {
     /// # Errors
     /// [`DbError`] when it does not.
     pub async fn oldest_due(&self, deadline: Deadline) -> Result<Option<Duration>, DbError> {
+        self.health(deadline).await.map(|(oldest, _)| oldest)
+    }
+
+    /// The same, and which tasks of upkeep have to wait: the doctor, and the row of each, say why.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn health(&self, deadline: Deadline) -> Result<(Option<Duration>, Vec<String>), DbError> {
         let rows = self.rows(HEALTH, &[], Again::Safe, deadline).await?;
-        let seconds: Option<f64> = rows.first().and_then(|row| row.get(0));
-        Ok(seconds.map(|seconds| Duration::from_secs_f64(seconds.max(0.0))))
+        let row = rows.first().ok_or_else(|| DbError::Broken("health answered no row".into()))?;
+        let oldest = row.get::<_, Option<f64>>(0).map(|seconds| Duration::from_secs_f64(seconds.max(0.0)));
+        Ok((oldest, row.get(1)))
     }
 }
 

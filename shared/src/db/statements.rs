@@ -1,6 +1,6 @@
 //! What there is of statements, for the tests.
 
-use super::{batch, callbacks, credits, jobs, kinds, life, queue, tokens, upkeep, webhooks};
+use super::{batch, callbacks, credits, jobs, kinds, life, queue, retention, tokens, upkeep, webhooks};
 
 /// Every statement with its name: tests prepare each against the migrated schema.
 pub const STATEMENTS: &[(&str, &str)] = &[
@@ -31,6 +31,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("credits/find", credits::FIND),
     ("credits/entries", credits::ENTRIES),
     ("credits/grant", credits::GRANT),
+    ("credits/statement", credits::STATEMENT),
     ("credits/audit", credits::AUDIT),
     ("credits/hidden", credits::HIDDEN),
     ("credits/spread", credits::SPREAD),
@@ -53,6 +54,10 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("tokens/list", tokens::LIST),
     ("tokens/revoke", tokens::REVOKE),
     ("upkeep/keep_up", upkeep::KEEP_UP),
+    ("retention/retention", retention::RETENTION),
+    ("retention/set_retention", retention::SET_RETENTION),
+    ("retention/past", retention::PAST),
+    ("retention/refuse_gone", retention::REFUSE_GONE),
     ("kinds/list", kinds::LIST),
     ("kinds/apply", kinds::APPLY),
     ("kinds/unfinished", kinds::UNFINISHED),

@@ -119,6 +119,23 @@ pub(crate) struct Paging {
     cursor: Option<String>,
 }
 
+/// Which statement, and which page of it.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct StatementWanted {
+    /// A month, in UTC: `2026-11`.
+    #[param(pattern = "^[0-9]{4}-[0-9]{2}$")]
+    month: String,
+    /// `json`, or `csv`.
+    #[param(pattern = "^(json|csv)$")]
+    format: Option<String>,
+    /// Entries of a page; 1000 if it is left out.
+    #[param(minimum = 1, maximum = 1000)]
+    limit: Option<i64>,
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
 /// Whose.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -79,8 +79,8 @@ problems! {
     /// A service must name an account, and a user must not.
     Account { 400: "unknown_field" "account_required", 403: "forbidden", 422: "invalid_account" }
 
-    /// It is not there, or not the caller's.
-    Found { 404: "not_found" }
+    /// It is not there, or not the caller's; or past its retention.
+    Found { 404: "not_found", 410: "gone" }
 
     /// The body cannot be read.
     Body {
@@ -89,8 +89,8 @@ problems! {
         413: "too_large", 415: "unsupported_media_type", 422: "nul_character",
     }
 
-    /// The key is none, or was used for something else.
-    Key { 400: "invalid_idempotency_key", 422: "idempotency_mismatch" }
+    /// The key is none, or was used for something else; or what it bought is past its retention.
+    Key { 400: "invalid_idempotency_key", 410: "gone", 422: "idempotency_mismatch" }
 
     /// A query has a parameter that is not known.
     Queried { 400: "unknown_parameter" }
@@ -115,6 +115,9 @@ problems! {
 
     /// A page cannot be told.
     Paged { 400: "unknown_parameter" "invalid_limit" "invalid_cursor" }
+
+    /// A statement is of a month, and is written in one of two ways.
+    Stated { 400: "invalid_month" "invalid_format" }
 
     /// A filter makes no sense.
     Filtered { 400: "invalid_status" "invalid_kind" "too_many_filters" "invalid_filter" }

@@ -17,7 +17,7 @@ use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
 use super::{
-    Page, as_replayed, bad_cursor, cursor, headers_of, idempotency_key, is_kind, known_query, ok,
+    Page, as_replayed, bad_cursor, cursor, headers_of, idempotency_key, is_kind, known_query, no_job, ok,
     open_cursor, owner, page_size, path_id, respond, wait,
     webhooks::{WantedWebhook, vet_hosts},
 };
@@ -266,8 +266,9 @@ pub(crate) async fn get_job(
     let owner = owner(&caller, &[Scope::Enqueue, Scope::Operate])?;
     let id = path_id(id)?;
     known_query(request, &["wait"])?;
-    let job = wait::find(app, id, owner, wait::asked(app, request)?, deadline).await?;
-    let job = job.ok_or_else(ApiError::not_found)?;
+    let Some(job) = wait::find(app, id, owner, wait::asked(app, request)?, deadline).await? else {
+        return Err(no_job(app, id, deadline).await);
+    };
     let shown = respond(200, &job, headers_of(&job, Vec::new()))?;
     Ok(unless_known(request, shown))
 }

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    LARGEST_PAGE, Page, bad_cursor, cursor, headers_of, is_kind, jobs::timestamp, known_query, ok,
+    LARGEST_PAGE, Page, bad_cursor, cursor, headers_of, is_kind, jobs::timestamp, known_query, no_job, ok,
     open_cursor, owner, path_id, respond,
 };
 use crate::{
@@ -109,7 +109,7 @@ pub(crate) async fn list_attempts(
     let (attempts, more) = app.db.attempts(id, owner, after, deadline).await?;
     // None, or nobody's: a job that has not run yet is worth the second look.
     if attempts.is_empty() && app.db.is_final(id, owner, deadline).await?.is_none() {
-        return Err(ApiError::not_found());
+        return Err(no_job(app, id, deadline).await);
     }
     let next_cursor = attempts.last().filter(|_| more).map(|run| run.number.to_string());
     ok(&Page { data: attempts, next_cursor })
@@ -137,7 +137,7 @@ pub(crate) async fn list_events(
     let events = app.db.events(id, owner, after, LARGEST_PAGE, deadline).await?;
     // None, or none yet after that one.
     if events.is_empty() && app.db.is_final(id, owner, deadline).await?.is_none() {
-        return Err(ApiError::not_found());
+        return Err(no_job(app, id, deadline).await);
     }
     let more = events.last().filter(|_| events.len() as i64 == LARGEST_PAGE);
     let next_cursor = more.map(|event| event.number.to_string());

@@ -1,11 +1,12 @@
 //! The endpoints. Each turns a request into typed values, makes one call to the database, and answers. `jobs` buys and
 //! shows, `life` cancels, retries and redrives, `wait` waits for a job, `webhooks` says who is told of jobs, `credits` grants and
-//! accounts; what they share is here.
+//! accounts, `statement` proves it; what they share is here.
 
 pub(crate) mod callbacks;
 pub(crate) mod credits;
 pub(crate) mod jobs;
 pub(crate) mod life;
+pub(crate) mod statement;
 pub(crate) mod wait;
 pub(crate) mod webhooks;
 
@@ -82,6 +83,9 @@ pub(crate) struct Health {
     status: &'static str,
     /// For how long the job has been due that has been due longest.
     oldest_due_seconds: u64,
+    /// What a tick should have done beside the jobs, and could not, such as `retention`: `punchcard doctor` says why.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    upkeep_waits: Vec<String>,
 }
 
 /// Says whether the API reaches its database.
@@ -92,8 +96,9 @@ pub(crate) struct Health {
     responses((status = 200, description = "It does.", body = Health), Problems<Database>)
 ))]
 pub(crate) async fn health(app: &App, _: &Request, deadline: Deadline) -> Result<Response, ApiError> {
-    let oldest = app.db.oldest_due(deadline.within(std::time::Duration::from_secs(5))).await?;
-    ok(&Health { status: "ok", oldest_due_seconds: oldest.map_or(0, |waiting| waiting.as_secs()) })
+    let (oldest, upkeep_waits) = app.db.health(deadline.within(std::time::Duration::from_secs(5))).await?;
+    let oldest_due_seconds = oldest.map_or(0, |waiting| waiting.as_secs());
+    ok(&Health { status: "ok", oldest_due_seconds, upkeep_waits })
 }
 
 /// The document that describes this API, as `cargo xtask openapi` wrote it.
@@ -177,6 +182,11 @@ fn tie(position: &[u8], account_id: Uuid) -> [u8; 8] {
 /// The id in a path: 404 if it is none.
 pub(super) fn path_id(id: &str) -> Result<Uuid, ApiError> {
     uuid(id).filter(|parsed| parsed.to_string() == id).ok_or_else(ApiError::not_found)
+}
+
+/// Of a job that is not there: 410 if it is past its retention, or could be by its id; else 404.
+pub(super) async fn no_job(app: &App, id: Uuid, deadline: Deadline) -> ApiError {
+    app.db.refuse_gone(id, deadline).await.err().map_or_else(ApiError::not_found, ApiError::from)
 }
 
 /// Whose jobs the caller may act on: `None` is everybody's, for a service with one of the scopes.

@@ -13,7 +13,7 @@ use shared::{
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::{LARGEST_PAGE, Page, known_query, ok, owner, path_id};
+use super::{LARGEST_PAGE, Page, known_query, no_job, ok, owner, path_id};
 use crate::{
     App,
     auth::{self, Scope, caller, uuid},
@@ -304,7 +304,7 @@ pub(crate) async fn list_deliveries(
     let deliveries = app.db.deliveries(id, owner, after.transpose()?, LARGEST_PAGE, deadline).await?;
     // None, or none yet.
     if deliveries.is_empty() && app.db.is_final(id, owner, deadline).await?.is_none() {
-        return Err(ApiError::not_found());
+        return Err(no_job(app, id, deadline).await);
     }
     let more = deliveries.last().filter(|_| deliveries.len() as i64 == LARGEST_PAGE);
     let next_cursor = more.map(|delivery| delivery.id.to_string());

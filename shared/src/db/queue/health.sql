@@ -1,5 +1,7 @@
--- health: how long the oldest due job has been waiting, in seconds; NULL when none is.
-SELECT extract(epoch FROM now() - min(greatest(oldest.run_at, timestamptz 'epoch')))::double precision
+-- health: how long the oldest due job has been waiting, in seconds; NULL when none is. And what of upkeep has
+-- to wait.
+SELECT extract(epoch FROM now() - min(greatest(oldest.run_at, timestamptz 'epoch')))::double precision,
+       ARRAY(SELECT u.task FROM punchcard.upkeep u WHERE u.error IS NOT NULL ORDER BY u.task)
 FROM punchcard.kinds k CROSS JOIN generate_series(-10, 10) AS level (priority) CROSS JOIN LATERAL (
     SELECT q.run_at FROM punchcard.queue q
     WHERE q.lease_expires_at IS NULL AND q.waiting_until IS NULL AND q.kind = k.name

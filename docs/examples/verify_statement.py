@@ -1,0 +1,50 @@
+"""Proves a statement of credits: python3 verify_statement.py PAGE.json... (in their order; several months one after the other).
+
+Each page is an answer of GET /api/credits/statement?month=YYYY-MM. What holds: every entry is there, each continues the
+balance before it, each job is held once and ends at most once, for what was held; the hashes are those of all entries.
+"""
+import hashlib, json, sys
+
+
+def sha256(text):
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def check(condition, why):
+    if not condition:
+        sys.exit(f"not proved: {why}")
+
+
+FIELDS = ["share", "entry", "kind", "available_delta", "held_delta", "available_after", "held_after", "job_id",
+          "idempotency_key", "reason", "created_at"]
+at, held, ended, month, number, last = {}, {}, set(), None, 0, {}
+for page in (json.load(open(path)) for path in sys.argv[1:]):
+    if page["month"] != month:
+        check(all(at[share] == (its["behind"], its["closing"]["available"], its["closing"]["held"])
+                  for share, its in last.items()), f"{month} does not end as it says")
+        month, last = page["month"], {its["share"]: its for its in page["shares"]}
+        digest = sha256(f"punchcard statement\n{page['account_id']}\n{month}\n")
+        for share, its in last.items():
+            begin = (its["first"], its["opening"]["available"], its["opening"]["held"])
+            check(at.setdefault(share, begin) == begin, f"{month} does not go on where the month before ended")
+    for entry in page["data"]:
+        number += 1
+        (expected, available, holds), name = at[entry["share"]], f"entry {entry['entry']} of share {entry['share']}"
+        available, holds = available + entry["available_delta"], holds + entry["held_delta"]
+        check(entry["entry"] == expected, f"{name} comes where {expected} should")
+        check((available, holds) == (entry["available_after"], entry["held_after"]), f"{name} does not continue the balance")
+        at[entry["share"]] = (expected + 1, available, holds)
+        if entry["kind"] == "hold":
+            check(held.setdefault(entry["job_id"], entry) is entry, f"{name} holds a second time for its job")
+        elif entry["kind"] == "end":
+            check(entry["job_id"] not in ended, f"{name} ends its job a second time")
+            ended.add(entry["job_id"])
+            hold = held.get(entry["job_id"], {"held_delta": -entry["held_delta"]})  # of an earlier month
+            check(hold["held_delta"] == -entry["held_delta"] and 0 <= entry["available_delta"] <= hold["held_delta"],
+                  f"{name} ends another hold than there was")
+        values = ("" if entry[field] is None else str(entry[field]) for field in FIELDS)
+        digest = sha256(digest + "\n" + ",".join(values))
+        check(digest == entry["hash"], f"{name} was changed: its hash is {digest}")
+check(all(at[share] == (its["behind"], its["closing"]["available"], its["closing"]["held"]) for share, its in last.items()),
+      f"{month} does not end as it says: is a page missing?")
+print(f"proved: {number} entries, {len(held)} jobs held, {len(ended)} ended")

@@ -1,0 +1,570 @@
+//! History goes by the month, and money stays: whatever dies meanwhile, and whoever reads.
+
+use std::{
+    collections::BTreeMap,
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+};
+
+use serde_json::{Value, json};
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use crate::{
+    cli::{punchcard, refused, said},
+    support::{APP, Bench, as_role, connect},
+};
+
+/// Buys, runs, cancels, refuses, retries, grants, shifts and refunds, every other day from the one day to the other.
+async fn live(bench: &Bench, accounts: &[Uuid], from: &str, days: u32) {
+    let ids: Vec<_> = accounts.iter().map(|id| format!("'{id}'")).collect();
+    let live = format!(
+        "DO $$
+         DECLARE
+             day integer; account uuid; bought record; failed uuid;
+             accounts uuid[] := ARRAY[{ids}]::uuid[];
+         BEGIN
+             FOR day IN 0..{days} BY 2 LOOP
+                 UPDATE clock.shift SET by = timestamptz '{from}' + day * interval '1 day' - pg_catalog.now();
+                 WHILE punchcard.make_periods() LOOP END LOOP;
+                 PERFORM punchcard.enter_deferred(NULL, 200);
+                 FOREACH account IN ARRAY accounts LOOP
+                     PERFORM punchcard.grant_credits(account, 40 + day % 7, 'allowance ' || day);
+                     FOR n IN 1..2 + day % 3 LOOP
+                         SELECT * INTO bought FROM punchcard.enqueue(
+                             account, CASE WHEN (day + n) % 5 = 0 THEN 'free' ELSE 'paid' END, '{{\"text\":\"t\"}}',
+                             CASE WHEN n = 1 THEN 'key ' || day END);
+                     END LOOP;
+                     IF day % 3 = 0 THEN PERFORM punchcard.cancel(bought.job_id, account); END IF;
+                     PERFORM punchcard.enqueue_batch(account, '[{{\"kind\":\"paid\",\"input\":1}},{{\"kind\":\"free\",\"input\":2}}]',
+                                                     'batch ' || day);
+                 END LOOP;
+                 PERFORM punchcard.settle(
+                     array_agg(c.job_id), array_agg(c.lease_token),
+                     array_agg(CASE WHEN c.lease_token % 4 = 0 OR hashtext(c.job_id::text) % 4 = 0 THEN 'fail' ELSE 'complete' END),
+                     array_agg(0::float8), array_agg('{{}}'::text),
+                     array_agg('{{\"code\":\"x\",\"message\":\"m\",\"attempt\":1}}'::text))
+                 FROM punchcard.claim(500, '{{paid,free}}', true, 60, 60) c WHERE hashtext(c.job_id::text) % 10 <> 1;
+                 PERFORM punchcard.rescue(1000);
+                 FOR failed IN
+                     SELECT o.job_id FROM punchcard.outcomes o
+                     WHERE o.status = 'failed' AND o.finished_at > clock.now() - interval '1 day' AND day % 4 = 0 LIMIT 2
+                 LOOP
+                     BEGIN PERFORM punchcard.retry(failed); EXCEPTION WHEN SQLSTATE 'PT409' OR SQLSTATE 'PT402' THEN NULL; END;
+                 END LOOP;
+                 FOR failed IN
+                     SELECT o.job_id FROM punchcard.outcomes o
+                     WHERE o.captured > 0 AND o.finished_at > clock.now() - interval '2 days' AND day % 6 = 0 LIMIT 1
+                 LOOP
+                     BEGIN PERFORM punchcard.refund(failed); EXCEPTION WHEN SQLSTATE 'PT409' THEN NULL; END;
+                 END LOOP;
+             END LOOP;
+             -- And all of it ends.
+             UPDATE clock.shift SET by = s.by + interval '9 days' FROM clock.shift s;
+             WHILE EXISTS (SELECT FROM punchcard.rescue(1000)) LOOP END LOOP;
+         END $$",
+        ids = ids.join(", "),
+    );
+    bench.sql(&live).await;
+}
+
+const KINDS: &str = "INSERT INTO punchcard.kinds (name, price) VALUES ('paid', 7)";
+
+/// Whether a step was taken, and whether there is another.
+async fn step(client: &Client) -> bool {
+    client.query_typed("SELECT punchcard.keep_up('retention', 3600)", &[]).await.expect("a step")[0].get(0)
+}
+
+const DUE: &str = "UPDATE punchcard.upkeep SET next_at = '-infinity';
+    UPDATE punchcard.archived_months SET archived_at = archived_at - interval '1 hour' WHERE gone_at IS NULL";
+
+/// All steps there are, but at most so many; how many they were.
+async fn steps(bench: &Bench, most: usize) -> usize {
+    let mut taken = 0;
+    loop {
+        bench.sql(DUE).await;
+        let mut more = false;
+        while taken < most && step(&bench.admin).await {
+            (more, taken) = (true, taken + 1);
+        }
+        if !more {
+            return taken;
+        }
+    }
+}
+
+async fn error(bench: &Bench) -> String {
+    bench.rows("SELECT coalesce(error, '') FROM punchcard.upkeep WHERE task = 'retention'").await[0].get(0)
+}
+
+/// The ledger of these accounts as its pages show it, entry by entry, and the balances.
+async fn ledger(bench: &Bench, accounts: &[Uuid], page: usize) -> BTreeMap<Uuid, (Vec<String>, (i64, i64))> {
+    let db = bench.db();
+    let mut all = BTreeMap::new();
+    for account in accounts {
+        let (mut entries, mut before) = (Vec::new(), None);
+        loop {
+            let shown = db.ledger(*account, before, page as i64, soon()).await.unwrap();
+            entries.extend(shown.entries.iter().map(|entry| serde_json::to_string(entry).unwrap()));
+            before = shown.next;
+            if before.is_none() {
+                break;
+            }
+        }
+        all.insert(*account, (entries, bench.balance(*account).await));
+    }
+    all
+}
+
+/// The pages of an account's statement of a month.
+async fn statement(bench: &Bench, account: Uuid, month: &str, limit: u32) -> Vec<Value> {
+    let (mut pages, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let path = format!("/api/credits/statement?month={month}&limit={limit}{cursor}");
+        let page = bench.get(account, &path).await;
+        assert_eq!(page.status, 200, "{}", page.body);
+        let next = page.body["next_cursor"].as_str().map(|cursor| format!("&cursor={cursor}"));
+        pages.push(page.body);
+        match next {
+            Some(next) => cursor = next,
+            None => return pages,
+        }
+    }
+}
+
+/// What docs/examples/verify_statement.py says of these pages.
+fn verify(pages: &[Value]) -> Result<String, String> {
+    let folder = std::env::temp_dir().join(format!("statement-{}", Uuid::new_v4()));
+    std::fs::create_dir(&folder).unwrap();
+    let script =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/examples/verify_statement.py");
+    let mut command = std::process::Command::new("python3");
+    command.arg(script);
+    for (number, page) in pages.iter().enumerate() {
+        let path = folder.join(format!("{number}.json"));
+        std::fs::write(&path, page.to_string()).unwrap();
+        command.arg(path);
+    }
+    let output = command.output().expect("python3");
+    std::fs::remove_dir_all(folder).unwrap();
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    if output.status.success() { Ok(said(&output.stdout)) } else { Err(said(&output.stderr)) }
+}
+
+/// The entries of all pages.
+fn entries(pages: &[Value]) -> Vec<Value> {
+    pages.iter().flat_map(|page| page["data"].as_array().unwrap().clone()).collect()
+}
+
+fn soon() -> shared::domain::Deadline {
+    shared::domain::Deadline::after(std::time::Duration::from_secs(60))
+}
+
+async fn three_accounts(bench: &Bench) -> Vec<Uuid> {
+    bench.sql(KINDS).await;
+    let accounts = vec![Uuid::from_u128(1), Uuid::from_u128(2), Uuid::from_u128(3)];
+    for account in &accounts {
+        bench.sql(&format!("SELECT punchcard.grant_credits('{account}', 100, 'first')")).await;
+    }
+    bench.sql(&format!("SELECT punchcard.spread_account('{}', 3)", accounts[1])).await;
+    accounts
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn months_go_step_by_step_and_the_ledger_stays_entry_by_entry() {
+    let bench = Bench::new().await;
+    bench.begin_at("2024-01-20").await;
+    let accounts = three_accounts(&bench).await;
+    live(&bench, &accounts, "2024-01-20", 70).await;
+    bench.assert_audit_is_clean().await;
+    let before = ledger(&bench, &accounts, 100).await;
+    assert!(before.values().all(|(entries, _)| entries.len() > 200), "{before:?}");
+    let jobs = bench.count("SELECT count(*) FROM punchcard.jobs").await;
+
+    // What was bought in February goes with its last day.
+    bench.sql("UPDATE punchcard.retention SET payload_days = 100, key_days = 200").await;
+    bench.set_clock("2024-06-08").await;
+    assert_eq!((steps(&bench, 10_000).await > 0, error(&bench).await), (true, String::new()));
+    assert_eq!(
+        bench.count("SELECT count(*) FROM punchcard.archived_months WHERE gone_at IS NOT NULL").await,
+        1
+    );
+    assert_eq!(ledger(&bench, &accounts, 100).await, before);
+
+    // Each step is first taken by somebody who dies of it.
+    bench.set_clock("2024-08-15").await;
+    let mut taken = 0;
+    loop {
+        bench.sql(DUE).await;
+        let dying = connect(&as_role(&bench.direct_url, APP)).await;
+        dying.batch_execute("BEGIN").await.unwrap();
+        let more = step(&dying).await;
+        let pid: i32 = dying.query_typed("SELECT pg_backend_pid()", &[]).await.unwrap()[0].get(0);
+        bench.sql(&format!("SELECT pg_terminate_backend({pid})")).await;
+        while bench.count(&format!("SELECT count(*) FROM pg_stat_activity WHERE pid = {pid}")).await > 0 {}
+        bench.assert_audit_is_clean().await;
+        assert_eq!(step(&bench.admin).await, more, "the same step");
+        bench.assert_audit_is_clean().await;
+        assert_eq!(ledger(&bench, &accounts, if taken % 5 == 0 { 7 } else { 100 }).await, before, "{taken}");
+        if !more {
+            break;
+        }
+        taken += 1;
+    }
+    assert!(taken > 20, "{taken} steps");
+    let left = "SELECT count(*) FROM punchcard.jobs";
+    let archived: i64 = bench.rows("SELECT sum(jobs)::bigint FROM punchcard.archived_months").await[0].get(0);
+    assert_eq!((bench.count(left).await, archived), (0, jobs), "nothing was bought since March");
+    for table in ["outcomes", "attempts", "labels", "deliveries"] {
+        assert_eq!(bench.count(&format!("SELECT count(*) FROM punchcard.{table}")).await, 0, "{table}");
+    }
+    let tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'punchcard'::regnamespace AND relname LIKE '%gone'";
+    assert_eq!(bench.count(tables).await, 0);
+    // Nothing was let in meanwhile, and what is bought now has a place.
+    let old = "INSERT INTO punchcard.labels VALUES (gen_random_uuid(), 'l', '018d0000-0000-7000-8000-000000000000')";
+    let refused = bench.admin.batch_execute(old).await.unwrap_err();
+    assert!(format!("{refused:?}").contains("past_its_retention"), "{refused:?}");
+    let buy = format!("SELECT job_id FROM punchcard.enqueue('{}', 'paid')", accounts[0]);
+    let bought: Uuid = bench.rows(&buy).await[0].get(0);
+    bench.sql(&format!("SELECT punchcard.cancel('{bought}')")).await;
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_find_each_entry_once_while_months_go() {
+    let bench = Bench::new().await;
+    bench.begin_at("2024-01-20").await;
+    let accounts = three_accounts(&bench).await;
+    live(&bench, &accounts, "2024-01-20", 60).await;
+    let before = ledger(&bench, &accounts, 100).await;
+    let sums = "SELECT json_agg(l ORDER BY l.account_id)::text FROM (
+        SELECT e.account_id, count(*), sum(e.available_delta) AS available, sum(e.held_delta) AS held
+        FROM punchcard.entries e GROUP BY e.account_id) l";
+    let sum: String = bench.rows(sums).await[0].get(0);
+    bench.set_clock("2026-01-20").await;
+    let (over, looks) = (AtomicBool::new(false), AtomicUsize::new(0));
+    let reader = async |page: usize| {
+        let client = connect(&bench.direct_url).await;
+        while !over.load(Ordering::Relaxed) {
+            assert_eq!(ledger(&bench, &accounts, page).await, before);
+            let now: String = client.query_typed(sums, &[]).await.unwrap()[0].get(0);
+            assert_eq!(now, sum);
+            looks.fetch_add(1, Ordering::Relaxed);
+        }
+    };
+    let keeper = async || {
+        // Two at once.
+        let both = async || {
+            let client = connect(&as_role(&bench.direct_url, APP)).await;
+            let mut idle = 0;
+            while idle < 40 {
+                bench.sql(DUE).await;
+                idle = if step(&client).await { 0 } else { idle + 1 };
+            }
+        };
+        tokio::join!(both(), both());
+        over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(keeper(), reader(100), reader(11));
+    assert_eq!(
+        (bench.count("SELECT count(*) FROM punchcard.jobs").await, error(&bench).await),
+        (0, String::new())
+    );
+    assert!(looks.load(Ordering::Relaxed) > 3);
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_gone_is_said_to_be_and_is_refunded_once() {
+    let bench = Bench::new().await;
+    bench.begin_at("2024-01-20").await;
+    let accounts = three_accounts(&bench).await;
+    let account = accounts[0];
+    live(&bench, &accounts, "2024-01-20", 30).await;
+    let of = async |what: &str| -> Uuid {
+        let find = format!(
+            "SELECT min(o.job_id::text)::uuid FROM punchcard.outcomes o WHERE o.account_id = '{account}' AND {what}"
+        );
+        bench.rows(&find).await[0].get(0)
+    };
+    let refunded = of("EXISTS (SELECT FROM punchcard.movements m WHERE m.job_id = o.job_id)").await;
+    let captured =
+        of("o.captured > 0 AND NOT EXISTS (SELECT FROM punchcard.movements m WHERE m.job_id = o.job_id)")
+            .await;
+    let keyed = "SELECT job_id FROM punchcard.idempotency_keys WHERE key = punchcard.key_digest('key 6')";
+    assert!(bench.count(&format!("SELECT count(*) FROM ({keyed}) k")).await >= 3);
+    bench.set_clock("2025-04-20").await;
+    steps(&bench, 10_000).await;
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.jobs").await, 0);
+
+    // By its id, it was there, or could have been; another one is not there, and was not.
+    let never = Uuid::parse_str("018d2000-0000-7abc-8abc-000000000000").unwrap();
+    for (id, status, code) in [
+        (captured, 410, "gone"),
+        (never, 410, "gone"),
+        (Uuid::new_v4(), 404, "not_found"),
+        (Uuid::from_u128(7), 404, "not_found"),
+    ] {
+        for path in ["", "/events", "/attempts", "/deliveries"] {
+            let answer = bench.get(account, &format!("/api/jobs/{id}{path}")).await;
+            assert_eq!(
+                (answer.status, &answer.body["code"]),
+                (status, &json!(code)),
+                "{path} {}",
+                answer.body
+            );
+        }
+        for act in ["cancel", "retry"] {
+            let answer = bench.act(account, &format!("/api/jobs/{id}/{act}")).await;
+            assert_eq!(
+                (answer.status, &answer.body["code"]),
+                (status, &json!(code)),
+                "{act} {}",
+                answer.body
+            );
+        }
+    }
+    let answer = bench.get(account, &format!("/api/jobs/{captured}")).await;
+    assert!(answer.body["detail"].as_str().unwrap().contains("before 2024-03-01"), "{}", answer.body);
+    assert_eq!(bench.get(account, "/api/jobs").await.body["data"], json!([]));
+
+    // Its key has bought, and buys no more; a key that is past its own retention does.
+    let body = json!({ "kind": "paid", "input": { "text": "t" } });
+    let replay = bench.post(account, body.clone(), Some("key 6")).await;
+    assert_eq!((replay.status, &replay.body["code"]), (410, &json!("gone")), "{}", replay.body);
+    let keys = bench.count("SELECT count(*) FROM punchcard.idempotency_keys").await;
+    bench.set_clock("2025-03-01").await;
+    let forget = "UPDATE punchcard.upkeep SET next_at = '-infinity'; SELECT punchcard.keep_up('keys', 86400)";
+    bench.sql(forget).await;
+    let left = bench.count("SELECT count(*) FROM punchcard.idempotency_keys").await;
+    assert!(0 < left && left < keys, "{left} of {keys}: some are younger than 400 days");
+    bench.set_clock("2025-04-20").await;
+    bench.sql(forget).await;
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.idempotency_keys").await, 0);
+    let bought = bench.post(account, body, Some("key 6")).await;
+    assert_eq!(bought.status, 202, "{}", bought.body);
+
+    // Money is given back for it all the same, once.
+    bench.sql(&format!("SELECT punchcard.cancel('{}')", bought.body["id"].as_str().unwrap())).await;
+    let (available, _) = bench.balance(account).await;
+    let again = refused(&punchcard(&bench, &["credits", "refund", &refunded.to_string()]));
+    assert!(again.contains("already_refunded"), "{again}");
+    assert!(
+        said(&punchcard(&bench, &["credits", "refund", &captured.to_string()])).contains("refunded 7 to")
+    );
+    let again = refused(&punchcard(&bench, &["credits", "refund", &captured.to_string()]));
+    assert!(again.contains("already_refunded"), "{again}");
+    let gone = refused(&punchcard(&bench, &["credits", "refund", &never.to_string()]));
+    assert!(gone.contains("gone"), "{gone}");
+    assert_eq!(bench.balance(account).await.0, available + 7);
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_unfinished_or_unsaid_keeps_its_month_and_says_so() {
+    let bench = Bench::new().await;
+    bench.begin_at("2024-01-20").await;
+    let accounts = three_accounts(&bench).await;
+    let account = accounts[0];
+    live(&bench, &accounts, "2024-01-20", 6).await;
+    let job = bench.rows(&format!("SELECT job_id FROM punchcard.enqueue('{account}', 'paid')")).await[0]
+        .get::<_, Uuid>(0);
+    bench.set_clock("2026-01-20").await;
+    let waits = async |why: &str| {
+        steps(&bench, 10_000).await;
+        let error = error(&bench).await;
+        assert!(
+            error.contains(why) && error.contains("what was bought before 2024-03-01 is kept"),
+            "{error}"
+        );
+        let health = bench.get(account, "/api/health").await.body;
+        assert_eq!(health["upkeep_waits"], json!(["retention"]), "{health}");
+        let told = bench.rows(include_str!("../../shared/src/doctor/upkeep.sql")).await;
+        assert!(
+            told.iter().any(|row| row.get::<_, &str>(0).starts_with("upkeep of retention has to wait: what"))
+        );
+    };
+    waits(&format!("job {job} is unfinished")).await;
+    bench.sql(&format!("SELECT punchcard.cancel('{job}')")).await;
+    bench
+        .sql(&format!(
+            "INSERT INTO punchcard.outbox (id, account_id, job_id, event, next_at)
+             VALUES (gen_random_uuid(), '{account}', '{job}', 'job.canceled', 'infinity')"
+        ))
+        .await;
+    waits("is still to be sent").await;
+    bench.sql("DELETE FROM punchcard.outbox").await;
+    assert!(steps(&bench, 10_000).await > 0);
+    // Somebody who reads for long is waited for, and holds nobody up.
+    assert_eq!(
+        (bench.count("SELECT count(*) FROM punchcard.jobs").await, error(&bench).await),
+        (0, String::new())
+    );
+    let health = bench.get(account, "/api/health").await.body;
+    assert_eq!(health.get("upkeep_waits"), None, "{health}");
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn past_its_own_retention_money_is_carried_in_one_entry() {
+    let bench = Bench::new().await;
+    bench.begin_at("2024-01-20").await;
+    let accounts = three_accounts(&bench).await;
+    live(&bench, &accounts, "2024-01-20", 80).await;
+    let before = ledger(&bench, &accounts, 100).await;
+    bench.sql("UPDATE punchcard.retention SET payload_days = 100, key_days = 100, money_days = 120").await;
+    bench.set_clock("2024-07-15").await;
+    steps(&bench, 10_000).await;
+    bench.assert_audit_is_clean().await;
+    let after = ledger(&bench, &accounts, 13).await;
+    let march: String = bench.rows("SELECT punchcard.first_id('2024-03-01Z')::text").await[0].get(0);
+    for (account, (entries, balance)) in &after {
+        let (old, was) = &before[account];
+        assert_eq!(balance, was);
+        // What is left is as it was; what is not is one entry for each share, the last.
+        let kept = entries.iter().take_while(|entry| old.contains(entry)).count();
+        assert!((50..old.len()).contains(&kept), "{kept} of {}", old.len());
+        let carried: Vec<Value> =
+            entries[kept..].iter().map(|entry| serde_json::from_str(entry).unwrap()).collect();
+        assert!(carried.iter().all(|entry| entry["kind"] == "carried"), "{carried:?}");
+        assert_eq!(carried.len(), if *account == accounts[1] { 3 } else { 1 });
+        let sum = |entries: &[String]| -> (i64, i64) {
+            let entries = entries.iter().map(|entry| serde_json::from_str::<Value>(entry).unwrap());
+            entries.fold((0, 0), |(available, held), entry| {
+                let of = |name: &str| entry[name].as_i64().unwrap();
+                (available + of("available_delta"), held + of("held_delta"))
+            })
+        };
+        // Shifts between shares are shown to nobody, and cancel out.
+        assert_eq!(sum(entries), sum(old));
+        assert_eq!(sum(entries), *balance);
+        // Until the end of February; of jobs that were bought before, the ends too.
+        for gone in old.iter().filter(|entry| !entries.contains(entry)) {
+            let gone: Value = serde_json::from_str(gone).unwrap();
+            let (at, job) = (gone["created_at"].as_str().unwrap(), gone["job_id"].as_str());
+            assert!(at < "2024-03" || job.is_some_and(|job| job < march.as_str()), "{gone}");
+        }
+    }
+    // Only what is carried goes.
+    for table in ["movements", "archive", "carried"] {
+        let refused = bench.admin.batch_execute(&format!("DELETE FROM punchcard.{table}")).await.unwrap_err();
+        let why = refused.as_db_error().unwrap().message().to_owned();
+        assert_eq!(why, format!("delete on punchcard.{table} is refused: the ledger is append-only"));
+    }
+    // And it goes on from there, month by month.
+    bench.set_clock("2024-12-03").await;
+    steps(&bench, 10_000).await;
+    for (account, (entries, balance)) in &ledger(&bench, &accounts, 100).await {
+        assert_eq!(
+            (entries.len(), balance),
+            (if *account == accounts[1] { 3 } else { 1 }, &before[account].1)
+        );
+    }
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.archive").await, 0);
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_proves_that_no_entry_is_missing_or_changed() {
+    let bench = Bench::new().await;
+    bench.begin_at("2024-01-20").await;
+    let accounts = three_accounts(&bench).await;
+    live(&bench, &accounts, "2024-01-20", 70).await;
+    // An entry that waits for its account has a time of before.
+    let months = ["2024-01", "2024-02", "2024-03", "2024-04"];
+    let mut before = BTreeMap::new();
+    for account in &accounts {
+        let mut pages = Vec::new();
+        for month in months {
+            pages.extend(statement(&bench, *account, month, 1_000).await);
+            let small = statement(&bench, *account, month, 23).await;
+            assert_eq!(entries(&small), entries(&statement(&bench, *account, month, 1_000).await));
+            assert!(verify(&small).is_ok(), "{:?}", verify(&small));
+        }
+        let all: i64 = bench
+            .rows(&format!("SELECT sum(entries)::bigint FROM punchcard.accounts WHERE id = '{account}'"))
+            .await[0]
+            .get(0);
+        let said = verify(&pages).unwrap();
+        assert!(said.starts_with(&format!("proved: {all} entries, ")), "{said}, of {all}");
+        let last = pages.last().unwrap();
+        let closing: (i64, i64) = last["shares"].as_array().unwrap().iter().fold((0, 0), |sum, share| {
+            let of = |name: &str| share["closing"][name].as_i64().unwrap();
+            (sum.0 + of("available"), sum.1 + of("held"))
+        });
+        assert_eq!(closing, bench.balance(*account).await);
+        before.insert(*account, pages);
+    }
+    let pages = &before[&accounts[0]];
+    // Whatever is changed, left out, or put in, shows.
+    let spoil = |change: &dyn Fn(&mut Vec<Value>)| {
+        let mut pages = pages.clone();
+        change(&mut pages);
+        verify(&pages).expect_err("it was spoiled")
+    };
+    let said = spoil(&|pages| pages[1]["data"][5]["available_delta"] = json!(1));
+    assert!(said.contains("does not continue the balance"), "{said}");
+    let said = spoil(&|pages| {
+        pages[1]["data"].as_array_mut().unwrap().remove(5);
+    });
+    assert!(said.contains("comes where"), "{said}");
+    let said = spoil(&|pages| {
+        pages[1]["data"].as_array_mut().unwrap().pop();
+    });
+    assert!(said.contains("does not end as it says"), "{said}");
+    let said = spoil(&|pages| {
+        let hold = |entry: &Value| entry["kind"] == "hold" && entry["held_delta"] == 7;
+        let data = pages[1]["data"].as_array_mut().unwrap();
+        let job = data.iter().find(|entry| hold(entry)).unwrap()["job_id"].clone();
+        data.iter_mut().filter(|entry| hold(entry)).nth(1).unwrap()["job_id"] = job;
+    });
+    assert!(said.contains("holds a second time"), "{said}");
+    let said = spoil(&|pages| pages[1]["data"][5]["created_at"] = json!("2024-02-01T00:00:01.000000Z"));
+    assert!(said.contains("was changed"), "{said}");
+    let said = spoil(&|pages| {
+        pages.remove(1);
+    });
+    assert!(said.contains("does not go on"), "{said}");
+
+    // The same when its jobs are gone.
+    bench.set_clock("2025-08-20").await;
+    steps(&bench, 10_000).await;
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.jobs").await, 0);
+    for account in &accounts {
+        let mut pages = Vec::new();
+        for month in months {
+            pages.extend(statement(&bench, *account, month, 200).await);
+        }
+        assert_eq!(entries(&pages), entries(&before[account]));
+        assert!(pages.iter().all(|page| page["is_final"] == true));
+        assert!(verify(&pages).is_ok(), "{:?}", verify(&pages));
+    }
+    // As a table; and what is none is refused.
+    let csv = bench.request(crate::support::event(
+        "GET",
+        "/api/credits/statement?month=2024-02&format=csv",
+        &[("authorization", &crate::support::bearer(accounts[0]))],
+        None,
+    ));
+    assert_eq!(csv.await.status, 200);
+    for (query, code) in [
+        ("", "invalid_month"),
+        ("?month=2024-13", "invalid_month"),
+        ("?month=2024-2", "invalid_month"),
+        ("?month=2024-02&format=pdf", "invalid_format"),
+        ("?month=2024-02&limit=1001", "invalid_limit"),
+        ("?month=2024-02&cursor=AAAA", "invalid_cursor"),
+        ("?month=2024-02&day=1", "unknown_parameter"),
+    ] {
+        let answer = bench.get(accounts[0], &format!("/api/credits/statement{query}")).await;
+        assert_eq!((answer.status, &answer.body["code"]), (400, &json!(code)), "{query} {}", answer.body);
+    }
+    let nobody = bench.get(Uuid::new_v4(), "/api/credits/statement?month=2024-02").await;
+    assert_eq!((nobody.status, &nobody.body["code"]), (404, &json!("not_found")));
+    let early = bench.get(accounts[0], "/api/credits/statement?month=2023-01").await;
+    assert_eq!((early.status, &early.body["data"]), (200, &json!([])), "{}", early.body);
+    // Carried, it proves nothing any more, and says so.
+    bench.sql("UPDATE punchcard.retention SET money_days = 500").await;
+    steps(&bench, 10_000).await;
+    let gone = bench.get(accounts[0], "/api/credits/statement?month=2024-02").await;
+    assert_eq!((gone.status, &gone.body["code"]), (410, &json!("gone")), "{}", gone.body);
+}
