@@ -47,4 +47,6 @@ for page in (json.load(open(path)) for path in sys.argv[1:]):
         check(digest == entry["hash"], f"{name} was changed: its hash is {digest}")
 check(all(at[share] == (its["behind"], its["closing"]["available"], its["closing"]["held"]) for share, its in last.items()),
       f"{month} does not end as it says: is a page missing?")
+final = "final" if page["is_final"] else "not final yet"
+print(f"{month} is {final}; its hash: {digest}")
 print(f"proved: {number} entries, {len(held)} jobs held, {len(ended)} ended")

@@ -276,6 +276,18 @@ CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS
     SELECT r.account_id,
            'entry ' || r.entry || ' of share ' || r.share || ' is number ' || r.n
                || ', or does not continue the balance'
+    FROM (SELECT n.*, row_number() OVER so_far AS n, sum(n.available_delta) OVER so_far AS available,
+                 sum(n.held_delta) OVER so_far AS held
+          FROM punchcard.numbered n
+          WHERE NOT EXISTS (SELECT FROM punchcard.carried c
+                            WHERE c.account_id = n.account_id AND c.share = n.share)
+          WINDOW so_far AS (PARTITION BY n.account_id, n.share ORDER BY n.entry
+                            ROWS BETWEEN UNBOUNDED PRECEDING AND CURRENT ROW)) r
+    WHERE (r.entry, r.available_after, r.held_after) IS DISTINCT FROM (r.n, r.available, r.held)
+    UNION ALL
+    SELECT r.account_id,
+           'entry ' || r.entry || ' of share ' || r.share || ' is number ' || r.n
+               || ', or does not continue the balance'
     FROM (SELECT s.*, sum(s.entries) OVER so_far AS n,
                  CASE WHEN s.gaps = 0 THEN 0
                       ELSE first_value(s.available_after - s.available_delta) OVER since_gap END
@@ -286,7 +298,10 @@ CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS
           FROM (SELECT i.*, coalesce(sum(i.is_gap) OVER (
                            PARTITION BY i.account_id, i.share ORDER BY i.entry
                            ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS gaps
-                FROM (SELECT n.*, 1 AS entries, 0 AS is_gap FROM punchcard.numbered n
+                FROM (SELECT n.*, 1 AS entries, 0 AS is_gap
+                      FROM punchcard.numbered n
+                      WHERE EXISTS (SELECT FROM punchcard.carried c
+                                    WHERE c.account_id = n.account_id AND c.share = n.share)
                       UNION ALL
                       SELECT c.account_id, c.share, upper(r) - 1, 0, 0, 0, 0, upper(r) - lower(r), 1
                       FROM punchcard.carried c, unnest(c.numbers) AS r) i) s
@@ -298,7 +313,11 @@ CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS
       AND (r.entry, r.available_after, r.held_after) IS DISTINCT FROM (r.n, r.available, r.held)
     UNION ALL
     SELECT n.account_id, 'entry ' || n.entry || ' is of no account'
-    FROM punchcard.numbered n
+    FROM (SELECT m.account_id, m.share, m.entry FROM punchcard.movements m
+          UNION ALL SELECT j.account_id, j.share, j.entry FROM punchcard.kept_jobs j
+          UNION ALL SELECT o.account_id, o.share, o.entry FROM punchcard.kept_outcomes o
+          UNION ALL SELECT a.account_id, a.share, a.first_entry FROM punchcard.archive a
+          UNION ALL SELECT c.account_id, c.share, upper(c.numbers) - 1 FROM punchcard.carried c) n
     WHERE NOT EXISTS (SELECT FROM punchcard.accounts a WHERE a.id = n.account_id AND a.share = n.share)
     UNION ALL
     SELECT m.account_id, 'entry ' || m.entry || ' lacks its key, or is of a kind that is no movement'

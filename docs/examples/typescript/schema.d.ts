@@ -113,7 +113,7 @@ export interface paths {
         };
         /**
          * Says whether the API reaches its database.
-         * @description Needs no token, and says nothing else.
+         * @description Needs no token. `ok` is whether the database answers; how far behind the jobs are, the other members say.
          */
         get: operations["health"];
         put?: never;
@@ -566,7 +566,10 @@ export interface components {
              * @description The job it belongs to.
              */
             job_id: string | null;
-            /** @description `grant`, `hold`, `capture`, `release` or `adjust`. */
+            /**
+             * @description `grant`, `hold`, `capture`, `release` or `adjust`; or `carried`: the sum of entries that are kept no more, whose `id` is the
+             *     last one's number.
+             */
             kind: string;
             /** @description Why, in the words of whoever moved it. */
             reason: string | null;
@@ -619,8 +622,9 @@ export interface components {
         /** @description An entry, and a hash. */
         HashedEntry: components["schemas"]["StatementEntry"] & {
             /**
-             * @description SHA-256 of the hash before (of the first: of `punchcard statement`, the account and the month, each with a line's end), a
-             *     line's end, and this entry's values, in their order, with commas between them.
+             * @description SHA-256, in lower-case hexadecimal, of the hash before, `\\n`, and the values of share, entry, kind, available_delta,
+             *     held_delta, available_after, held_after, job_id, idempotency_key, reason and created_at as they stand here, null as nothing,
+             *     with a comma between each two, unquoted. Before the first it is that of `punchcard statement\\nACCOUNT\\nMONTH\\n`.
              */
             hash: string;
         };

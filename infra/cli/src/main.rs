@@ -224,6 +224,10 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
+fn in_ten_minutes() -> Deadline {
+    Deadline::after(Duration::from_secs(600))
+}
+
 fn in_two_minutes() -> Deadline {
     Deadline::after(Duration::from_secs(120))
 }

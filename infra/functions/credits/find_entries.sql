@@ -1,9 +1,9 @@
 -- A page of an account's ledger, newest first: up to p_limit entries, kept, archived or carried, but not what
 -- was shifted between its shares, before the one at p_at (in microseconds since 1970) of p_key and p_part. In
 -- the order of their time; what has the same, in that of `key`: the job's id, or a number of its own. Of one
--- end the capture (1) comes before the release (2). Walks past 10,000 jobs at most, which were free, and as many ends. `next_*`
--- is where the next page begins, in each row; if there may be one, and no entry, there is one row, of that
--- alone.
+-- end the capture (1) comes before the release (2). Walks past 10,000 jobs at most, which were free, and as
+-- many ends. `next_*` is where the next page begins, in each row; if there may be one, and no entry, there is
+-- one row, of that alone.
 CREATE OR REPLACE FUNCTION punchcard.find_entries(
     p_account_id uuid, p_at bigint, p_key uuid, p_part smallint, p_limit bigint)
     RETURNS TABLE (id bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint,

@@ -36,7 +36,8 @@ pub struct Entry {
     /// Its number: an account's entries (of a spread account, a share's) count up without a gap, with those of free jobs, which are
     /// not listed. What was captured and what was released at a job's end have the same.
     pub id: i64,
-    /// `grant`, `hold`, `capture`, `release` or `adjust`.
+    /// `grant`, `hold`, `capture`, `release` or `adjust`; or `carried`: the sum of entries that are kept no more, whose `id` is the
+    /// last one's number.
     pub kind: String,
     /// What it did to `available`.
     pub available_delta: i64,

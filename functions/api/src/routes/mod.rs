@@ -90,7 +90,7 @@ pub(crate) struct Health {
 
 /// Says whether the API reaches its database.
 ///
-/// Needs no token, and says nothing else.
+/// Needs no token. `ok` is whether the database answers; how far behind the jobs are, the other members say.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/health", tag = "operation", security(()),
     responses((status = 200, description = "It does.", body = Health), Problems<Database>)
