@@ -622,9 +622,9 @@ export interface components {
         /** @description An entry, and a hash. */
         HashedEntry: components["schemas"]["StatementEntry"] & {
             /**
-             * @description SHA-256, in lower-case hexadecimal, of the hash before, `\\n`, and the values of share, entry, kind, available_delta,
+             * @description SHA-256, in lower-case hexadecimal, of the hash before, `\n`, and the values of share, entry, kind, available_delta,
              *     held_delta, available_after, held_after, job_id, idempotency_key, reason and created_at as they stand here, null as nothing,
-             *     with a comma between each two, unquoted. Before the first it is that of `punchcard statement\\nACCOUNT\\nMONTH\\n`.
+             *     with a comma between each two, unquoted. Before the first it is that of `punchcard statement\nACCOUNT\nMONTH\n`.
              */
             hash: string;
         };

@@ -31,9 +31,9 @@ const PAGE: i64 = 1_000;
 pub(crate) struct HashedEntry {
     #[serde(flatten)]
     entry: StatementEntry,
-    /// SHA-256, in lower-case hexadecimal, of the hash before, `\\n`, and the values of share, entry, kind, available_delta,
+    /// SHA-256, in lower-case hexadecimal, of the hash before, `\n`, and the values of share, entry, kind, available_delta,
     /// held_delta, available_after, held_after, job_id, idempotency_key, reason and created_at as they stand here, null as nothing,
-    /// with a comma between each two, unquoted. Before the first it is that of `punchcard statement\\nACCOUNT\\nMONTH\\n`.
+    /// with a comma between each two, unquoted. Before the first it is that of `punchcard statement\nACCOUNT\nMONTH\n`.
     hash: String,
 }
 
