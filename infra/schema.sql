@@ -110,6 +110,7 @@ CREATE TABLE punchcard.carried (
 );
 CREATE TRIGGER carried_is_kept BEFORE DELETE ON punchcard.carried FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 CREATE TRIGGER carried_is_never_emptied BEFORE TRUNCATE ON punchcard.carried FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+CREATE TRIGGER carried_only_grows BEFORE UPDATE ON punchcard.carried FOR EACH ROW WHEN ((NOT ((new.numbers @> old.numbers) AND (new.entries > old.entries) AND (new.sha256 <> old.sha256) AND (new.until >= old.until)))) EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 
 -- Credits that the team keeps in a table of its own, if it does (ADR 10).
 CREATE TABLE punchcard.credit_source (
@@ -143,6 +144,7 @@ CREATE TABLE punchcard.deferred_entries (
 CREATE INDEX deferred_entries_waiting ON punchcard.deferred_entries USING btree (account_id, share) WHERE (entry IS NULL);
 CREATE TRIGGER deferred_entries_are_archived BEFORE DELETE ON punchcard.deferred_entries FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_unarchived();
 CREATE TRIGGER deferred_entries_are_entered_once BEFORE UPDATE ON punchcard.deferred_entries FOR EACH ROW WHEN ((old.entry IS NOT NULL)) EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+CREATE TRIGGER deferred_entries_are_never_emptied BEFORE TRUNCATE ON punchcard.deferred_entries FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 
 -- What was said of a job and heard, or given up.
 CREATE TABLE punchcard.deliveries (
@@ -225,6 +227,7 @@ CREATE TABLE punchcard.kind_terms (
     created_at timestamp with time zone NOT NULL DEFAULT now(),  -- since when
     CONSTRAINT kind_terms_pkey PRIMARY KEY (id)
 );
+CREATE TRIGGER kind_terms_are_never_emptied BEFORE TRUNCATE ON punchcard.kind_terms FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('jobs were bought on these terms');
 CREATE TRIGGER kind_terms_never_change BEFORE DELETE OR UPDATE ON punchcard.kind_terms FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('jobs were bought on these terms');
 
 -- What can be bought, as it is offered now: `punchcard apply` writes it.
@@ -440,6 +443,7 @@ CREATE TABLE punchcard.retries (
     retried_as uuid NOT NULL,  -- the job that is its other try
     CONSTRAINT retries_pkey PRIMARY KEY (job_id)
 );
+CREATE TRIGGER retries_are_never_emptied BEFORE TRUNCATE ON punchcard.retries FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('a job is retried once');
 CREATE TRIGGER retries_never_change BEFORE DELETE OR UPDATE ON punchcard.retries FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('a job is retried once');
 
 -- Service tokens: the team's own backend and payment system. Only the SHA-256 is kept; two are valid at a time (the two slots), so that one can be rotated without a gap.
@@ -887,7 +891,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.entries_since(p_account_id uuid, p_share smallint, p_since timestamp with time zone, p_limit bigint)
 --     RETURNS TABLE(entry bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, created_at timestamp with time zone, at timestamp with time zone)
 
--- For `carry_entries`: the entries of a month in the archive, and the movements until its end, of these accounts, each with what it did to the two balances, and the line that is hashed.
+-- For `carry_entries`: the entries of a month in the archive, and the movements until its end, of these accounts, each with what it did to the two balances, and the line that is hashed. What gave back for a job stays as long as its job's entries: it says that no more is given back.
 -- FUNCTION punchcard.entries_to_carry(p_accounts uuid[], p_month uuid, p_end_at timestamp with time zone)
 --     RETURNS TABLE(account_id uuid, share smallint, entry bigint, available_delta bigint, held_delta bigint, line text)
 
@@ -1083,8 +1087,8 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.refuse_change()
 --     RETURNS trigger
 
--- Raises PT410 gone, if p_job_id is the id of a job that was bought, or could have been, in a month that is past its retention: a UUIDv7 of that time. For whoever has found no such job.
--- FUNCTION punchcard.refuse_gone(p_job_id uuid)
+-- Raises PT410 gone, if p_job_id is the id of a job that was bought, or could have been, in a month that is past its retention: a UUIDv7 of that time, or one that is known to have been a job's. For whoever has found no such job.
+-- FUNCTION punchcard.refuse_gone(p_job_id uuid, p_known boolean DEFAULT false)
 --     RETURNS void, as its owner
 
 -- Says why `enqueue` refuses a request: it lacks what it needs, or its job would come before all others, or wait for too long.
@@ -1163,7 +1167,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.settle_deliveries(p_job_ids uuid[], p_ids uuid[], p_attempts smallint[], p_verdicts text[], p_delays double precision[], p_errors text[], p_urls text[])
 --     RETURNS TABLE(id uuid, out_of_reach boolean), as its owner
 
--- Where a share stood at a time: the number of its first entry from then on, and the balances before that; without one, the number that it will have, and the balances of now. Numbers are given out in the order of time, but for what waited for its account: the least of the first thousand counts. Once there is one, no lesser number can come.
+-- Where a share stood at a time: the number of its first entry from then on, and the balances before that; without one, the number that it will have, and the balances of now. Numbers are given out in the order of time, but for what waited for its account: the least of the first 20,000 counts. Once there is one, no lesser number can come.
 -- FUNCTION punchcard.share_at(p_account_id uuid, p_share smallint, p_at timestamp with time zone, OUT entry bigint, OUT available bigint, OUT held bigint)
 --     RETURNS record
 

@@ -109,6 +109,8 @@ CREATE TABLE punchcard.deferred_entries (
 -- What waits, for whoever enters it (`fold_entries`, `enter_deferred`) and whoever counts it (`balances`).
 CREATE INDEX deferred_entries_waiting ON punchcard.deferred_entries (account_id, share) WHERE entry IS NULL;
 
+CREATE TRIGGER deferred_entries_are_never_emptied BEFORE TRUNCATE ON punchcard.deferred_entries
+    FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 CREATE TRIGGER deferred_entries_are_entered_once BEFORE UPDATE ON punchcard.deferred_entries
     FOR EACH ROW WHEN (OLD.entry IS NOT NULL)
     EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
@@ -203,6 +205,8 @@ CREATE TABLE punchcard.kind_terms (
     created_at      timestamptz NOT NULL DEFAULT now()  -- since when
 );
 
+CREATE TRIGGER kind_terms_are_never_emptied BEFORE TRUNCATE ON punchcard.kind_terms
+    FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('jobs were bought on these terms');
 CREATE TRIGGER kind_terms_never_change BEFORE UPDATE OR DELETE ON punchcard.kind_terms
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('jobs were bought on these terms');
 
@@ -286,6 +290,8 @@ CREATE TABLE punchcard.retries (
     retried_as  uuid NOT NULL                         -- the job that is its other try
 );
 
+CREATE TRIGGER retries_are_never_emptied BEFORE TRUNCATE ON punchcard.retries
+    FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('a job is retried once');
 CREATE TRIGGER retries_never_change BEFORE UPDATE OR DELETE ON punchcard.retries
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('a job is retried once');
 
@@ -573,6 +579,10 @@ CREATE TABLE punchcard.carried (
 
 CREATE TRIGGER carried_is_kept BEFORE DELETE ON punchcard.carried
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+CREATE TRIGGER carried_only_grows BEFORE UPDATE ON punchcard.carried
+    FOR EACH ROW WHEN (NOT (NEW.numbers @> OLD.numbers AND NEW.entries > OLD.entries
+                            AND NEW.sha256 <> OLD.sha256 AND NEW.until >= OLD.until))
+    EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 CREATE TRIGGER carried_is_never_emptied BEFORE TRUNCATE ON punchcard.carried
     FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 

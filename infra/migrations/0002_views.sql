@@ -261,6 +261,7 @@ CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS
                             coalesce(e.held, 0) + coalesce(c.held, 0),
                             coalesce(e.entries, 0) + coalesce(c.entries, 0))
        OR a.available < 0 OR a.held < 0
+       OR c.entries <> (SELECT sum(upper(r) - lower(r)) FROM unnest(c.numbers) AS r)
     UNION ALL
     SELECT a.id, 'unfinished ' || a.unfinished_jobs || ' jobs, ' || a.unfinished_bytes
                  || ' bytes, but queued ' || coalesce(q.jobs, 0) || ', ' || coalesce(q.bytes, 0)

@@ -31,7 +31,7 @@ async fn live(bench: &Bench, accounts: &[Uuid], from: &str, days: u32) {
                      PERFORM punchcard.grant_credits(account, 40 + day % 7, 'allowance ' || day);
                      FOR n IN 1..2 + day % 3 LOOP
                          SELECT * INTO bought FROM punchcard.enqueue(
-                             account, CASE WHEN (day + n) % 5 = 0 THEN 'free' ELSE 'paid' END, '{{\"text\":\"t\"}}',
+                             account, CASE (day + n) % 5 WHEN 0 THEN 'free' WHEN 1 THEN 'metered' ELSE 'paid' END, '{{\"text\":\"t\"}}',
                              CASE WHEN n = 1 THEN 'key ' || day END);
                      END LOOP;
                      IF day % 3 = 0 THEN PERFORM punchcard.cancel(bought.job_id, account); END IF;
@@ -42,8 +42,9 @@ async fn live(bench: &Bench, accounts: &[Uuid], from: &str, days: u32) {
                      array_agg(c.job_id), array_agg(c.lease_token),
                      array_agg(CASE WHEN c.lease_token % 4 = 0 OR hashtext(c.job_id::text) % 4 = 0 THEN 'fail' ELSE 'complete' END),
                      array_agg(0::float8), array_agg('{{}}'::text),
-                     array_agg('{{\"code\":\"x\",\"message\":\"m\",\"attempt\":1}}'::text))
-                 FROM punchcard.claim(500, '{{paid,free}}', true, 60, 60) c WHERE hashtext(c.job_id::text) % 10 <> 1;
+                     array_agg('{{\"code\":\"x\",\"message\":\"m\",\"attempt\":1}}'::text),
+                     array_agg(CASE WHEN c.kind = 'metered' THEN 4 END::bigint))
+                 FROM punchcard.claim(500, '{{paid,free,metered}}', true, 60, 60) c WHERE hashtext(c.job_id::text) % 10 <> 1;
                  PERFORM punchcard.rescue(1000);
                  FOR failed IN
                      SELECT o.job_id FROM punchcard.outcomes o
@@ -67,7 +68,8 @@ async fn live(bench: &Bench, accounts: &[Uuid], from: &str, days: u32) {
     bench.sql(&live).await;
 }
 
-const KINDS: &str = "INSERT INTO punchcard.kinds (name, price) VALUES ('paid', 7)";
+const KINDS: &str =
+    "INSERT INTO punchcard.kinds (name, price, metered) VALUES ('paid', 7, false), ('metered', 9, true)";
 
 /// Whether a step was taken, and whether there is another.
 async fn step(client: &Client) -> bool {
@@ -204,7 +206,11 @@ async fn months_go_step_by_step_and_the_ledger_stays_entry_by_entry() {
         bench.assert_audit_is_clean().await;
         assert_eq!(step(&bench.admin).await, more, "the same step");
         bench.assert_audit_is_clean().await;
-        assert_eq!(ledger(&bench, &accounts, if taken % 5 == 0 { 7 } else { 100 }).await, before, "{taken}");
+        assert_eq!(
+            ledger(&bench, &accounts, if taken % 5 == 0 { 2 + taken / 5 } else { 100 }).await,
+            before,
+            "{taken}"
+        );
         if !more {
             break;
         }
@@ -288,7 +294,7 @@ async fn a_job_that_is_gone_is_said_to_be_and_is_refunded_once() {
     };
     let refunded = of("EXISTS (SELECT FROM punchcard.movements m WHERE m.job_id = o.job_id)").await;
     let captured =
-        of("o.captured > 0 AND NOT EXISTS (SELECT FROM punchcard.movements m WHERE m.job_id = o.job_id)")
+        of("o.captured = 7 AND NOT EXISTS (SELECT FROM punchcard.movements m WHERE m.job_id = o.job_id)")
             .await;
     let keyed = "SELECT job_id FROM punchcard.idempotency_keys WHERE key = punchcard.key_digest('key 6')";
     assert!(bench.count(&format!("SELECT count(*) FROM ({keyed}) k")).await >= 3);
@@ -368,7 +374,8 @@ async fn what_is_unfinished_or_unsaid_keeps_its_month_and_says_so() {
     live(&bench, &accounts, "2024-01-20", 6).await;
     let job = bench.rows(&format!("SELECT job_id FROM punchcard.enqueue('{account}', 'paid')")).await[0]
         .get::<_, Uuid>(0);
-    bench.set_clock("2026-01-20").await;
+    bench.sql("UPDATE punchcard.retention SET payload_days = 90").await;
+    bench.set_clock("2024-06-05").await;
     let waits = async |why: &str| {
         steps(&bench, 10_000).await;
         let error = error(&bench).await;
@@ -567,4 +574,98 @@ async fn a_statement_proves_that_no_entry_is_missing_or_changed() {
     steps(&bench, 10_000).await;
     let gone = bench.get(accounts[0], "/api/credits/statement?month=2024-02").await;
     assert_eq!((gone.status, &gone.body["code"]), (410, &json!("gone")), "{}", gone.body);
+}
+
+/// Ids of old systems tell any time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_of_an_old_system_is_kept_for_as_long_as_it_is_one() {
+    let bench = Bench::new().await;
+    bench.begin_at("2024-01-20").await;
+    let accounts = three_accounts(&bench).await;
+    let account = accounts[0];
+    live(&bench, &accounts, "2024-01-20", 10).await;
+    // As if it had been imported: one that tells no time, and one that tells a time long ago.
+    let take = async |id: &str, at: &str| {
+        bench
+            .sql(&format!(
+                "WITH bought AS (
+                     UPDATE punchcard.accounts SET available = available - 7, held = held + 7, entries = entries + 1
+                     WHERE id = '{account}' AND share = 0 RETURNING available, held, entries
+                 ), ended AS (
+                     INSERT INTO punchcard.jobs (account_id, id, price, entry, available_after, held_after, expires_at,
+                                                 created_at, terms_id, share, priority, max_attempts, kind, input)
+                     SELECT '{account}', '{id}', 7, b.entries, b.available, b.held, '{at}', '{at}', k.terms_id, 0, 0, 3,
+                            'paid', '1'
+                     FROM bought b, punchcard.kinds k WHERE k.name = 'paid'
+                 )
+                 INSERT INTO punchcard.outcomes (job_id, account_id, share, entry, available_after, held_after, captured,
+                                                 finished_at, attempt, status, output)
+                 SELECT '{id}', '{account}', 0, b.entries + 1, b.available, b.held - 7, 7, '{at}', 1, 'succeeded', '1'
+                 FROM bought b;
+                 UPDATE punchcard.accounts SET held = held - 7, entries = entries + 1 WHERE id = '{account}' AND share = 0"
+            ))
+            .await;
+    };
+    let timeless = "8f3a1c55-1b2c-4d3e-9f00-aabbccddeeff";
+    take(timeless, "2024-02-20").await;
+    assert!(said(&punchcard(&bench, &["credits", "refund", timeless])).contains("refunded 7"));
+    bench.assert_audit_is_clean().await;
+    live(&bench, &accounts, "2024-02-21", 20).await;
+    let months = ["2024-01", "2024-02", "2024-03"];
+    let all = |pages: &[Value]| entries(pages).len() as i64;
+    let there: i64 =
+        bench.rows(&format!("SELECT entries FROM punchcard.accounts WHERE id = '{account}'")).await[0].get(0);
+    let mut pages = Vec::new();
+    for month in months {
+        pages.extend(statement(&bench, account, month, 1_000).await);
+    }
+    assert_eq!(all(&pages), there, "each is in one of them");
+
+    // Of the other the month waits: it was done a moment ago.
+    let long_ago = "00400000-1b2c-4d3e-9f00-aabbccddeeff";
+    take(long_ago, "2024-12-20").await;
+    bench.sql("UPDATE punchcard.retention SET payload_days = 100, key_days = 100, money_days = 150").await;
+    bench.set_clock("2025-01-20").await;
+    assert_eq!(steps(&bench, 10_000).await, 0);
+    let error = error(&bench).await;
+    assert!(error.contains(&format!("job {long_ago} of an old system has an id of that time")), "{error}");
+    bench.set_clock("2025-06-20").await;
+    assert!(steps(&bench, 10_000).await > 0);
+    bench.assert_audit_is_clean().await;
+    // And what was given back for a job that is kept is given back once.
+    let again = refused(&punchcard(&bench, &["credits", "refund", timeless]));
+    assert!(again.contains("already_refunded"), "{again}");
+}
+
+/// Whoever puts something into a month that is just being closed is waited for, and seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_is_closed_behind_whoever_was_in_it() {
+    let bench = Bench::new().await;
+    bench.begin_at("2024-01-20").await;
+    let accounts = three_accounts(&bench).await;
+    live(&bench, &accounts, "2024-01-20", 6).await;
+    bench.set_clock("2026-01-20").await;
+    let late = connect(&bench.direct_url).await;
+    late.batch_execute(&format!(
+        "BEGIN; INSERT INTO punchcard.queue (job_id, account_id, price, run_at, expires_at, terms_id, share, priority,
+                                             max_attempts, kind)
+                SELECT '018d2000-0000-7abc-8abc-000000000000', '{}', 0, now(), now(), k.terms_id, 0, 0, 1, k.name
+                FROM punchcard.kinds k WHERE k.name = 'paid';
+         LOCK TABLE punchcard.jobs_2024_01 IN ROW EXCLUSIVE MODE",
+        accounts[0]
+    ))
+    .await
+    .unwrap();
+    let over = async {
+        bench.until_waiting_for_locks(1).await;
+        late.batch_execute("COMMIT").await.unwrap();
+    };
+    bench.sql(DUE).await;
+    let (more, ()) = tokio::join!(step(&bench.admin), over);
+    assert!(!more && error(&bench).await.contains("is unfinished"), "{}", error(&bench).await);
+    let closed = "SELECT count(*) FROM pg_constraint WHERE conname = 'past_its_retention'";
+    assert_eq!(
+        (bench.count(closed).await, bench.count("SELECT count(*) FROM punchcard.archived_months").await),
+        (0, 0)
+    );
 }

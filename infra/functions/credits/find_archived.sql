@@ -25,7 +25,7 @@ BEGIN
         SELECT a.first_at INTO enough
         FROM (SELECT a.first_at, sum(a.lines) OVER (ORDER BY a.first_at DESC) AS lines
               FROM punchcard.archive a
-              WHERE a.end_id = ANY (months) AND a.account_id = p_account_id AND a.last_at <= p_before_at) a
+              WHERE a.end_id = ANY (months) AND a.account_id = p_account_id AND a.last_at < p_before_at) a
         WHERE a.lines > p_limit ORDER BY a.first_at DESC LIMIT 1;
         IF FOUND THEN
             floor_at := greatest(floor_at, enough);

@@ -20,6 +20,6 @@ BEGIN
       AND j.id BETWEEN p_bought.job_id AND p_bought.last_job_id
     ORDER BY j.id;
     IF NOT FOUND THEN
-        PERFORM punchcard.refuse_gone(p_bought.job_id);
+        PERFORM punchcard.refuse_gone(p_bought.job_id, true);
     END IF;
 END $$;

@@ -15,7 +15,7 @@ BEGIN
     INTO job_id, price, max_attempts, run_at, created_at, expires_at, priority
     FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.id = p_job_id;
     IF NOT FOUND THEN
-        PERFORM punchcard.refuse_gone(p_job_id);
+        PERFORM punchcard.refuse_gone(p_job_id, true);
         RAISE no_data_found;
     END IF;
 END $$;

@@ -14,6 +14,7 @@ BEGIN
         IF EXISTS (SELECT FROM punchcard.outcomes o
                    WHERE o.job_id = p_job_id AND o.account_id = coalesce(p_account_id, o.account_id))
         THEN
+            PERFORM punchcard.refuse_gone(p_job_id);
             RAISE EXCEPTION 'not_cancelable' USING ERRCODE = 'PT409', DETAIL = 'The job is final already.';
         END IF;
         PERFORM punchcard.refuse_gone(p_job_id);

@@ -15,7 +15,11 @@ BEGIN
         PERFORM punchcard.refuse_gone(p_job_id);
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
     END IF;
-    SELECT * INTO STRICT old FROM punchcard.jobs j WHERE j.account_id = retry.account_id AND j.id = p_job_id;
+    SELECT * INTO old FROM punchcard.jobs j WHERE j.account_id = retry.account_id AND j.id = p_job_id;
+    IF NOT FOUND THEN
+        PERFORM punchcard.refuse_gone(p_job_id, true);
+        RAISE no_data_found;
+    END IF;
     SELECT * INTO bought FROM punchcard.enqueue(account_id, old.kind, old.input, NULL, old.priority, p_run_at,
         jsonb_strip_nulls(jsonb_build_object(
             'retry_of', p_job_id, 'metadata', old.metadata, 'tags', to_jsonb(old.tags),

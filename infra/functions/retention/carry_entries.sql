@@ -43,7 +43,8 @@ BEGIN
         available = c.available + excluded.available, held = c.held + excluded.held,
         until = excluded.until, sha256 = excluded.sha256;
     DELETE FROM punchcard.archive a WHERE a.end_id = month AND a.account_id = ANY (accounts);
-    DELETE FROM punchcard.movements m WHERE m.account_id = ANY (accounts) AND m.created_at < end_at;
+    DELETE FROM punchcard.movements m
+    WHERE m.account_id = ANY (accounts) AND m.created_at < end_at AND (m.job_id IS NULL OR m.job_id < month);
     UPDATE punchcard.retention r SET carry_after = accounts[cardinality(accounts)] WHERE r.only_one;
     RETURN true;
 END $$;

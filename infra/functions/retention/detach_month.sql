@@ -20,6 +20,10 @@ BEGIN
     PERFORM punchcard.make_period(kept.name, kept.before);
     EXECUTE format('ALTER TABLE punchcard.%I ADD CONSTRAINT past_its_retention CHECK (false)', kept.before);
     PERFORM punchcard.set_policies();
+    -- Who reads these alone is waited for before others have to wait for us.
+    FOR old IN SELECT m.name FROM punchcard.months_before(p_end) m WHERE m.of_table = kept.name LOOP
+        EXECUTE format('LOCK TABLE ONLY punchcard.%I IN ACCESS EXCLUSIVE MODE', old.name);
+    END LOOP;
     FOR old IN SELECT m.name FROM punchcard.months_before(p_end) m WHERE m.of_table = kept.name LOOP
         EXECUTE format('ALTER TABLE punchcard.%I DETACH PARTITION punchcard.%I', kept.name, old.name);
         EXECUTE format('ALTER TABLE punchcard.%I RENAME TO %I', old.name, old.name || '_gone');

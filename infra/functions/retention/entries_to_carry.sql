@@ -1,5 +1,6 @@
 -- For `carry_entries`: the entries of a month in the archive, and the movements until its end, of these
--- accounts, each with what it did to the two balances, and the line that is hashed.
+-- accounts, each with what it did to the two balances, and the line that is hashed. What gave back for a job
+-- stays as long as its job's entries: it says that no more is given back.
 CREATE OR REPLACE FUNCTION punchcard.entries_to_carry(p_accounts uuid[], p_month uuid, p_end_at timestamptz)
     RETURNS TABLE (account_id uuid, share smallint, entry bigint, available_delta bigint, held_delta bigint,
                    line text)
@@ -19,7 +20,8 @@ CREATE OR REPLACE FUNCTION punchcard.entries_to_carry(p_accounts uuid[], p_month
           SELECT m.account_id, m.share, m.entry, m.kind::text, m.amount, 0, m.available_after, m.held_after,
                  m.job_id, m.idempotency_key
           FROM punchcard.movements m
-          WHERE m.account_id = ANY (p_accounts) AND m.created_at < p_end_at) e (
+          WHERE m.account_id = ANY (p_accounts) AND m.created_at < p_end_at
+            AND (m.job_id IS NULL OR m.job_id < p_month)) e (
               account_id, share, entry, kind, available_delta, held_delta, available_after, held_after,
               job_id, key)
 $$;

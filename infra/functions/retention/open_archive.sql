@@ -6,6 +6,7 @@ CREATE OR REPLACE FUNCTION punchcard.open_archive() RETURNS boolean
 DECLARE
     behind uuid;
     closed record;
+    recent uuid;
 BEGIN
     SELECT min(p.end_id::text)::uuid INTO behind
     FROM (SELECT lead(p.first_id) OVER (ORDER BY p.first_id NULLS FIRST) AS end_id, p.first_id, p.is_spare
@@ -25,6 +26,18 @@ BEGIN
         EXECUTE format('ALTER TABLE punchcard.%I ADD CONSTRAINT past_its_retention CHECK (false) NOT VALID',
                        closed.name);
     END LOOP;
+    -- Whoever put something in meanwhile was waited for.
+    PERFORM punchcard.check_month(behind);
+    -- No job lives, and is told of, for longer: the id of this one tells another time than its own.
+    SELECT o.job_id INTO recent FROM punchcard.outcomes o
+    WHERE o.job_id < behind AND o.finished_at > punchcard.uuid_time(behind) + interval '100 days'
+      AND o.finished_at > now() - (SELECT r.payload_days FROM punchcard.retention r) * interval '1 day'
+    LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'what was bought before % is kept: job % of an old system has an id of that time',
+            to_char(punchcard.uuid_time(behind) AT TIME ZONE 'UTC', 'YYYY-MM-DD'), recent
+            USING ERRCODE = 'object_in_use';
+    END IF;
     INSERT INTO punchcard.archived_months (end_id) VALUES (behind);
     RETURN true;
 END $$;

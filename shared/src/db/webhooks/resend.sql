@@ -2,7 +2,10 @@
 WITH sooner AS (
     UPDATE punchcard.outbox b SET next_at = now() WHERE b.id = $1 RETURNING b.id
 ), over AS (
-    DELETE FROM punchcard.deliveries d WHERE d.id = $1 RETURNING d.*
+    DELETE FROM punchcard.deliveries d
+    -- What goes with its month is not sent again: its result would have no place.
+    WHERE d.id = $1 AND NOT EXISTS (SELECT FROM punchcard.archived_months m WHERE m.end_id > d.job_id)
+    RETURNING d.*
 ), again AS (
     INSERT INTO punchcard.outbox (id, account_id, job_id, next_at, created_at, event, attempt, settled,
                                   put_back, url, error)
