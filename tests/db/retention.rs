@@ -669,3 +669,31 @@ async fn a_month_is_closed_behind_whoever_was_in_it() {
         (0, 0)
     );
 }
+
+/// A page may end between what was captured and what was released, in whichever row of the archive.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_any_length_find_all_of_a_small_archive() {
+    let bench = Bench::new().await;
+    bench.begin_at("2024-01-20").await;
+    let account = three_accounts(&bench).await[0];
+    for month in ["2024-02-03", "2024-03-03", "2024-04-03", "2024-05-03"] {
+        bench.set_clock(month).await;
+        bench
+            .sql(&format!(
+                "DO $$ BEGIN WHILE punchcard.make_periods() LOOP END LOOP; END $$;
+                 SELECT punchcard.enqueue('{account}', 'metered');
+                 SELECT punchcard.settle(array_agg(c.job_id), array_agg(c.lease_token), '{{complete}}', '{{0}}', '{{1}}', NULL,
+                                         '{{4}}')
+                 FROM punchcard.claim(1, '{{metered}}', true, 60, 60) c"
+            ))
+            .await;
+    }
+    let before = ledger(&bench, &[account], 100).await;
+    assert_eq!(before[&account].0.len(), 13);
+    bench.set_clock("2026-01-20").await;
+    steps(&bench, 10_000).await;
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.archive").await, 4);
+    for page in 1..15 {
+        assert_eq!(ledger(&bench, &[account], page).await, before, "{page} a page");
+    }
+}
