@@ -305,3 +305,69 @@ async fn a_kind_that_nobody_serves_is_warned_of_and_the_doctor_names_it_once_its
     );
     assert!(!text.contains("the kind qr.svg:"), "{text}");
 }
+
+/// A retention that gets shorter deletes, and is a slip like any other.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_shorter_retention_says_what_it_deletes_and_waits_to_be_told() {
+    let bench = Bench::new().await;
+    let account = bench.account(10).await;
+    bench.post(account, json!({ "kind": "qr.svg", "input": { "text": "t" } }), Some("key")).await;
+    let kept = async || {
+        let row = &bench
+            .rows("SELECT r.payload_days, r.key_days, r.money_days FROM punchcard.retention r")
+            .await[0];
+        (row.get::<_, Option<i32>>(0), row.get::<_, Option<i32>>(1), row.get::<_, Option<i32>>(2))
+    };
+    let of = |retention: &str| File::new(&format!("[kinds.\"qr.svg\"]\nprice = 1\n[retention]\n{retention}"));
+    said(&punchcard(&bench, &["apply", of("").path()]));
+    assert_eq!(kept().await, (Some(400), Some(400), None), "the defaults");
+    // Longer is taken; as it is is nothing to change.
+    let longer = of("payload_days = 500\nkey_days = \"forever\"");
+    let plan = said(&punchcard(&bench, &["apply", longer.path(), "--dry-run"]));
+    assert!(plan.contains("changed: retention: payload_days: 400 -> 500\n"), "{plan}");
+    assert!(plan.contains("changed: retention: key_days: 400 -> \"forever\"\n"), "{plan}");
+    assert_eq!(kept().await, (Some(400), Some(400), None), "a dry run changes nothing");
+    said(&punchcard(&bench, &["apply", longer.path()]));
+    assert_eq!(kept().await, (Some(500), None, None));
+    let same = said(&punchcard(&bench, &["apply", longer.path()]));
+    assert!(same.contains("nothing to change"), "{same}");
+    // Shorter waits to be told. What is as old as that is counted.
+    let shorter = of("payload_days = 90\nkey_days = 90\nmoney_days = 90");
+    let told = said(&punchcard(&bench, &["apply", shorter.path()]));
+    assert!(told.contains("nothing is that old yet\n") && told.contains("--prune shortens it"), "{told}");
+    assert_eq!(kept().await, (Some(500), None, None));
+    bench
+        .sql(&format!(
+            "SET session_replication_role = replica;
+             INSERT INTO punchcard.jobs (account_id, id, price, entry, available_after, held_after, expires_at, created_at,
+                                         terms_id, share, priority, max_attempts, kind, input)
+             VALUES ('{account}', punchcard.uuid_v7(now() - interval '200 days'), 4, 9, 0, 0, now(),
+                     now() - interval '200 days', 1, 0, 0, 3, 'qr.svg', '1');
+             INSERT INTO punchcard.idempotency_keys
+             SELECT j.account_id, punchcard.key_digest('old'), j.id, j.id FROM punchcard.jobs j WHERE j.entry = 9;
+             RESET session_replication_role"
+        ))
+        .await;
+    let told = said(&punchcard(&bench, &["apply", shorter.path(), "--dry-run"]));
+    assert!(told.contains("deletes: 1 jobs, 4 credits, of 20"), "{told}");
+    assert!(told.contains("deletes: 1 idempotency keys, of 20"), "{told}");
+    assert!(told.contains("deletes: 1 entries, "), "{told}");
+    said(&punchcard(&bench, &["apply", shorter.path(), "--prune"]));
+    assert_eq!(kept().await, (Some(90), Some(90), Some(90)));
+    // A file that does not speak of it leaves it as it is.
+    said(&punchcard(&bench, &["apply", File::new("[kinds.\"qr.svg\"]\nprice = 2\n").path()]));
+    assert_eq!(kept().await, (Some(90), Some(90), Some(90)));
+    for (bad, why) in [
+        ("payload_days = 89", "it is a whole number of days from 90 to 36500, or \"forever\""),
+        (
+            "payload_days = 400\nkey_days = 90",
+            "retention: key_days: keys are kept for as long as payloads, at least",
+        ),
+        ("money_days = 100", "retention: money_days: money is kept for as long as payloads, at least"),
+        ("days = 100", "unknown field `days`"),
+    ] {
+        let error = refused(&punchcard(&bench, &["apply", of(bad).path()]));
+        assert!(error.contains(why), "{bad}: {error}");
+    }
+    assert_eq!(kept().await, (Some(90), Some(90), Some(90)));
+}
