@@ -37,13 +37,16 @@ CREATE TABLE punchcard.accounts (
 CREATE TRIGGER accounts_are_kept BEFORE DELETE ON punchcard.accounts FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('accounts carry the ledger');
 CREATE TRIGGER accounts_are_never_emptied BEFORE TRUNCATE ON punchcard.accounts FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('accounts carry the ledger');
 
--- The entries of jobs whose payloads are gone: some hundred of an account's share in a row, in the order of their numbers. What an array has at a place is of one entry.
+-- The entries of jobs whose payloads are gone: some hundred in a row, in the order of accounts, shares and numbers. What an array has at a place is of one entry.
 CREATE TABLE punchcard.archive (
     end_id uuid NOT NULL,  -- in which month the jobs were bought: archived_months
-    account_id uuid NOT NULL,  -- as in jobs
-    first_entry bigint NOT NULL,  -- the least of the numbers
-    first_at timestamp with time zone NOT NULL,  -- when the first entry was made
-    last_at timestamp with time zone NOT NULL,  -- when the last was
+    first_account uuid NOT NULL,  -- whose the first entry is
+    last_account uuid NOT NULL,  -- whose the last is
+    first_entry bigint NOT NULL,  -- the number of the first
+    first_at timestamp with time zone NOT NULL,  -- when the earliest was made
+    last_at timestamp with time zone NOT NULL,  -- when the latest was
+    accounts uuid[] NOT NULL,  -- whose each is
+    shares smallint[] NOT NULL,  -- as in jobs
     entries bigint[] NOT NULL,  -- their numbers in the account's share
     at timestamp with time zone[] NOT NULL,  -- `created_at` of holds, `finished_at` of ends
     job_ids uuid[] NOT NULL,  -- of which job
@@ -52,8 +55,8 @@ CREATE TABLE punchcard.archive (
     available_after bigint[] NOT NULL,  -- as in jobs and outcomes
     held_after bigint[] NOT NULL,  -- as in jobs and outcomes
     lines integer NOT NULL,  -- how many lines of the ledger they are
-    share smallint NOT NULL,  -- as in jobs
-    CONSTRAINT archive_pkey PRIMARY KEY (end_id, account_id, share, first_entry)
+    first_share smallint NOT NULL,  -- the share of the first
+    CONSTRAINT archive_pkey PRIMARY KEY (end_id, first_account, first_share, first_entry)
 ) WITH (autovacuum_freeze_min_age=0, autovacuum_vacuum_insert_scale_factor=0.01, autovacuum_analyze_scale_factor=0.01);
 CREATE TRIGGER archive_is_append_only BEFORE UPDATE ON punchcard.archive FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 CREATE TRIGGER archive_is_carried BEFORE DELETE ON punchcard.archive FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_uncarried();
@@ -426,7 +429,7 @@ CREATE TABLE punchcard.retention (
     money_days integer,  -- entries one by one; NULL: for ever
     archived_before uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'::uuid,  -- the entries of jobs with lesser ids are in the archive
     carried_before uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'::uuid,  -- and of these, they are carried
-    carry_after uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'::uuid,  -- behind which account that goes on
+    carry_after uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'::uuid,  -- behind which account what else moved in that time is carried
     keys_block bigint NOT NULL DEFAULT 0,  -- where the search for old keys goes on
     CONSTRAINT retention_pkey PRIMARY KEY (only_one),
     CONSTRAINT retention_key_days_check CHECK (((key_days >= 90) AND (key_days <= 36500))),
@@ -751,9 +754,13 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.apply_retention()
 --     RETURNS boolean
 
--- For `apply_retention`: the entries of a month's next jobs, up to p_limit of them, in the archive: some hundred of an account's share in a row. Behind the last of them the month is archived: from that moment on its entries are read there alone.
+-- For `apply_retention`: the entries of a month's next jobs, up to p_limit of them, in the archive: some hundred in a row, so that they are compressed, whosesoever they are. Behind the last of them the month is archived: from that moment on its entries are read there alone.
 -- FUNCTION punchcard.archive_jobs(p_month punchcard.archived_months, p_limit bigint)
 --     RETURNS void
+
+-- The rows of the archive of a month that have entries of an account: those that begin with it, and the one before these that ends with it, or behind it.
+-- FUNCTION punchcard.archive_of(p_month uuid, p_account_id uuid)
+--     RETURNS SETOF punchcard.archive
 
 -- What is in the archive of a job: its account, and what was captured for it. Without its account it is looked for in all of its month: for operators.
 -- FUNCTION punchcard.archived_job(p_job_id uuid, p_account_id uuid DEFAULT NULL::uuid, OUT account_id uuid, OUT captured bigint)
@@ -795,8 +802,8 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.captured(p_verdict punchcard.verdict, p_price bigint, p_used bigint, p_to_cancel boolean, p_under_way boolean, p_has_run boolean, p_metered boolean, p_on_cancel punchcard.charge, p_on_input_error punchcard.charge)
 --     RETURNS bigint
 
--- For `apply_retention`: once the oldest month in the archive is past the retention of money, carries its entries, and whatever else moved until its end, some hundred accounts a step; false if there is nothing to carry. What is carried is added to, in the order of numbers, and goes by the same transaction: a reader finds an entry here or there. What is folded never changes, so that nobody has to be waited for.
--- FUNCTION punchcard.carry_entries(p_accounts bigint DEFAULT 200)
+-- For `apply_retention`: once the oldest month in the archive is past the retention of money, carries its entries, some rows of the archive a step, and then what else moved until its end, some hundred accounts a step; false if there is nothing to carry. What is carried is added to, and goes by the same transaction: a reader finds an entry here or there. It never changes, so that nobody has to be waited for.
+-- FUNCTION punchcard.carry_entries()
 --     RETURNS boolean
 
 -- What a worker says of the jobs that it is running, and hears: notes their progress and what they save, and answers those of which something was noted, and those that are to be canceled. NULLs are nothing new. A job that somebody else holds is not waited for: what is said of it is to be said again.
@@ -891,8 +898,8 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.entries_since(p_account_id uuid, p_share smallint, p_since timestamp with time zone, p_limit bigint)
 --     RETURNS TABLE(entry bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, created_at timestamp with time zone, at timestamp with time zone)
 
--- For `carry_entries`: the entries of a month in the archive, and the movements until its end, of these accounts, each with what it did to the two balances, and the line that is hashed. What gave back for a job stays as long as its job's entries: it says that no more is given back.
--- FUNCTION punchcard.entries_to_carry(p_accounts uuid[], p_month uuid, p_end_at timestamp with time zone)
+-- For `carry_entries`: the entries of rows of a month's archive, or the movements of accounts until its end, each with what it did to the two balances, and the line that is hashed. What gave back for a job stays as long as its job's entries: it says that no more is given back.
+-- FUNCTION punchcard.entries_to_carry(p_rows tid[], p_accounts uuid[], p_month uuid, p_end_at timestamp with time zone)
 --     RETURNS TABLE(account_id uuid, share smallint, entry bigint, available_delta bigint, held_delta bigint, line text)
 
 -- Of whom grants are taken back, for a REVOKE: everybody, and the roles to which a default privilege may have given something by name (Supabase's do).

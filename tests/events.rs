@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Bench, claims, routes_of, sign, sqs::Sqs};
 
-const ANSWERS: [(&str, u64); 24] = [
+const ANSWERS: [(&str, u64); 25] = [
     ("api-call-back", 404),
     ("api-cancel-job", 404),
     ("api-create-batch", 202),
@@ -29,6 +29,7 @@ const ANSWERS: [(&str, u64); 24] = [
     ("api-list-events", 404),
     ("api-list-jobs", 200),
     ("api-list-ledger", 200),
+    ("api-get-statement", 200),
     ("api-no-token", 401),
     ("api-openapi", 200),
     ("api-redrive", 200),

@@ -519,7 +519,7 @@ CREATE TABLE punchcard.retention (
     carried_before   uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',  -- and of these,
                                                       -- they are carried
     carry_after      uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',  -- behind which account
-                                                      -- that goes on
+                                                      -- what else moved in that time is carried
     keys_block       bigint NOT NULL DEFAULT 0,       -- where the search for old keys goes on
     CONSTRAINT retention_keys_outlive_payloads
         CHECK (coalesce(key_days, 100000) >= coalesce(payload_days, 100000)),
@@ -540,14 +540,17 @@ CREATE TABLE punchcard.archived_months (
     gone_at        timestamptz                        -- its tables are gone
 );
 
--- The entries of jobs whose payloads are gone: some hundred of an account's share in a row, in the order of
--- their numbers. What an array has at a place is of one entry.
+-- The entries of jobs whose payloads are gone: some hundred in a row, in the order of accounts, shares and
+-- numbers. What an array has at a place is of one entry.
 CREATE TABLE punchcard.archive (
     end_id           uuid NOT NULL,                   -- in which month the jobs were bought: archived_months
-    account_id       uuid NOT NULL,                   -- as in jobs
-    first_entry      bigint NOT NULL,                 -- the least of the numbers
-    first_at         timestamptz NOT NULL,            -- when the first entry was made
-    last_at          timestamptz NOT NULL,            -- when the last was
+    first_account    uuid NOT NULL,                   -- whose the first entry is
+    last_account     uuid NOT NULL,                   -- whose the last is
+    first_entry      bigint NOT NULL,                 -- the number of the first
+    first_at         timestamptz NOT NULL,            -- when the earliest was made
+    last_at          timestamptz NOT NULL,            -- when the latest was
+    accounts         uuid[] NOT NULL,                 -- whose each is
+    shares           smallint[] NOT NULL,             -- as in jobs
     entries          bigint[] NOT NULL,               -- their numbers in the account's share
     at               timestamptz[] NOT NULL,          -- `created_at` of holds, `finished_at` of ends
     job_ids          uuid[] NOT NULL,                 -- of which job
@@ -556,8 +559,8 @@ CREATE TABLE punchcard.archive (
     available_after  bigint[] NOT NULL,               -- as in jobs and outcomes
     held_after       bigint[] NOT NULL,               -- as in jobs and outcomes
     lines            integer NOT NULL,                -- how many lines of the ledger they are
-    share            smallint NOT NULL,               -- as in jobs
-    PRIMARY KEY (end_id, account_id, share, first_entry)
+    first_share      smallint NOT NULL,               -- the share of the first
+    PRIMARY KEY (end_id, first_account, first_share, first_entry)
 ) WITH (autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_scale_factor = 0.01,
         autovacuum_analyze_scale_factor = 0.01);
 
@@ -590,16 +593,18 @@ CREATE TRIGGER carried_is_never_emptied BEFORE TRUNCATE ON punchcard.carried
 CREATE FUNCTION punchcard.refuse_uncarried() RETURNS trigger
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    gone int8multirange;
+    gone record;
 BEGIN
     IF TG_TABLE_NAME = 'archive' THEN
-        SELECT range_agg(int8range(e.entry, e.entry, '[]')) INTO gone FROM unnest(OLD.entries) AS e (entry);
+        SELECT INTO gone FROM unnest(OLD.accounts, OLD.shares, OLD.entries) AS e (account_id, share, entry)
+        LEFT JOIN punchcard.carried c ON c.account_id = e.account_id AND c.share = e.share
+        WHERE (c.numbers @> e.entry) IS NOT TRUE;
     ELSE
-        gone := int8multirange(int8range(OLD.entry, OLD.entry, '[]'));
+        SELECT INTO gone FROM (SELECT 1) one
+        LEFT JOIN punchcard.carried c ON c.account_id = OLD.account_id AND c.share = OLD.share
+        WHERE (c.numbers @> OLD.entry) IS NOT TRUE;
     END IF;
-    IF NOT EXISTS (SELECT FROM punchcard.carried c
-                   WHERE c.account_id = OLD.account_id AND c.share = OLD.share AND c.numbers @> gone)
-    THEN
+    IF FOUND THEN
         RAISE EXCEPTION '% on %.% is refused: the ledger is append-only', lower(TG_OP), TG_TABLE_SCHEMA,
             TG_TABLE_NAME USING ERRCODE = 'restrict_violation';
     END IF;

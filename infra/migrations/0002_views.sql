@@ -40,11 +40,12 @@ CREATE VIEW punchcard.kept_outcomes WITH (security_invoker = on) AS
 
 -- The archive, entry by entry: holds, and ends with what was captured.
 CREATE VIEW punchcard.archived_entries WITH (security_invoker = on) AS
-    SELECT a.account_id, a.share, e.entry, e.job_id, e.price, e.captured, e.available_after, e.held_after,
+    SELECT e.account_id, e.share, e.entry, e.job_id, e.price, e.captured, e.available_after, e.held_after,
            e.at
     FROM punchcard.archive a,
-         unnest(a.entries, a.job_ids, a.prices, a.captured, a.available_after, a.held_after, a.at)
-             AS e (entry, job_id, price, captured, available_after, held_after, at)
+         unnest(a.accounts, a.shares, a.entries, a.job_ids, a.prices, a.captured, a.available_after,
+                a.held_after, a.at)
+             AS e (account_id, share, entry, job_id, price, captured, available_after, held_after, at)
     WHERE a.end_id <= (SELECT r.archived_before FROM punchcard.retention r);
 
 -- What waits to be entered, with the number and the balances that it would get now.
@@ -317,7 +318,7 @@ CREATE VIEW punchcard.audit_i2 WITH (security_invoker = on) AS
     FROM (SELECT m.account_id, m.share, m.entry FROM punchcard.movements m
           UNION ALL SELECT j.account_id, j.share, j.entry FROM punchcard.kept_jobs j
           UNION ALL SELECT o.account_id, o.share, o.entry FROM punchcard.kept_outcomes o
-          UNION ALL SELECT a.account_id, a.share, a.first_entry FROM punchcard.archive a
+          UNION ALL SELECT a.account_id, a.share, a.entry FROM punchcard.archived_entries a
           UNION ALL SELECT c.account_id, c.share, upper(c.numbers) - 1 FROM punchcard.carried c) n
     WHERE NOT EXISTS (SELECT FROM punchcard.accounts a WHERE a.id = n.account_id AND a.share = n.share)
     UNION ALL

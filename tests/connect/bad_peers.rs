@@ -90,6 +90,7 @@ fn requests(account: Uuid, [job, waiting, canceled]: [Uuid; 3], service: &str) -
         post("/api/webhook/rotate-secret", &user, json!({})),
         get("/api/credits"),
         get("/api/credits/ledger"),
+        get("/api/credits/statement?month=2026-11&limit=2"),
         post("/api/credits/grants", &service, json!({ "account_id": account, "amount": 5 })),
     ]
 }

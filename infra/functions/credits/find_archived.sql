@@ -24,8 +24,9 @@ BEGIN
         -- From where on these months have a page of entries, by rows that lie before it as a whole.
         SELECT a.first_at INTO enough
         FROM (SELECT a.first_at, sum(a.lines) OVER (ORDER BY a.first_at DESC) AS lines
-              FROM punchcard.archive a
-              WHERE a.end_id = ANY (months) AND a.account_id = p_account_id AND a.last_at < p_before_at) a
+              FROM unnest(months) AS m (end_id), LATERAL punchcard.archive_of(m.end_id, p_account_id) a
+              -- Of those that are others', too, it is not said how many are its own.
+              WHERE a.first_account = a.last_account AND a.last_at < p_before_at) a
         WHERE a.lines > p_limit ORDER BY a.first_at DESC LIMIT 1;
         IF FOUND THEN
             floor_at := greatest(floor_at, enough);
@@ -35,10 +36,11 @@ BEGIN
     SELECT p.* FROM (
         SELECT o.at, e.job_id AS key, l.part, e.entry, l.kind, l.available, l.held,
                e.available_after - l.later AS available_after, e.held_after + l.later AS held_after, e.job_id,
-               NULL::text AS idempotency_key, NULL::text AS reason, a.share, e.at AS created_at
-        FROM punchcard.archive a,
-             unnest(a.entries, a.job_ids, a.prices, a.captured, a.available_after, a.held_after, a.at)
-                 AS e (entry, job_id, price, captured, available_after, held_after, at)
+               NULL::text AS idempotency_key, NULL::text AS reason, e.share, e.at AS created_at
+        FROM unnest(months) AS m (end_id), LATERAL punchcard.archive_of(m.end_id, p_account_id) a,
+             unnest(a.accounts, a.shares, a.entries, a.job_ids, a.prices, a.captured, a.available_after,
+                    a.held_after, a.at)
+                 AS e (account_id, share, entry, job_id, price, captured, available_after, held_after, at)
         CROSS JOIN LATERAL (SELECT CASE WHEN e.captured IS NULL THEN punchcard.uuid_time(e.job_id)
                                         ELSE e.at END AS at) o
         CROSS JOIN LATERAL (
@@ -49,7 +51,7 @@ BEGIN
             SELECT 2::smallint, 'release', e.price - e.captured, e.captured - e.price, 0::bigint
             UNION ALL
             SELECT 1::smallint, 'capture', 0::bigint, -e.captured, e.price - e.captured) l
-        WHERE a.end_id = ANY (months) AND a.account_id = p_account_id
+        WHERE e.account_id = p_account_id
           AND a.first_at <= p_before_at AND a.last_at >= floor_at
           AND l.held <> 0 AND o.at >= floor_at
         UNION ALL

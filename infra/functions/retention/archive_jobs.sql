@@ -1,6 +1,6 @@
 -- For `apply_retention`: the entries of a month's next jobs, up to p_limit of them, in the archive: some
--- hundred of an account's share in a row. Behind the last of them the month is archived: from that moment on
--- its entries are read there alone.
+-- hundred in a row, so that they are compressed, whosesoever they are. Behind the last of them the month is
+-- archived: from that moment on its entries are read there alone.
 CREATE OR REPLACE FUNCTION punchcard.archive_jobs(p_month punchcard.archived_months, p_limit bigint)
     RETURNS void
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp
@@ -26,8 +26,7 @@ BEGIN
         LEFT JOIN LATERAL (SELECT d.* FROM punchcard.deferred_entries d
                            WHERE d.job_id = b.id AND o.entry IS NULL LIMIT 1) d ON true
     ), placed AS (
-        SELECT e.*,
-               (row_number() OVER (PARTITION BY e.account_id, e.share ORDER BY e.entry) - 1) / 250 AS place
+        SELECT e.*, (row_number() OVER (ORDER BY e.account_id, e.share, e.entry) - 1) / 250 AS place
         FROM (SELECT b.account_id, b.share, b.entry, punchcard.uuid_time(b.id) AS order_at,
                      b.created_at AS at, b.id AS job_id, b.price, NULL::bigint AS captured,
                      b.available_after, b.held_after
@@ -37,17 +36,26 @@ BEGIN
                      d.available_after, d.held_after
               FROM ended d) e
     ), written AS (
-        INSERT INTO punchcard.archive (end_id, account_id, share, lines, first_entry, first_at, last_at,
-                                       entries, at, job_ids, prices, captured, available_after, held_after)
-        SELECT p_month.end_id, p.account_id, p.share,
+        INSERT INTO punchcard.archive (
+            end_id, first_account, last_account, first_share, first_entry, lines, first_at, last_at, accounts,
+            shares, entries, at, job_ids, prices, captured, available_after, held_after)
+        SELECT p_month.end_id, (array_agg(p.account_id ORDER BY p.account_id, p.share, p.entry))[1],
+               (array_agg(p.account_id ORDER BY p.account_id DESC))[1],
+               (array_agg(p.share ORDER BY p.account_id, p.share, p.entry))[1],
+               (array_agg(p.entry ORDER BY p.account_id, p.share, p.entry))[1],
                sum(CASE WHEN p.captured IS NULL THEN sign(p.price)
                         ELSE sign(p.captured) + sign(p.price - p.captured) END),
-               min(p.entry), min(p.order_at), max(p.order_at),
-               array_agg(p.entry ORDER BY p.entry), array_agg(p.at ORDER BY p.entry),
-               array_agg(p.job_id ORDER BY p.entry), array_agg(p.price ORDER BY p.entry),
-               array_agg(p.captured ORDER BY p.entry), array_agg(p.available_after ORDER BY p.entry),
-               array_agg(p.held_after ORDER BY p.entry)
-        FROM placed p GROUP BY p.account_id, p.share, p.place
+               min(p.order_at), max(p.order_at),
+               array_agg(p.account_id ORDER BY p.account_id, p.share, p.entry),
+               array_agg(p.share ORDER BY p.account_id, p.share, p.entry),
+               array_agg(p.entry ORDER BY p.account_id, p.share, p.entry),
+               array_agg(p.at ORDER BY p.account_id, p.share, p.entry),
+               array_agg(p.job_id ORDER BY p.account_id, p.share, p.entry),
+               array_agg(p.price ORDER BY p.account_id, p.share, p.entry),
+               array_agg(p.captured ORDER BY p.account_id, p.share, p.entry),
+               array_agg(p.available_after ORDER BY p.account_id, p.share, p.entry),
+               array_agg(p.held_after ORDER BY p.account_id, p.share, p.entry)
+        FROM placed p GROUP BY p.place
         RETURNING last_at
     )
     SELECT (SELECT count(*) FROM bought) AS jobs, (SELECT max(w.last_at) FROM written w) AS last_at,

@@ -9,8 +9,8 @@ DECLARE
 BEGIN
     SELECT min(m.end_id::text)::uuid INTO month FROM punchcard.archived_months m
     WHERE m.end_id > p_job_id AND m.archived_at IS NOT NULL;
-    SELECT a.account_id, e.captured INTO account_id, captured
-    FROM punchcard.archive a, unnest(a.job_ids, a.captured) AS e (job_id, captured)
-    WHERE a.end_id = month AND (p_account_id IS NULL OR a.account_id = p_account_id)
+    SELECT e.account_id, e.captured INTO account_id, captured
+    FROM punchcard.archive a, unnest(a.accounts, a.job_ids, a.captured) AS e (account_id, job_id, captured)
+    WHERE a.end_id = month AND (p_account_id IS NULL OR e.account_id = p_account_id)
       AND e.job_id = p_job_id AND e.captured IS NOT NULL;
 END $$;

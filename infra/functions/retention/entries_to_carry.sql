@@ -1,21 +1,23 @@
--- For `carry_entries`: the entries of a month in the archive, and the movements until its end, of these
--- accounts, each with what it did to the two balances, and the line that is hashed. What gave back for a job
--- stays as long as its job's entries: it says that no more is given back.
-CREATE OR REPLACE FUNCTION punchcard.entries_to_carry(p_accounts uuid[], p_month uuid, p_end_at timestamptz)
+-- For `carry_entries`: the entries of rows of a month's archive, or the movements of accounts until its end,
+-- each with what it did to the two balances, and the line that is hashed. What gave back for a job stays as
+-- long as its job's entries: it says that no more is given back.
+CREATE OR REPLACE FUNCTION punchcard.entries_to_carry(
+    p_rows tid[], p_accounts uuid[], p_month uuid, p_end_at timestamptz)
     RETURNS TABLE (account_id uuid, share smallint, entry bigint, available_delta bigint, held_delta bigint,
                    line text)
     LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT e.account_id, e.share, e.entry, e.available_delta, e.held_delta,
            concat_ws(',', e.entry, e.kind, e.available_delta, e.held_delta, e.available_after, e.held_after,
                      coalesce(e.job_id::text, e.key, ''))
-    FROM (SELECT a.account_id, a.share, x.entry, CASE WHEN x.captured IS NULL THEN 'hold' ELSE 'end' END,
+    FROM (SELECT x.account_id, x.share, x.entry, CASE WHEN x.captured IS NULL THEN 'hold' ELSE 'end' END,
                  x.price - coalesce(x.captured, 2 * x.price),
                  CASE WHEN x.captured IS NULL THEN x.price ELSE -x.price END, x.available_after,
                  x.held_after, x.job_id, NULL
           FROM punchcard.archive a,
-               unnest(a.entries, a.job_ids, a.prices, a.captured, a.available_after, a.held_after)
-                   AS x (entry, job_id, price, captured, available_after, held_after)
-          WHERE a.end_id = p_month AND a.account_id = ANY (p_accounts)
+               unnest(a.accounts, a.shares, a.entries, a.job_ids, a.prices, a.captured, a.available_after,
+                      a.held_after)
+                   AS x (account_id, share, entry, job_id, price, captured, available_after, held_after)
+          WHERE a.ctid = ANY (p_rows)
           UNION ALL
           SELECT m.account_id, m.share, m.entry, m.kind::text, m.amount, 0, m.available_after, m.held_after,
                  m.job_id, m.idempotency_key

@@ -49,13 +49,13 @@ BEGIN
                CASE WHEN x.captured IS NULL THEN punchcard.uuid_time(x.job_id) ELSE x.at END AS order_at
         FROM punchcard.archived_months m
         CROSS JOIN LATERAL (
-            SELECT a.* FROM punchcard.archive a
-            WHERE a.end_id = m.end_id AND a.account_id = p_account_id AND a.share = p_share
-              AND a.last_at >= p_since
-            ORDER BY a.first_entry LIMIT 4 + p_limit / 100) a
-        CROSS JOIN LATERAL unnest(a.entries, a.job_ids, a.prices, a.captured, a.available_after, a.held_after,
-                                  a.at)
-            AS x (entry, job_id, price, captured, available_after, held_after, at)
-        WHERE m.end_id <= kept_from AND m.last_at >= p_since) a
+            SELECT a.* FROM punchcard.archive_of(m.end_id, p_account_id) a
+            WHERE a.last_at >= p_since AND p_share = ANY (a.shares)
+            ORDER BY a.first_account, a.first_share, a.first_entry LIMIT 4 + p_limit / 100) a
+        CROSS JOIN LATERAL unnest(a.accounts, a.shares, a.entries, a.job_ids, a.prices, a.captured,
+                                  a.available_after, a.held_after, a.at)
+            AS x (account_id, share, entry, job_id, price, captured, available_after, held_after, at)
+        WHERE m.end_id <= kept_from AND m.last_at >= p_since AND x.account_id = p_account_id
+          AND x.share = p_share) a
     WHERE a.order_at >= p_since;
 END $$;
