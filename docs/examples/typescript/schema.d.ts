@@ -638,7 +638,7 @@ export interface components {
             /** @description `ok`. */
             status: string;
             /** @description What a tick should have done beside the jobs, and could not, such as `retention`: `punchcard doctor` says why. */
-            upkeep_waits: string[];
+            upkeep_waits?: string[] | null;
         };
         /** @description How the job stands now. */
         Heard: {

@@ -62,7 +62,7 @@ impl Modify for Bearers {
 /// What is sent and may have members that are not known: a provider's own.
 const SENT: &[&str] = &["CalledBack", "CallBackError", "CallBackProgress"];
 /// What an answer may leave out; all else in it is always there, perhaps as `null`.
-const LEFT_OUT: &[(&str, &str)] = &[("Entry", "share"), ("JobError", "attempt")];
+const LEFT_OUT: &[(&str, &str)] = &[("Health", "upkeep_waits"), ("Entry", "share"), ("JobError", "attempt")];
 
 /// The document, as it is kept and served.
 #[must_use]

@@ -124,7 +124,7 @@ pub(crate) struct Paging {
 #[into_params(parameter_in = Query)]
 pub(crate) struct StatementWanted {
     /// A month, in UTC: `2026-11`.
-    #[param(pattern = "^[0-9]{4}-[0-9]{2}$")]
+    #[param(pattern = "^(19[7-9][0-9]|20[0-9][0-9]|210[0-8])-(0[1-9]|1[0-2])$")]
     month: String,
     /// `json`, or `csv`.
     #[param(pattern = "^(json|csv)$")]

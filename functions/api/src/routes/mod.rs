@@ -84,8 +84,8 @@ pub(crate) struct Health {
     /// For how long the job has been due that has been due longest.
     oldest_due_seconds: u64,
     /// What a tick should have done beside the jobs, and could not, such as `retention`: `punchcard doctor` says why.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    upkeep_waits: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upkeep_waits: Option<Vec<String>>,
 }
 
 /// Says whether the API reaches its database.
@@ -98,6 +98,7 @@ pub(crate) struct Health {
 pub(crate) async fn health(app: &App, _: &Request, deadline: Deadline) -> Result<Response, ApiError> {
     let (oldest, upkeep_waits) = app.db.health(deadline.within(std::time::Duration::from_secs(5))).await?;
     let oldest_due_seconds = oldest.map_or(0, |waiting| waiting.as_secs());
+    let upkeep_waits = Some(upkeep_waits).filter(|tasks| !tasks.is_empty());
     ok(&Health { status: "ok", oldest_due_seconds, upkeep_waits })
 }
 

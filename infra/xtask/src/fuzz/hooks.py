@@ -105,7 +105,8 @@ def before_call(ctx, case, kwargs):
     if "token" in (case.path_parameters or {}) and random.random() < 0.8:
         tokens = known["jobs"].get(random.choice(list(known["jobs"])), {}).get("tokens")
         case.path_parameters["token"] = random.choice(tokens or ["x"])
-    of_account = method == "GET" and path in ("/api/jobs", "/api/credits", "/api/credits/ledger")
+    lists = ("/api/jobs", "/api/credits", "/api/credits/ledger", "/api/credits/statement")
+    of_account = method == "GET" and path in lists
     if of_account or path.startswith("/api/webhook"):
         case.query = dict(case.query or {})
         name_account(case.query, known, may_be_left_out=False)
@@ -146,6 +147,8 @@ def before_call(ctx, case, kwargs):
 @schemathesis.hook
 def after_call(ctx, case, response):
     if case.method.upper() == "GET" and response.status_code == 200 and case.path != "/api/openapi.json":
-        cursor = response.json().get("next_cursor")
+        # A statement may be CSV.
+        as_json = "json" in response.headers["content-type"][0]
+        cursor = response.json().get("next_cursor") if as_json else None
         if cursor:
             CURSORS[(case.path, (case.query or {}).get("account_id"))] = cursor
