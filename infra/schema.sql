@@ -23,7 +23,7 @@ CREATE TYPE punchcard.verdict AS ENUM ('complete', 'fail', 'reject', 'cancel', '
 CREATE TABLE punchcard.accounts (
     id uuid NOT NULL,  -- a user's id by default; any payer in general
     share smallint NOT NULL DEFAULT 0,  -- 0 to 63
-    spread smallint NOT NULL DEFAULT 1,  -- in share 0: how many shares buyers use
+    spread smallint NOT NULL DEFAULT 1,  -- in share 0: how many shares buyers use; in each: 0 once the account is closed (`erasures`)
     available bigint NOT NULL DEFAULT 0,  -- free to spend
     held bigint NOT NULL DEFAULT 0,  -- set aside for unfinished jobs
     entries bigint NOT NULL DEFAULT 0,  -- the number of the share's last entry
@@ -85,7 +85,8 @@ CREATE TABLE punchcard.attempts (
     error json,  -- {code, message, attempt}
     CONSTRAINT attempts_pkey PRIMARY KEY (job_id, number)
 ) PARTITION BY RANGE (job_id);
-CREATE TRIGGER attempts_never_change BEFORE DELETE OR UPDATE ON punchcard.attempts FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what happened has happened');
+CREATE TRIGGER attempts_are_kept BEFORE DELETE ON punchcard.attempts FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what happened has happened');
+CREATE TRIGGER attempts_never_change BEFORE UPDATE ON punchcard.attempts FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_unless_erased('attempts', 'what happened has happened');
 
 -- What bounds an account beside its credits; NULL is no bound.
 CREATE TABLE punchcard.caps (
@@ -108,12 +109,13 @@ CREATE TABLE punchcard.carried (
     available bigint NOT NULL,  -- what they did to `available`
     held bigint NOT NULL,  -- what they did to `held`
     until timestamp with time zone NOT NULL,  -- they were made before; of jobs that were bought before, the ends too
+    last_at timestamp with time zone NOT NULL,  -- when the last of them was made
     sha256 text NOT NULL,  -- of what was here before them, and of all of them in their order
     CONSTRAINT carried_pkey PRIMARY KEY (account_id, share)
 );
 CREATE TRIGGER carried_is_kept BEFORE DELETE ON punchcard.carried FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 CREATE TRIGGER carried_is_never_emptied BEFORE TRUNCATE ON punchcard.carried FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
-CREATE TRIGGER carried_only_grows BEFORE UPDATE ON punchcard.carried FOR EACH ROW WHEN ((NOT ((new.numbers @> old.numbers) AND (new.entries > old.entries) AND (new.sha256 <> old.sha256) AND (new.until >= old.until)))) EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+CREATE TRIGGER carried_only_grows BEFORE UPDATE ON punchcard.carried FOR EACH ROW WHEN ((NOT ((new.numbers @> old.numbers) AND (new.entries > old.entries) AND (new.sha256 <> old.sha256) AND (new.until >= old.until) AND (new.last_at >= old.last_at)))) EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 
 -- Credits that the team keeps in a table of its own, if it does (ADR 10).
 CREATE TABLE punchcard.credit_source (
@@ -169,6 +171,24 @@ CREATE INDEX deliveries_id ON punchcard.deliveries USING btree (id);
 -- What was never heard, for the operator.
 CREATE INDEX deliveries_unheard ON punchcard.deliveries USING btree (id) WHERE (delivered_at IS NULL);
 
+-- Accounts that are to be forgotten, and those that are (ADR 21): closed for good from the moment they are here. Their entries stay.
+CREATE TABLE punchcard.erasures (
+    account_id uuid NOT NULL,  -- who is forgotten
+    asked_at timestamp with time zone NOT NULL DEFAULT now(),  -- since when it is closed
+    done_at timestamp with time zone,  -- when nothing of its payloads was left
+    look_at timestamp with time zone NOT NULL DEFAULT now(),  -- when to go on, while a job of it is unfinished
+    after_id uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'::uuid,  -- behind which of its jobs to go on
+    jobs bigint NOT NULL DEFAULT 0,  -- how many lost their payloads so far
+    keys bigint NOT NULL DEFAULT 0,  -- how many idempotency keys are deleted
+    messages bigint NOT NULL DEFAULT 0,  -- how many messages were never sent
+    waits_for uuid,  -- a job that was unfinished, since it ran, or cannot be canceled
+    CONSTRAINT erasures_pkey PRIMARY KEY (account_id)
+);
+-- What is to be done (`erase_payloads`).
+CREATE INDEX erasures_open ON punchcard.erasures USING btree (asked_at) WHERE (done_at IS NULL);
+CREATE TRIGGER erasures_are_kept BEFORE DELETE ON punchcard.erasures FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('an erased account is closed for good');
+CREATE TRIGGER erasures_are_never_emptied BEFORE TRUNCATE ON punchcard.erasures FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('an erased account is closed for good');
+
 -- The functions that were applied.
 CREATE TABLE punchcard.functions (
     name text NOT NULL,  -- As in infra/functions.
@@ -213,8 +233,9 @@ CREATE TABLE punchcard.jobs (
     input json NOT NULL,  -- as it was sent, digit for digit
     CONSTRAINT jobs_pkey PRIMARY KEY (account_id, id)
 ) PARTITION BY RANGE (id);
+CREATE TRIGGER jobs_are_kept BEFORE DELETE ON punchcard.jobs FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was; it is in the ledger');
 CREATE TRIGGER jobs_are_never_emptied BEFORE TRUNCATE ON punchcard.jobs FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('what was bought is in the ledger');
-CREATE TRIGGER jobs_never_change BEFORE DELETE OR UPDATE ON punchcard.jobs FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was; it is in the ledger');
+CREATE TRIGGER jobs_never_change BEFORE UPDATE ON punchcard.jobs FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_unless_erased('jobs', 'what was bought stays as it was; it is in the ledger');
 
 -- On what a job was bought: what its kind said of money and attempts then, a row for each change of it (ADR 17). What only says how a job is run (its target, time limit, back-off) is the kind's of now, so that it can be mended for what is queued.
 CREATE TABLE punchcard.kind_terms (
@@ -288,7 +309,7 @@ CREATE TABLE punchcard.labels (
     job_id uuid NOT NULL,  -- which has it
     CONSTRAINT labels_pkey PRIMARY KEY (account_id, label, job_id)
 ) PARTITION BY RANGE (job_id);
-CREATE TRIGGER labels_never_change BEFORE DELETE OR UPDATE ON punchcard.labels FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was');
+CREATE TRIGGER labels_never_change BEFORE DELETE OR UPDATE ON punchcard.labels FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_unless_erased('labels', 'what was bought stays as it was');
 
 -- The migrations that were applied.
 CREATE TABLE punchcard.migrations (
@@ -381,7 +402,8 @@ CREATE INDEX outcomes_canceled_of_account ON punchcard.outcomes USING btree (acc
 CREATE INDEX outcomes_failed ON punchcard.outcomes USING btree (finished_at, job_id) WHERE (status = 'failed'::punchcard.final_status);
 -- An account's jobs that failed (`find_jobs`). An index for each status: where row security is on, an enum is compared with no index (its operators are not leakproof), but by its predicate.
 CREATE INDEX outcomes_failed_of_account ON punchcard.outcomes USING btree (account_id, job_id) WHERE (status = 'failed'::punchcard.final_status);
-CREATE TRIGGER outcomes_are_final BEFORE DELETE OR UPDATE ON punchcard.outcomes FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('a finished job never changes');
+CREATE TRIGGER outcomes_are_final BEFORE UPDATE ON punchcard.outcomes FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_unless_erased('outcomes', 'a finished job never changes');
+CREATE TRIGGER outcomes_are_kept BEFORE DELETE ON punchcard.outcomes FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('a finished job never changes');
 CREATE TRIGGER outcomes_are_never_emptied BEFORE TRUNCATE ON punchcard.outcomes FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('a finished job never changes');
 
 -- What is to be done: one thin row for each unfinished job, with all that changes while it is.
@@ -429,7 +451,8 @@ CREATE TABLE punchcard.retention (
     money_days integer,  -- entries one by one; NULL: for ever
     archived_before uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'::uuid,  -- the entries of jobs with lesser ids are in the archive
     carried_before uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'::uuid,  -- and of these, they are carried
-    carry_after uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'::uuid,  -- behind which account what else moved in that time is carried
+    carrying_before uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000'::uuid,  -- or are being carried
+    carry_after uuid,  -- behind which account what else moved in that time is carried; NULL: of the first
     keys_block bigint NOT NULL DEFAULT 0,  -- where the search for old keys goes on
     CONSTRAINT retention_pkey PRIMARY KEY (only_one),
     CONSTRAINT retention_key_days_check CHECK (((key_days >= 90) AND (key_days <= 36500))),
@@ -794,6 +817,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.cancel(p_job_id uuid, p_account_id uuid DEFAULT NULL::uuid)
 --     RETURNS text, as its owner
 
+-- For `erase_payloads`: cancels those of an account's jobs that are not finished, as `cancel` does: what is queued, or waits outside, at once; what runs is asked to stop. What somebody else is at is left, and so is what cannot be canceled any more.
+-- FUNCTION punchcard.cancel_all(p_account_id uuid, p_ids uuid[])
+--     RETURNS void
+
 -- A JSON value as text that is the same whatever its spacing and the order of its keys, and not much longer than it was sent: as jsonb writes it, but for numbers with an exponent, of which jsonb would write every digit (1e308 has 309). These count as they are written, so that 1e2 is neither 100 nor 1E2; other numbers count digit for digit too, so that 1.0 is not 1.00.
 -- FUNCTION punchcard.canonical(p_value json)
 --     RETURNS text
@@ -822,7 +849,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.check_month(p_end uuid)
 --     RETURNS void
 
--- Refuses what is no movement from outside: without an account, an amount or a key, of too much, or for a job that is not the account's.
+-- Refuses what is no movement from outside: without an account, an amount or a key, of too much, or a charge that names a job.
 -- FUNCTION punchcard.check_movement(p_kind punchcard.entry_kind, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text)
 --     RETURNS void
 
@@ -862,6 +889,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.claim_singly(p_limit bigint, p_kinds text[], p_http boolean, p_budget integer, p_lease double precision, p_woken boolean)
 --     RETURNS TABLE(job_id uuid, lease_token bigint, account_id uuid, kind text, attempt smallint, max_attempts smallint, input text, url text, secret_version integer, retired boolean, timeout_seconds integer, backoff_seconds integer, backoff_max_seconds integer, lasts_seconds double precision, priority smallint, run_at_micros bigint, price bigint, metered boolean, backoff text, backoff_delays integer[], jitter double precision, retry text, cancel_url text, callback_seconds integer, checkpoint text, told boolean), as its owner
 
+-- For `erase_payloads`: takes out of finished jobs of an account what its users and workers wrote; answers how many jobs had some of it. Messages first: what is heard meanwhile is in `deliveries` by then.
+-- FUNCTION punchcard.clear_payloads(p_account_id uuid, p_ids uuid[])
+--     RETURNS bigint
+
 -- Deals what an account has available evenly over the first p_spread of its shares; p_least of it, at least, to share p_share. Answers what there is in all; moves nothing if that is less. With p_free, what it has on shares that nobody else holds, if that is enough: else all shares are locked, in their order.
 -- FUNCTION punchcard.deal_credits(p_account_id uuid, p_spread integer, p_share integer, p_least bigint, p_free boolean DEFAULT false)
 --     RETURNS bigint
@@ -882,7 +913,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.empty_spare(p_table text, p_spare text, p_spare_from uuid, p_this_month timestamp without time zone, p_last_month timestamp without time zone)
 --     RETURNS void
 
--- Buys a job: key, price, hold, job and its place in the queue in one call, all or nothing. The job's row is the hold. Answers what the caller does not know; `replayed` when the key had bought the job before (jobs_now has it as it is now); `wake_after`, in seconds, when a wake-up is wanted for it. A priority is at most its kind's `max_priority`: a greater one is refused, but that of a retry, and 0, which is said for none, are lowered to it. Refuses by raising: PT402 insufficient_credits · PT422 unknown_kind, idempotency_mismatch, invalid_*, over_cap · PT429 too_many_*
+-- Buys a job: key, price, hold, job and its place in the queue in one call, all or nothing. The job's row is the hold. Answers what the caller does not know; `replayed` when the key had bought the job before (jobs_now has it as it is now); `wake_after`, in seconds, when a wake-up is wanted for it. A priority is at most its kind's `max_priority`: a greater one is refused, but that of a retry, and 0, which is said for none, are lowered to it. Refuses by raising: PT402 insufficient_credits · PT403 account_closed · PT422 unknown_kind, idempotency_mismatch, invalid_*, over_cap · PT429 too_many_*
 -- FUNCTION punchcard.enqueue(p_account_id uuid, p_kind text, p_input json DEFAULT '{}'::json, p_key text DEFAULT NULL::text, p_priority integer DEFAULT 0, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_options jsonb DEFAULT NULL::jsonb, OUT job_id uuid, OUT price bigint, OUT max_attempts smallint, OUT run_at timestamp with time zone, OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT replayed boolean, OUT wake_after double precision, OUT priority smallint)
 --     RETURNS record, as its owner
 
@@ -894,13 +925,25 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.enter_deferred(p_job_ids uuid[], p_patience integer)
 --     RETURNS void
 
--- The numbered entries of a share that were made from p_since on, of each sort the first p_limit in the order of time: kept and archived, those of free jobs and shifts too. `delta`s are what each did to the balances; of one end what was captured and released is one entry.
--- FUNCTION punchcard.entries_since(p_account_id uuid, p_share smallint, p_since timestamp with time zone, p_limit bigint)
+-- The numbered entries of a share that were made from p_since on, of each sort the first p_limit in the order of time: kept and archived, those of free jobs and shifts too. `delta`s are what each did to the balances; of one end what was captured and released is one entry. Of each month's archive the first p_rows that have some; NULL: all. In a row the times are in no order.
+-- FUNCTION punchcard.entries_since(p_account_id uuid, p_share smallint, p_since timestamp with time zone, p_limit bigint, p_rows bigint)
 --     RETURNS TABLE(entry bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, created_at timestamp with time zone, at timestamp with time zone)
 
--- For `carry_entries`: the entries of rows of a month's archive, or the movements of accounts until its end, each with what it did to the two balances, and the line that is hashed. What gave back for a job stays as long as its job's entries: it says that no more is given back.
+-- For `carry_entries`: the entries of rows of a month's archive, or the movements of accounts until its end, each with what it did to the two balances, when, and the line that is hashed. What gave back for a job stays as long as its job's entries: it says that no more is given back.
 -- FUNCTION punchcard.entries_to_carry(p_rows tid[], p_accounts uuid[], p_month uuid, p_end_at timestamp with time zone)
---     RETURNS TABLE(account_id uuid, share smallint, entry bigint, available_delta bigint, held_delta bigint, line text)
+--     RETURNS TABLE(account_id uuid, share smallint, entry bigint, available_delta bigint, held_delta bigint, at timestamp with time zone, line text)
+
+-- Closes an account for good (ADR 21): from now on it buys nothing, is granted nothing, and has no job that anybody may read. Its payloads are cleared by `erase_payloads`, step by step. Asked again, it answers how far that is. Raises PT404 not_found, if there is neither such an account nor a webhook of its.
+-- FUNCTION punchcard.erase_account(p_account_id uuid)
+--     RETURNS punchcard.erasures, as its owner
+
+-- Takes the next step of an erasure (ADR 21): of p_account_id's, or of the one that was asked for first. Answers whether there is another step to take now. First messages that nobody has heard go; then, some hundred jobs a step, what is unfinished is canceled, or asked to stop, and what is finished loses its payloads; then keys. Jobs that were still unfinished are looked at again some minutes later, until there is none. What was done is done: a step that dies is taken again.
+-- FUNCTION punchcard.erase_payloads(p_account_id uuid DEFAULT NULL::uuid)
+--     RETURNS boolean, as its owner
+
+-- What is left of an error of an account that is erased: that there was one, of which attempt, and whether the input was to blame, which says what it cost.
+-- FUNCTION punchcard.erased_error(p_error json)
+--     RETURNS json
 
 -- Of whom grants are taken back, for a REVOKE: everybody, and the roles to which a default privilege may have given something by name (Supabase's do).
 -- FUNCTION punchcard.everybody_else()
@@ -926,7 +969,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.find_holds(p_account_id uuid, p_before_at timestamp with time zone, p_before_key uuid, p_before_part smallint, p_before_id uuid, p_limit bigint)
 --     RETURNS TABLE(at timestamp with time zone, key uuid, part smallint, entry bigint, kind text, available bigint, held bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, share smallint, created_at timestamp with time zone)
 
--- The ids of an account's jobs, newest first, before p_before: up to p_limit of those of one status and kind, if these are given, that have all of p_labels. Walks past 10,000 others at most, whatever the history. `next_before` is where the next page begins, also if nothing was found so far; NULL when there is no more.
+-- The ids of an account's jobs, newest first, before p_before: up to p_limit of those of one status and kind, if these are given, that have all of p_labels. Walks past 10,000 others at most, whatever the history. `next_before` is where the next page begins, also if nothing was found so far; NULL when there is no more. Of an account that is erased, none.
 -- FUNCTION punchcard.find_jobs(p_account_id uuid, p_status text, p_kind text, p_labels text[], p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid)
 --     RETURNS record, as its owner
 
@@ -986,13 +1029,17 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.grant_credits(p_account_id uuid, p_amount bigint, p_key text, p_reason text DEFAULT NULL::text, OUT entry punchcard.movements, OUT replayed boolean)
 --     RETURNS record, as its owner
 
--- Holds credits for so many jobs: of the share that this backend uses, else of all shares dealt anew, else with what is missing drawn from the team's own credits, if there is such a source. Within the account's caps, unless these were taken in elsewhere. Answers the share, its balances, and the number there of the last of these jobs: the caller writes their rows. Raises PT402 insufficient_credits, and as `pass_caps`.
+-- Holds credits for so many jobs: of the share that this backend uses, else of all shares dealt anew, else with what is missing drawn from the team's own credits, if there is such a source. Within the account's caps, unless these were taken in elsewhere. Answers the share, its balances, and the number there of the last of these jobs: the caller writes their rows. Raises PT402 insufficient_credits, PT403 account_closed, and as `pass_caps`.
 -- FUNCTION punchcard.hold_credits(p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, p_capped boolean DEFAULT true, OUT share smallint, OUT available bigint, OUT held bigint, OUT entry bigint)
 --     RETURNS record
 
 -- The ADR's function, made safe: a key is required, there is a ledger entry, an overdraft is refused, and a job that it names is the account's own. Answers the credits available afterwards.
 -- FUNCTION punchcard.increment_user_credits(p_user_id uuid, p_amount bigint, p_key text, p_job_id uuid DEFAULT NULL::uuid, p_reason text DEFAULT NULL::text)
 --     RETURNS bigint, as its owner
+
+-- Whether an account is erased, or is to be: then nobody reads what is left of its payloads.
+-- FUNCTION punchcard.is_erased(p_account_id uuid)
+--     RETURNS boolean
 
 -- Whether a JSON value is a whole number within bounds, written as one: workers do not read 10.0.
 -- FUNCTION punchcard.is_whole(p_value jsonb, p_least numeric, p_most numeric)
@@ -1054,7 +1101,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.move_at_source(p_account_id uuid, p_amount bigint)
 --     RETURNS void
 
--- Moves credits from outside (a payment, an operator's correction) once for each key: 'grant' or 'adjust'. The first positive movement creates the account. Replays answer the first entry; nothing moves twice. An adjustment that names a job gives back for it, once, to the account that bought it: PT404 not_found for a job of another's, or of nobody's.
+-- Moves credits from outside (a payment, an operator's correction) once for each key: 'grant' or 'adjust'. The first positive movement creates the account. Replays answer the first entry; nothing moves twice. An adjustment that names a job gives back for it, once, to the account that bought it: PT404 not_found for a job of another's, or of nobody's. A closed account is adjusted, but granted nothing: PT403 account_closed.
 -- FUNCTION punchcard.move_credits(p_kind punchcard.entry_kind, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text, OUT entry punchcard.movements, OUT replayed boolean)
 --     RETURNS record
 
@@ -1094,6 +1141,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.refuse_change()
 --     RETURNS trigger
 
+-- Raises PT403 account_closed for an account that is erased, or is to be. With p_wait, whoever closes it is waited for, and waits for the caller's transaction.
+-- FUNCTION punchcard.refuse_closed(p_account_id uuid, p_wait boolean DEFAULT true)
+--     RETURNS void
+
 -- Raises PT410 gone, if p_job_id is the id of a job that was bought, or could have been, in a month that is past its retention: a UUIDv7 of that time, or one that is known to have been a job's. For whoever has found no such job.
 -- FUNCTION punchcard.refuse_gone(p_job_id uuid, p_known boolean DEFAULT false)
 --     RETURNS void, as its owner
@@ -1110,11 +1161,15 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.refuse_uncarried()
 --     RETURNS trigger
 
--- The batch that a key bought, as it is now, if the key was used for the same. Planned once; the months that its ids are of are read alone, and by keys: among its ids are those of others.
+-- For triggers of what is kept: lets go of what an account's users and workers wrote while it is being erased, and of nothing else.
+-- FUNCTION punchcard.refuse_unless_erased()
+--     RETURNS trigger
+
+-- The batch that a key bought, as it is now, if the key was used for the same. Planned once; the months that its ids are of are read alone, and by keys: among its ids are those of others. Raises as `replay_job` does.
 -- FUNCTION punchcard.replay_batch(p_bought punchcard.idempotency_keys, p_hash uuid)
 --     RETURNS TABLE(id uuid, kind text, status text, price bigint, replayed boolean, wake_after double precision)
 
--- The job p_job_id that a key bought, as it was bought; if the key, which was used for p_used_for, is used for the same. Raises PT410 gone, if the job is past its retention and the key is not.
+-- The job p_job_id that a key bought, as it was bought; if the key, which was used for p_used_for, is used for the same. Raises PT410 gone, if the job is past its retention and the key is not, and PT403 account_closed.
 -- FUNCTION punchcard.replay_job(p_account_id uuid, p_job_id uuid, p_used_for uuid, p_hash uuid, OUT job_id uuid, OUT price bigint, OUT max_attempts smallint, OUT run_at timestamp with time zone, OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT priority smallint)
 --     RETURNS record
 
@@ -1142,7 +1197,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.revoke_defaults()
 --     RETURNS void
 
--- Gives an account's webhooks a new secret. The last one signs, too, for a day.
+-- Gives an account's webhooks a new secret. The last one signs, too, for a day. Raises PT403 account_closed.
 -- FUNCTION punchcard.rotate_webhook_secret(p_account_id uuid)
 --     RETURNS punchcard.webhooks, as its owner
 
@@ -1162,7 +1217,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.set_terms()
 --     RETURNS trigger
 
--- Sets where an account is told of its jobs, or, with NULL, that it is not; a disabled webhook works again.
+-- Sets where an account is told of its jobs, or, with NULL, that it is not; a disabled webhook works again. Raises PT403 account_closed.
 -- FUNCTION punchcard.set_webhook(p_account_id uuid, p_url text, p_events text[] DEFAULT NULL::text[])
 --     RETURNS punchcard.webhooks, as its owner
 
@@ -1174,7 +1229,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.settle_deliveries(p_job_ids uuid[], p_ids uuid[], p_attempts smallint[], p_verdicts text[], p_delays double precision[], p_errors text[], p_urls text[])
 --     RETURNS TABLE(id uuid, out_of_reach boolean), as its owner
 
--- Where a share stood at a time: the number of its first entry from then on, and the balances before that; without one, the number that it will have, and the balances of now. Numbers are given out in the order of time, but for what waited for its account: the least of the first 20,000 counts. Once there is one, no lesser number can come.
+-- Where a share stood at a time: the number of its first entry from then on, and the balances before that; without one, the number that it will have, and the balances of now. Numbers are given out in the order of time, but for what waited for its account: the least of the first 20,000 of each sort, and of all that are archived, counts. Once there is one, no lesser number can come.
 -- FUNCTION punchcard.share_at(p_account_id uuid, p_share smallint, p_at timestamp with time zone, OUT entry bigint, OUT available bigint, OUT held bigint)
 --     RETURNS record
 
@@ -1222,6 +1277,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.wanted_periods(p_table text, p_spare_from uuid, p_this_month timestamp without time zone, p_last_month timestamp without time zone)
 --     RETURNS TABLE(name text, first_id uuid, end_id uuid, is_new boolean)
 GRANT EXECUTE ON FUNCTION punchcard_api.find_jobs TO authenticated;
+GRANT EXECUTE ON FUNCTION punchcard_api.open_account TO authenticated;
 GRANT USAGE ON SCHEMA punchcard_api TO authenticated;
 GRANT SELECT (id, available, held) ON TABLE punchcard.accounts TO authenticated;
 GRANT SELECT (account_id, price, captured, entry) ON TABLE punchcard.deferred_entries TO authenticated;
@@ -1240,6 +1296,8 @@ GRANT EXECUTE ON FUNCTION punchcard.claim_deliveries TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.claim_singly TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.enqueue TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.enqueue_batch TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.erase_account TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.erase_payloads TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.find_entries TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.find_failed TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.find_jobs TO punchcard_app;
@@ -1247,6 +1305,7 @@ GRANT EXECUTE ON FUNCTION punchcard.find_redrivable TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.find_statement TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.first_id TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.grant_credits TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.is_erased TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.job_now TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.jobs_between TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.keep_up TO punchcard_app;
@@ -1278,6 +1337,7 @@ GRANT SELECT ON TABLE punchcard.deferred_entries TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.deliveries TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.ends TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.entries TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.erasures TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.functions TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.hidden TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.idempotency_keys TO punchcard_app;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Bench, claims, routes_of, sign, sqs::Sqs};
 
-const ANSWERS: [(&str, u64); 25] = [
+const ANSWERS: [(&str, u64); 28] = [
     ("api-call-back", 404),
     ("api-cancel-job", 404),
     ("api-create-batch", 202),
@@ -19,7 +19,10 @@ const ANSWERS: [(&str, u64); 25] = [
     ("api-create-job-for-account", 202),
     ("api-create-job-refused", 400),
     ("api-delete-webhook", 204),
+    ("api-erase-account", 404),
+    ("api-export-account", 404),
     ("api-get-credits", 200),
+    ("api-get-erasure", 404),
     ("api-get-job", 404),
     ("api-get-webhook", 200),
     ("api-grant-credits", 201),

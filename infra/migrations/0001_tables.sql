@@ -22,7 +22,8 @@ END $$;
 CREATE TABLE punchcard.accounts (
     id                uuid NOT NULL,                  -- a user's id by default; any payer in general
     share             smallint NOT NULL DEFAULT 0,    -- 0 to 63
-    spread            smallint NOT NULL DEFAULT 1,    -- in share 0: how many shares buyers use
+    spread            smallint NOT NULL DEFAULT 1,    -- in share 0: how many shares buyers use; in each: 0
+                                                      -- once the account is closed (`erasures`)
     available         bigint NOT NULL DEFAULT 0,      -- free to spend
     held              bigint NOT NULL DEFAULT 0,      -- set aside for unfinished jobs
     entries           bigint NOT NULL DEFAULT 0,      -- the number of the share's last entry
@@ -128,6 +129,73 @@ CREATE TABLE punchcard.credit_source (
     search_path     text NOT NULL,                    -- what the team's function expects
     set_at          timestamptz NOT NULL DEFAULT now()  -- since when credits come from there
 );
+
+-- ---------------------------------------------------------------------------------------------- erasure
+
+-- Accounts that are to be forgotten, and those that are (ADR 21): closed for good from the moment they are
+-- here. Their entries stay.
+CREATE TABLE punchcard.erasures (
+    account_id  uuid PRIMARY KEY,                     -- who is forgotten
+    asked_at    timestamptz NOT NULL DEFAULT now(),   -- since when it is closed
+    done_at     timestamptz,                          -- when nothing of its payloads was left
+    look_at     timestamptz NOT NULL DEFAULT now(),   -- when to go on, while a job of it is unfinished
+    after_id    uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',  -- behind which of its jobs to
+                                                      -- go on
+    jobs        bigint NOT NULL DEFAULT 0,            -- how many lost their payloads so far
+    keys        bigint NOT NULL DEFAULT 0,            -- how many idempotency keys are deleted
+    messages    bigint NOT NULL DEFAULT 0,            -- how many messages were never sent
+    waits_for   uuid                                  -- a job that was unfinished, since it ran, or cannot be
+                                                      -- canceled
+);
+
+-- What is to be done (`erase_payloads`).
+CREATE INDEX erasures_open ON punchcard.erasures (asked_at) WHERE done_at IS NULL;
+
+CREATE TRIGGER erasures_are_kept BEFORE DELETE ON punchcard.erasures
+    FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('an erased account is closed for good');
+CREATE TRIGGER erasures_are_never_emptied BEFORE TRUNCATE ON punchcard.erasures
+    FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('an erased account is closed for good');
+
+-- For triggers of what is kept: lets go of what an account's users and workers wrote while it is being
+-- erased, and of nothing else.
+CREATE FUNCTION punchcard.refuse_unless_erased() RETURNS trigger
+    LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    kept record;      -- the row as it was, but for what may be cleared
+    whose uuid;
+    cleared boolean;
+BEGIN
+    kept := CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+    IF TG_ARGV[0] = 'jobs' THEN
+        whose := OLD.account_id;
+        cleared := NEW.input::text = '{}' AND NEW.metadata IS NULL AND NEW.tags IS NULL
+                   AND NEW.webhook IS NULL;
+        kept.input := OLD.input;
+        kept.metadata := OLD.metadata;
+        kept.tags := OLD.tags;
+        kept.webhook := OLD.webhook;
+    ELSIF TG_ARGV[0] = 'outcomes' THEN
+        whose := OLD.account_id;
+        cleared := coalesce(NEW.output::text = 'null', OLD.output IS NULL)
+                   AND NEW.error::text IS NOT DISTINCT FROM punchcard.erased_error(OLD.error)::text;
+        kept.output := OLD.output;
+        kept.error := OLD.error;
+    ELSIF TG_ARGV[0] = 'attempts' THEN
+        whose := (SELECT o.account_id FROM punchcard.outcomes o WHERE o.job_id = OLD.job_id);
+        cleared := NEW.error::text = punchcard.erased_error(OLD.error)::text;
+        kept.error := OLD.error;
+    ELSE  -- labels, deleted
+        whose := OLD.account_id;
+        cleared := TG_OP = 'DELETE';
+    END IF;
+    IF cleared AND kept::text = OLD::text
+        AND EXISTS (SELECT FROM punchcard.erasures e WHERE e.account_id = whose AND e.done_at IS NULL)
+    THEN
+        RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+    END IF;
+    RAISE EXCEPTION '% on %.% is refused: %', lower(TG_OP), TG_TABLE_SCHEMA, TG_TABLE_NAME, TG_ARGV[1]
+        USING ERRCODE = 'restrict_violation';
+END $$;
 
 -- ------------------------------------------------------------------------------------------------ kinds
 
@@ -267,9 +335,12 @@ CREATE TABLE punchcard.jobs (
     PRIMARY KEY (account_id, id)                      -- a caller's own jobs, newest first
 ) PARTITION BY RANGE (id);
 
-CREATE TRIGGER jobs_never_change BEFORE UPDATE OR DELETE ON punchcard.jobs
+CREATE TRIGGER jobs_are_kept BEFORE DELETE ON punchcard.jobs
     FOR EACH ROW
     EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was; it is in the ledger');
+CREATE TRIGGER jobs_never_change BEFORE UPDATE ON punchcard.jobs
+    FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_unless_erased(
+        'jobs', 'what was bought stays as it was; it is in the ledger');
 CREATE TRIGGER jobs_are_never_emptied BEFORE TRUNCATE ON punchcard.jobs
     FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('what was bought is in the ledger');
 
@@ -304,7 +375,7 @@ CREATE TABLE punchcard.labels (
 ) PARTITION BY RANGE (job_id);
 
 CREATE TRIGGER labels_never_change BEFORE UPDATE OR DELETE ON punchcard.labels
-    FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what was bought stays as it was');
+    FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_unless_erased('labels', 'what was bought stays as it was');
 
 -- What is to be done: one thin row for each unfinished job, with all that changes while it is.
 CREATE TABLE punchcard.queue (
@@ -402,8 +473,10 @@ CREATE INDEX outcomes_failed_of_account ON punchcard.outcomes (account_id, job_i
 CREATE INDEX outcomes_canceled_of_account ON punchcard.outcomes (account_id, job_id)
     WHERE status = 'canceled';
 
-CREATE TRIGGER outcomes_are_final BEFORE UPDATE OR DELETE ON punchcard.outcomes
+CREATE TRIGGER outcomes_are_kept BEFORE DELETE ON punchcard.outcomes
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('a finished job never changes');
+CREATE TRIGGER outcomes_are_final BEFORE UPDATE ON punchcard.outcomes
+    FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_unless_erased('outcomes', 'a finished job never changes');
 CREATE TRIGGER outcomes_are_never_emptied BEFORE TRUNCATE ON punchcard.outcomes
     FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('a finished job never changes');
 
@@ -429,8 +502,10 @@ CREATE TABLE punchcard.attempts (
     PRIMARY KEY (job_id, number)
 ) PARTITION BY RANGE (job_id);
 
-CREATE TRIGGER attempts_never_change BEFORE UPDATE OR DELETE ON punchcard.attempts
+CREATE TRIGGER attempts_are_kept BEFORE DELETE ON punchcard.attempts
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what happened has happened');
+CREATE TRIGGER attempts_never_change BEFORE UPDATE ON punchcard.attempts
+    FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_unless_erased('attempts', 'what happened has happened');
 
 -- --------------------------------------------------------------------------------------------- webhooks
 
@@ -518,8 +593,9 @@ CREATE TABLE punchcard.retention (
                                                       -- with lesser ids are in the archive
     carried_before   uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',  -- and of these,
                                                       -- they are carried
-    carry_after      uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',  -- behind which account
-                                                      -- what else moved in that time is carried
+    carrying_before  uuid NOT NULL DEFAULT '00000000-0000-0000-0000-000000000000',  -- or are being carried
+    carry_after      uuid,                            -- behind which account what else moved in that time is
+                                                      -- carried; NULL: of the first
     keys_block       bigint NOT NULL DEFAULT 0,       -- where the search for old keys goes on
     CONSTRAINT retention_keys_outlive_payloads
         CHECK (coalesce(key_days, 100000) >= coalesce(payload_days, 100000)),
@@ -575,6 +651,7 @@ CREATE TABLE punchcard.carried (
     held        bigint NOT NULL,                      -- what they did to `held`
     until       timestamptz NOT NULL,                 -- they were made before; of jobs that were bought
                                                       -- before, the ends too
+    last_at     timestamptz NOT NULL,                 -- when the last of them was made
     sha256      text NOT NULL,                        -- of what was here before them, and of all of them in
                                                       -- their order
     PRIMARY KEY (account_id, share)
@@ -584,7 +661,8 @@ CREATE TRIGGER carried_is_kept BEFORE DELETE ON punchcard.carried
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 CREATE TRIGGER carried_only_grows BEFORE UPDATE ON punchcard.carried
     FOR EACH ROW WHEN (NOT (NEW.numbers @> OLD.numbers AND NEW.entries > OLD.entries
-                            AND NEW.sha256 <> OLD.sha256 AND NEW.until >= OLD.until))
+                            AND NEW.sha256 <> OLD.sha256 AND NEW.until >= OLD.until
+                            AND NEW.last_at >= OLD.last_at))
     EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 CREATE TRIGGER carried_is_never_emptied BEFORE TRUNCATE ON punchcard.carried
     FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
@@ -658,7 +736,7 @@ CREATE TABLE punchcard.upkeep (
     error    text                                     -- why it has to wait; NULL: it does not
 ) WITH (fillfactor = 50);
 
-INSERT INTO punchcard.upkeep (task) VALUES ('periods'), ('retention'), ('keys');
+INSERT INTO punchcard.upkeep (task) VALUES ('periods'), ('retention'), ('keys'), ('erasures');
 
 -- What `migrate` keeps for itself, and makes before anything else.
 COMMENT ON TABLE punchcard.migrations IS 'The migrations that were applied.';

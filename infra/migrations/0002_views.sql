@@ -340,7 +340,7 @@ CREATE VIEW punchcard.audit_i3 WITH (security_invoker = on) AS
     UNION ALL
     SELECT l.job_id, l.kind || ' without its job'
     FROM (SELECT m.account_id, m.job_id, m.kind FROM punchcard.movements m
-          WHERE m.job_id >= (SELECT r.carried_before FROM punchcard.retention r)
+          WHERE m.job_id >= (SELECT r.carrying_before FROM punchcard.retention r)
             AND NOT EXISTS (SELECT FROM punchcard.jobs j
                             WHERE j.account_id = m.account_id AND j.id = m.job_id)
           EXCEPT

@@ -74,12 +74,19 @@ BEGIN
                       FROM punchcard.deferred_entries d
                       WHERE d.account_id = b.account_id AND d.entry IS NULL) w;
 
+    -- Whose jobs who is signed in may read: nobody's, once their account is erased. Their credits stay.
+    CREATE FUNCTION punchcard_api.open_account() RETURNS uuid
+        LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $f$
+        SELECT u.id FROM auth.uid() AS u (id)
+        WHERE NOT EXISTS (SELECT FROM punchcard.erasures e WHERE e.account_id = u.id)
+    $f$;
+
     CREATE POLICY own_rows ON punchcard.jobs FOR SELECT TO authenticated
-        USING (account_id = (SELECT auth.uid()));
+        USING (account_id = (SELECT punchcard_api.open_account()));
     CREATE POLICY own_rows ON punchcard.queue FOR SELECT TO authenticated
-        USING (account_id = (SELECT auth.uid()));
+        USING (account_id = (SELECT punchcard_api.open_account()));
     CREATE POLICY own_rows ON punchcard.outcomes FOR SELECT TO authenticated
-        USING (account_id = (SELECT auth.uid()));
+        USING (account_id = (SELECT punchcard_api.open_account()));
     CREATE POLICY own_rows ON punchcard.deferred_entries FOR SELECT TO authenticated
         USING (account_id = (SELECT auth.uid()));
     CREATE POLICY own_rows ON punchcard.accounts FOR SELECT TO authenticated USING (id = (SELECT auth.uid()));

@@ -71,6 +71,7 @@ fn requests(account: Uuid, [job, waiting, canceled]: [Uuid; 3], service: &str) -
     let post = |path: &str, token: &str, body: Value| send("POST", path, token, body);
     let callback = format!("/api/callbacks/{}", callback_token(SIGNING_SECRET, job, 1));
     let buy = json!({ "kind": "qr.svg", "input": { "text": "t" } });
+    let other = |end: &str| format!("/api/accounts/{}/{end}", other(account));
     vec![
         get("/api/health"),
         post("/api/jobs", &user, buy.clone()),
@@ -92,7 +93,15 @@ fn requests(account: Uuid, [job, waiting, canceled]: [Uuid; 3], service: &str) -
         get("/api/credits/ledger"),
         get("/api/credits/statement?month=2026-11&limit=2"),
         post("/api/credits/grants", &service, json!({ "account_id": account, "amount": 5 })),
+        post(&other("erase"), &service, json!({})),
+        event("GET", &other("erasure"), &[("authorization", &service)], None),
+        event("GET", &other("export"), &[("authorization", &service)], None),
     ]
+}
+
+/// An account that is erased, beside one that is not.
+fn other(account: Uuid) -> Uuid {
+    Uuid::from_u128(account.as_u128() ^ 1)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -117,6 +126,12 @@ async fn peer(bench: &Bench, service: &str, case: (Before, Mode, Then)) {
     let (before, mode, then) = case;
     let account = bench.account(10).await;
     bench.enqueue(account, "qr.svg", 3).await;
+    bench
+        .sql(&format!(
+            "SELECT punchcard.grant_credits('{0}', 1, 'k'); SELECT punchcard.erase_account('{0}')",
+            other(account)
+        ))
+        .await;
     let jobs = format!("SELECT id FROM punchcard.jobs WHERE account_id = '{account}' ORDER BY id");
     let jobs: Vec<Uuid> = bench.rows(&jobs).await.iter().map(|row| row.get(0)).collect();
     bench.sql(&format!("SELECT punchcard.cancel('{}')", jobs[2])).await;

@@ -4,6 +4,7 @@ mod audit;
 mod baseline;
 mod credit_source;
 mod engine;
+mod erasure;
 mod grants;
 mod ledger;
 mod memory;

@@ -697,3 +697,181 @@ async fn pages_of_any_length_find_all_of_a_small_archive() {
         assert_eq!(ledger(&bench, &[account], page).await, before, "{page} a page");
     }
 }
+
+/// All steps that are to be taken by then, with so many days for payloads, and for money.
+async fn kept_for(bench: &Bench, at: &str, payload_days: u32, money_days: u32) {
+    bench.set_clock(at).await;
+    bench
+        .sql(&format!("UPDATE punchcard.retention SET payload_days = {payload_days}, key_days = {payload_days}, money_days = {money_days}"))
+        .await;
+    steps(bench, 10_000).await;
+    assert_eq!(error(bench).await, "");
+}
+
+const RUN: &str =
+    "SELECT punchcard.settle(array_agg(c.job_id), array_agg(c.lease_token), array_agg('complete'::text),
+        array_agg(0::float8), array_agg('1'::text), NULL)
+    FROM punchcard.claim(5000, '{paid,late}', true, 60, 60) c";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_given_back_for_a_job_is_not_given_back_again_while_it_is_carried() {
+    let bench = Bench::new().await;
+    bench.begin_at("2025-01-10").await;
+    bench.sql(KINDS).await;
+    let account = Uuid::from_u128(1);
+    bench
+        .sql(&format!(
+            "SELECT punchcard.grant_credits('{account}', 100, 'first');
+             SELECT punchcard.enqueue('{account}', 'paid') FROM generate_series(1, 2);
+             {RUN}; SELECT punchcard.refund(min(job_id::text)::uuid) FROM punchcard.outcomes"
+        ))
+        .await;
+    // One that is given back for in another month than it was bought.
+    bench.set_clock("2025-02-10").await;
+    let bought: Vec<Uuid> = bench
+        .rows("SELECT job_id FROM punchcard.outcomes ORDER BY job_id")
+        .await
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
+    bench.sql(&format!("SELECT punchcard.refund('{}')", bought[1])).await;
+    // January is archived, and to be carried.
+    bench.set_clock("2026-11-15").await;
+    bench.sql("UPDATE punchcard.retention SET payload_days = 400").await;
+    while bench.count("SELECT count(*) FROM punchcard.archived_months WHERE gone_at IS NOT NULL").await < 3 {
+        steps(&bench, 1).await;
+    }
+    bench.sql("UPDATE punchcard.retention SET money_days = 640").await;
+    let (holder, other) = (connect(&bench.direct_url).await, connect(&bench.direct_url).await);
+    holder.batch_execute("BEGIN; SELECT FROM punchcard.accounts FOR NO KEY UPDATE").await.unwrap();
+    let again =
+        format!("SELECT punchcard.increment_user_credits('{account}', 2, 'another', '{}')", bought[0]);
+    let again = tokio::spawn(async move { other.query_typed(&again, &[]).await });
+    bench.until_waiting_for_locks(1).await;
+    while bench.count("SELECT count(*) FROM punchcard.retention WHERE carried_before <> '00000000-0000-0000-0000-000000000000'").await == 0 {
+        bench.sql(DUE).await;
+        assert!(step(&bench.admin).await);
+        bench.assert_audit_is_clean_meanwhile().await;
+    }
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.carried").await, 1, "it is carried");
+    holder.batch_execute("COMMIT").await.unwrap();
+    let refused = again.await.unwrap().expect_err("it was given back");
+    assert_eq!(refused.code().map(|code| code.code()), Some("PT410"), "{refused:?}");
+    let again = bench.admin.batch_execute(&format!("SELECT punchcard.refund('{}')", bought[1])).await;
+    assert_eq!(again.unwrap_err().code().map(|code| code.code()), Some("PT410"));
+    assert_eq!(bench.balance(account).await, (100, 0));
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_statement_is_whole_or_gone_once_entries_were_carried() {
+    let bench = Bench::new().await;
+    bench.begin_at("2025-01-10").await;
+    bench.sql(KINDS).await;
+    bench.sql("INSERT INTO punchcard.kinds (name, price, life_seconds) VALUES ('late', 2, 2592000)").await;
+    let (late, old, nobody) = (Uuid::from_u128(1), Uuid::from_u128(2), Uuid::nil());
+    for account in [late, old, nobody] {
+        bench.sql(&format!("SELECT punchcard.grant_credits('{account}', 100, 'first')")).await;
+    }
+    // A job of January that ends in March, and nothing else: what is carried of it has no gap.
+    bench.set_clock("2025-01-31").await;
+    bench
+        .sql(&format!(
+            "SELECT punchcard.enqueue('{late}', 'late', '1', NULL, 0, clock.now() + interval '29 days')"
+        ))
+        .await;
+    bench.set_clock("2025-03-20").await;
+    bench.sql(RUN).await;
+    // A job of June of an old system's, whose id says 1970.
+    bench.set_clock("2025-06-10").await;
+    bench
+        .sql(&format!(
+            "SELECT punchcard.grant_credits('{old}', 100, 'second');
+             WITH bought AS (
+                 UPDATE punchcard.accounts SET available = available - 7, held = held + 7, entries = entries + 1
+                 WHERE id = '{old}' RETURNING available, held, entries
+             ), job AS (
+                 INSERT INTO punchcard.jobs (account_id, id, price, entry, available_after, held_after, expires_at, created_at, terms_id,
+                                             share, priority, max_attempts, kind, input)
+                 SELECT '{old}', '00400000-1b2c-4d3e-9f00-aabbccddeeff', 7, b.entries, b.available, b.held, clock.now(), clock.now(),
+                        k.terms_id, 0, 0, 3, 'paid', '1'
+                 FROM bought b, punchcard.kinds k WHERE k.name = 'paid'
+             )
+             INSERT INTO punchcard.outcomes (job_id, account_id, share, entry, available_after, held_after, captured, finished_at, attempt,
+                                             status, output)
+             SELECT '00400000-1b2c-4d3e-9f00-aabbccddeeff', '{old}', 0, b.entries + 1, b.available, b.held - 7, 7, clock.now(), 1,
+                    'succeeded', '1'
+             FROM bought b;
+             UPDATE punchcard.accounts SET held = held - 7, entries = entries + 1 WHERE id = '{old}';
+             SELECT punchcard.grant_credits('{old}', 100, 'third')"
+        ))
+        .await;
+    let months = ["2025-01", "2025-02", "2025-03", "2025-04", "2025-05", "2025-06", "2025-07", "2025-08"];
+    bench.set_clock("2026-11-01").await;
+    let mut before = BTreeMap::new();
+    for account in [late, old] {
+        for month in months {
+            before.insert((account, month), statement(&bench, account, month, 100).await);
+        }
+    }
+    kept_for(&bench, "2026-11-15", 400, 640).await;
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.carried").await, 3, "nobody's, too");
+    let mut whole = BTreeMap::new();
+    for ((account, month), pages) in &before {
+        let answer = bench.get(*account, &format!("/api/credits/statement?month={month}&limit=100")).await;
+        if answer.status == 200 {
+            assert_eq!(&vec![answer.body], pages, "{account} {month}");
+            *whole.entry(*account).or_insert(0) += 1;
+        } else {
+            assert_eq!(
+                (answer.status, &answer.body["code"]),
+                (410, &json!("gone")),
+                "{account} {month}: {}",
+                answer.body
+            );
+        }
+    }
+    assert_eq!(whole, BTreeMap::from([(late, 5), (old, 2)]));
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_a_month_begins_is_found_however_its_archive_was_written() {
+    let bench = Bench::new().await;
+    bench.begin_at("2025-01-10").await;
+    bench.sql(KINDS).await;
+    bench.sql("INSERT INTO punchcard.kinds (name, price, life_seconds) VALUES ('late', 3, 2592000), ('last', 4, 2592000)").await;
+    bench.sql("UPDATE punchcard.kinds SET life_seconds = 2592000").await;
+    let account = Uuid::from_u128(1);
+    bench
+        .sql(&format!(
+            "SELECT punchcard.grant_credits('{account}', 100000, 'first');
+             DO $$ BEGIN FOR i IN 1..1300 LOOP
+                 PERFORM punchcard.enqueue('{account}', CASE WHEN i = 1300 THEN 'last' WHEN i % 5 = 0 THEN 'late' ELSE 'free' END);
+             END LOOP; END $$"
+        ))
+        .await;
+    for (at, kind) in [("2025-01-10", "free"), ("2025-02-02", "last"), ("2025-02-03", "late")] {
+        bench.set_clock(at).await;
+        let waiting = format!("SELECT count(*) FROM punchcard.queue WHERE kind = '{kind}'");
+        while bench.count(&waiting).await > 0 {
+            bench.sql(&RUN.replace("{paid,late}", &format!("{{{kind}}}"))).await;
+        }
+    }
+    let months = ["2025-01", "2025-02", "2025-03"];
+    bench.set_clock("2026-11-01").await;
+    let mut before = Vec::new();
+    for month in months {
+        before.push(statement(&bench, account, month, 1000).await);
+    }
+    // As after more than a million jobs of one account.
+    bench
+        .sql("DO $$ BEGIN EXECUTE replace(pg_get_functiondef('punchcard.apply_retention'::regproc), '5000', '5'); END $$")
+        .await;
+    kept_for(&bench, "2026-11-15", 400, 700).await;
+    let late = "SELECT count(*) FROM punchcard.archive WHERE last_at > '2025-02-01'";
+    assert!(bench.count(late).await > 204);
+    for (month, pages) in months.iter().zip(before) {
+        assert!(statement(&bench, account, month, 1000).await == pages, "{month} has changed");
+    }
+}

@@ -6,7 +6,7 @@ use crate::{
     App,
     error::ApiError,
     event::{Request, Response},
-    routes::{self, callbacks, credits, jobs, life, statement, webhooks},
+    routes::{self, accounts, callbacks, credits, jobs, life, statement, webhooks},
 };
 
 /// Makes the table of routes, and what follows from it.
@@ -60,6 +60,9 @@ routes! {
     GET  "/api/credits/ledger"        => credits::list_ledger;
     GET  "/api/credits/statement"     => statement::get_statement;
     POST "/api/credits/grants"        => credits::grant_credits;
+    POST "/api/accounts/{account_id}/erase"   => accounts::erase_account(id);
+    GET  "/api/accounts/{account_id}/erasure" => accounts::get_erasure(id);
+    GET  "/api/accounts/{account_id}/export"  => accounts::export_account(id);
 }
 
 /// The path of the route that answers a request, if one does.

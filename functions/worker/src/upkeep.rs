@@ -28,6 +28,8 @@ const TASKS: &[Task] = &[
     Task { name: "retention", every: Duration::from_secs(3_600), budget: Duration::from_secs(5) },
     // Idempotency keys that are past theirs.
     Task { name: "keys", every: Duration::from_secs(86_400), budget: Duration::from_secs(2) },
+    // Accounts that are to be forgotten: due at once when one is, and then until no job of it is unfinished.
+    Task { name: "erasures", every: Duration::from_secs(300), budget: Duration::from_secs(10) },
 ];
 
 /// Does what is due of them, by name; what this build does not know is for another.

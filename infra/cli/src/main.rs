@@ -3,6 +3,7 @@
 #[macro_use]
 mod output;
 
+mod accounts;
 mod apply;
 mod caps;
 mod credits;
@@ -92,6 +93,9 @@ enum Command {
     /// Grant and show credits; audit all of them.
     #[command(subcommand)]
     Credits(credits::Credits),
+    /// Erase an account, or write out everything that there is of it.
+    #[command(subcommand)]
+    Accounts(accounts::Accounts),
     /// List, show, cancel, retry and redrive jobs.
     #[command(subcommand)]
     Jobs(jobs::Jobs),
@@ -198,6 +202,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         // The audit has a finding for each.
         Command::Credits(command @ credits::Credits::Audit) => credits::run(&unchecked()?, command).await,
         Command::Credits(command) => credits::run(&db().await?, command).await,
+        Command::Accounts(command) => accounts::run(&db().await?, command).await,
         Command::Jobs(command) => jobs::run(&db().await?, command).await,
         Command::Caps(command) => caps::run(&db().await?, command).await,
         Command::Webhooks(command) => webhooks::run(&db().await?, command).await,

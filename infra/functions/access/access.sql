@@ -12,7 +12,7 @@ CREATE OR REPLACE FUNCTION punchcard.access()
             'outcomes', 'attempts', 'jobs_now', 'runs', 'caps', 'webhooks', 'outbox', 'deliveries',
             'messages', 'service_tokens', 'credit_source', 'migrations', 'functions', 'hidden',
             'periods', 'upkeep', 'retention', 'archived_months', 'archive', 'archived_entries', 'carried',
-            'kept_jobs', 'kept_outcomes']) name
+            'kept_jobs', 'kept_outcomes', 'erasures']) name
         UNION ALL
         SELECT 'punchcard_app', 'EXECUTE', 'FUNCTION', 'punchcard.' || name, NULL FROM unnest(ARRAY[
             'enqueue', 'enqueue_batch', 'find_jobs', 'find_failed', 'find_redrivable', 'find_entries',
@@ -21,7 +21,7 @@ CREATE OR REPLACE FUNCTION punchcard.access()
             'cancel', 'retry', 'redrive', 'grant_credits', 'balance', 'return_credits', 'source_health',
             'claim', 'claim_singly', 'settle', 'check_in', 'rescue', 'call_back', 'claim_deliveries',
             'settle_deliveries', 'set_webhook', 'rotate_webhook_secret', 'job_now', 'refuse_gone',
-            'access']) name
+            'erase_account', 'erase_payloads', 'access']) name
         UNION ALL
         -- The team's own backend, through a function of its own in an exposed schema.
         SELECT 'service_role', 'USAGE', 'SCHEMA', 'punchcard', NULL
@@ -36,6 +36,7 @@ CREATE OR REPLACE FUNCTION punchcard.access()
             ('SELECT', 'TABLE', 'punchcard_api.jobs', NULL),
             ('SELECT', 'TABLE', 'punchcard_api.credits', NULL),
             ('EXECUTE', 'FUNCTION', 'punchcard_api.find_jobs', NULL),
+            ('EXECUTE', 'FUNCTION', 'punchcard_api.open_account', NULL),
             ('SELECT', 'TABLE', 'punchcard.jobs',
              'id, account_id, kind, price, priority, max_attempts, input, scheduled_at, created_at, '
              'expires_at, retry_of, metadata, tags'),

@@ -1,5 +1,5 @@
--- Refuses what is no movement from outside: without an account, an amount or a key, of too much, or for a job
--- that is not the account's.
+-- Refuses what is no movement from outside: without an account, an amount or a key, of too much, or a charge
+-- that names a job.
 CREATE OR REPLACE FUNCTION punchcard.check_movement(
     p_kind punchcard.entry_kind, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text)
     RETURNS void
@@ -24,14 +24,6 @@ BEGIN
         IF p_amount < 0 THEN
             RAISE EXCEPTION 'invalid_amount' USING ERRCODE = 'PT422',
                 DETAIL = 'What names a job gives back for it: its amount is above 0. A charge names none.';
-        END IF;
-        PERFORM FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.id = p_job_id;
-        IF NOT FOUND THEN
-            PERFORM FROM punchcard.archived_job(p_job_id, p_account_id) a WHERE a.account_id IS NOT NULL;
-        END IF;
-        IF NOT FOUND THEN
-            PERFORM punchcard.refuse_gone(p_job_id);
-            RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'The account has no such job.';
         END IF;
     END IF;
 END $$;

@@ -1,7 +1,8 @@
 -- Holds credits for so many jobs: of the share that this backend uses, else of all shares dealt anew, else
 -- with what is missing drawn from the team's own credits, if there is such a source. Within the account's
 -- caps, unless these were taken in elsewhere. Answers the share, its balances, and the number there of the
--- last of these jobs: the caller writes their rows. Raises PT402 insufficient_credits, and as `pass_caps`.
+-- last of these jobs: the caller writes their rows. Raises PT402 insufficient_credits, PT403 account_closed,
+-- and as `pass_caps`.
 CREATE OR REPLACE FUNCTION punchcard.hold_credits(
     p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, p_capped boolean DEFAULT true,
     OUT share smallint, OUT available bigint, OUT held bigint, OUT entry bigint)
@@ -26,13 +27,16 @@ BEGIN
         SELECT f.spread INTO shares FROM punchcard.accounts f WHERE f.id = p_account_id AND f.share = 0;
         shares := coalesce(shares, 1);
     END IF;
+    IF shares = 0 THEN
+        PERFORM punchcard.refuse_closed(p_account_id, p_wait => false);
+    END IF;
     share := pg_backend_pid() % shares;
     IF shares = 1 THEN
         UPDATE punchcard.accounts a
         SET available = a.available - p_amount, held = a.held + p_amount,
             unfinished_jobs = a.unfinished_jobs + p_jobs, unfinished_bytes = a.unfinished_bytes + p_bytes,
             entries = a.entries + p_jobs
-        WHERE a.id = p_account_id AND a.share = 0 AND a.available >= p_amount
+        WHERE a.id = p_account_id AND a.share = 0 AND a.available >= p_amount AND a.spread > 0
         RETURNING a.available, a.held, a.entries INTO available, held, entry;
         IF FOUND THEN
             RETURN;
@@ -46,12 +50,15 @@ BEGIN
                 unfinished_jobs = a.unfinished_jobs + p_jobs, unfinished_bytes = a.unfinished_bytes + p_bytes,
                 entries = a.entries + p_jobs
             WHERE a.id = p_account_id AND a.share = hold_credits.share AND a.available >= p_amount
+              AND a.spread > 0
             RETURNING a.available, a.held, a.entries INTO STRICT available, held, entry;
             RETURN;
         EXCEPTION WHEN no_data_found THEN
             NULL;
         END;
     END IF;
+    -- It may have been closed while we waited.
+    PERFORM punchcard.refuse_closed(p_account_id, p_wait => false);
     -- A look without a lock first: whoever has no credits holds nobody up.
     SELECT b.available INTO total FROM punchcard.balances b WHERE b.account_id = p_account_id;
     IF total >= p_amount THEN
@@ -73,6 +80,10 @@ BEGIN
     SET available = a.available - p_amount, held = a.held + p_amount,
         unfinished_jobs = a.unfinished_jobs + p_jobs, unfinished_bytes = a.unfinished_bytes + p_bytes,
         entries = a.entries + p_jobs
-    WHERE a.id = p_account_id AND a.share = hold_credits.share
-    RETURNING a.available, a.held, a.entries INTO STRICT available, held, entry;
+    WHERE a.id = p_account_id AND a.share = hold_credits.share AND a.spread > 0
+    RETURNING a.available, a.held, a.entries INTO available, held, entry;
+    IF NOT FOUND THEN
+        PERFORM punchcard.refuse_closed(p_account_id, p_wait => false);
+        RAISE no_data_found;
+    END IF;
 END $$;

@@ -7,6 +7,7 @@ CREATE OR REPLACE FUNCTION punchcard.look_first(
 DECLARE
     total numeric;
 BEGIN
+    PERFORM punchcard.refuse_closed(p_account_id, p_wait => false);
     PERFORM punchcard.pass_caps(p_account_id, p_jobs, p_bytes, p_look => true);
     SELECT coalesce(sum(b.available), 0) INTO total FROM punchcard.balances b
     WHERE b.account_id = p_account_id;

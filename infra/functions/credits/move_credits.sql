@@ -1,7 +1,7 @@
 -- Moves credits from outside (a payment, an operator's correction) once for each key: 'grant' or 'adjust'.
 -- The first positive movement creates the account. Replays answer the first entry; nothing moves twice. An
 -- adjustment that names a job gives back for it, once, to the account that bought it: PT404 not_found for a
--- job of another's, or of nobody's.
+-- job of another's, or of nobody's. A closed account is adjusted, but granted nothing: PT403 account_closed.
 CREATE OR REPLACE FUNCTION punchcard.move_credits(
     p_kind punchcard.entry_kind, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text,
     OUT entry punchcard.movements, OUT replayed boolean)
@@ -30,6 +30,10 @@ BEGIN
         RETURN;
     END IF;
 
+    -- What was paid for stays right of an account that is closed; more is not sold to it.
+    IF p_kind = 'grant' AND balance.spread = 0 THEN
+        PERFORM punchcard.refuse_closed(p_account_id, p_wait => false);
+    END IF;
     total := balance.available;
     -- Other shares may have some, also of an account that is not spread any more: what was held on them came
     -- back.
@@ -52,6 +56,17 @@ BEGIN
     THEN
         RAISE EXCEPTION 'already_adjusted' USING ERRCODE = 'PT409',
             DETAIL = 'This job has its one adjustment already.';
+    END IF;
+    -- Behind that look, and under the account's lock: what gave back for a job is carried after the job is.
+    IF p_job_id IS NOT NULL THEN
+        PERFORM FROM punchcard.jobs j WHERE j.account_id = p_account_id AND j.id = p_job_id;
+        IF NOT FOUND THEN
+            PERFORM FROM punchcard.archived_job(p_job_id, p_account_id) a WHERE a.account_id IS NOT NULL;
+        END IF;
+        IF NOT FOUND OR p_job_id < (SELECT r.carrying_before FROM punchcard.retention r) THEN
+            PERFORM punchcard.refuse_gone(p_job_id);
+            RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'The account has no such job.';
+        END IF;
     END IF;
 
     UPDATE punchcard.accounts a SET available = a.available + p_amount, entries = a.entries + 1

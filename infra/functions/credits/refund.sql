@@ -21,7 +21,7 @@ BEGIN
         PERFORM punchcard.refuse_gone(p_job_id);
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is no such job.';
     END IF;
-    IF p_job_id < (SELECT r.carried_before FROM punchcard.retention r) THEN
+    IF p_job_id < (SELECT r.carrying_before FROM punchcard.retention r) THEN
         PERFORM punchcard.refuse_gone(p_job_id, true);
     END IF;
     IF coalesce(amount, 0) = 0 THEN

@@ -5,6 +5,7 @@ BEGIN
     IF p_shares IS NULL OR p_shares NOT BETWEEN 1 AND 64 THEN
         RAISE EXCEPTION 'invalid_shares' USING ERRCODE = 'PT422', DETAIL = 'An account has 1 to 64 shares.';
     END IF;
+    PERFORM punchcard.refuse_closed(p_account_id);
     UPDATE punchcard.accounts a SET spread = p_shares WHERE a.id = p_account_id AND a.share = 0;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'unknown_account' USING ERRCODE = 'PT422', DETAIL = 'No such account.';

@@ -3,8 +3,8 @@
 -- (jobs_now has it as it is now); `wake_after`, in seconds, when a wake-up is wanted for it. A priority is at
 -- most its kind's `max_priority`: a greater one is refused, but that of a retry, and 0, which is said for
 -- none, are lowered to it. Refuses by raising:
---   PT402 insufficient_credits · PT422 unknown_kind, idempotency_mismatch, invalid_*, over_cap
---   · PT429 too_many_*
+--   PT402 insufficient_credits · PT403 account_closed
+--   · PT422 unknown_kind, idempotency_mismatch, invalid_*, over_cap · PT429 too_many_*
 CREATE OR REPLACE FUNCTION punchcard.enqueue(
     p_account_id uuid, p_kind text, p_input json DEFAULT '{}', p_key text DEFAULT NULL,
     p_priority integer DEFAULT 0, p_run_at timestamptz DEFAULT NULL, p_options jsonb DEFAULT NULL,
@@ -113,7 +113,7 @@ BEGIN
         UPDATE punchcard.accounts a
         SET available = a.available - offer.price, held = a.held + offer.price, entries = a.entries + 1,
             unfinished_jobs = a.unfinished_jobs + 1, unfinished_bytes = a.unfinished_bytes + bytes
-        WHERE a.id = p_account_id AND a.share = 0 AND a.available >= offer.price
+        WHERE a.id = p_account_id AND a.share = 0 AND a.available >= offer.price AND a.spread > 0
         RETURNING a.share, a.available, a.held, a.entries INTO share, available_after, held_after, entry;
     END IF;
     IF entry IS NULL THEN

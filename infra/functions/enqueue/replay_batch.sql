@@ -1,5 +1,5 @@
 -- The batch that a key bought, as it is now, if the key was used for the same. Planned once; the months that
--- its ids are of are read alone, and by keys: among its ids are those of others.
+-- its ids are of are read alone, and by keys: among its ids are those of others. Raises as `replay_job` does.
 CREATE OR REPLACE FUNCTION punchcard.replay_batch(p_bought punchcard.idempotency_keys, p_hash uuid)
     RETURNS TABLE (id uuid, kind text, status text, price bigint, replayed boolean,
                    wake_after double precision)
@@ -7,6 +7,7 @@ CREATE OR REPLACE FUNCTION punchcard.replay_batch(p_bought punchcard.idempotency
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
     SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off AS $$
 BEGIN
+    PERFORM punchcard.refuse_closed(p_bought.account_id, p_wait => false);
     IF p_bought.request_hash <> p_hash THEN
         RAISE EXCEPTION 'idempotency_mismatch' USING ERRCODE = 'PT422',
             DETAIL = 'This key was used for another request.';

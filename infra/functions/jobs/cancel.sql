@@ -10,9 +10,14 @@ DECLARE
 BEGIN
     -- A worker that claims it, or settles it, is waited for: then this sees what it did.
     job := punchcard.lock_job(p_job_id, p_account_id);
+    -- Those of an account that is erased are canceled with it, and are there for nobody.
+    IF EXISTS (SELECT FROM punchcard.erasures e WHERE e.account_id = job.account_id) THEN
+        RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
+    END IF;
     IF job.job_id IS NULL THEN
         IF EXISTS (SELECT FROM punchcard.outcomes o
-                   WHERE o.job_id = p_job_id AND o.account_id = coalesce(p_account_id, o.account_id))
+                   WHERE o.job_id = p_job_id AND o.account_id = coalesce(p_account_id, o.account_id)
+                     AND NOT EXISTS (SELECT FROM punchcard.erasures e WHERE e.account_id = o.account_id))
         THEN
             PERFORM punchcard.refuse_gone(p_job_id);
             RAISE EXCEPTION 'not_cancelable' USING ERRCODE = 'PT409', DETAIL = 'The job is final already.';

@@ -32,6 +32,7 @@ BEGIN
              LATERAL (SELECT j.kind, j.price FROM punchcard.jobs j
                       WHERE j.account_id = w.account_id AND j.id = w.job_id LIMIT 1) j
         WHERE (p_account_id IS NULL OR w.account_id = p_account_id)
+          AND NOT EXISTS (SELECT FROM punchcard.erasures e WHERE e.account_id = w.account_id)
           AND (p_code IS NULL OR w.error ->> 'code' = p_code)
           AND (p_kind IS NULL OR j.kind = p_kind)
         ORDER BY w.finished_at DESC, w.job_id DESC LIMIT p_limit

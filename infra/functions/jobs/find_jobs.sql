@@ -1,6 +1,7 @@
 -- The ids of an account's jobs, newest first, before p_before: up to p_limit of those of one status and kind,
 -- if these are given, that have all of p_labels. Walks past 10,000 others at most, whatever the history.
 -- `next_before` is where the next page begins, also if nothing was found so far; NULL when there is no more.
+-- Of an account that is erased, none.
 CREATE OR REPLACE FUNCTION punchcard.find_jobs(
     p_account_id uuid, p_status text, p_kind text, p_labels text[], p_before uuid, p_limit bigint,
     OUT ids uuid[], OUT next_before uuid)
@@ -14,6 +15,10 @@ DECLARE
     there bigint;
     page record;
 BEGIN
+    IF EXISTS (SELECT FROM punchcard.erasures e WHERE e.account_id = p_account_id) THEN
+        ids := '{}';
+        RETURN;
+    END IF;
     IF p_status IN ('queued', 'running') THEN
         -- The account counts them.
         SELECT coalesce(sum(a.unfinished_jobs), 0) INTO there FROM punchcard.accounts a

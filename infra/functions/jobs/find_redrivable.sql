@@ -27,6 +27,7 @@ BEGIN
              LATERAL (SELECT j.kind, j.price FROM punchcard.jobs j
                       WHERE j.account_id = w.account_id AND j.id = w.job_id LIMIT 1) j
         WHERE (p_account_id IS NULL OR w.account_id = p_account_id)
+          AND NOT EXISTS (SELECT FROM punchcard.erasures e WHERE e.account_id = w.account_id)
           -- What an old system failed at was bought there: it is bought anew only if it is asked for by name.
           AND CASE WHEN p_code IS NULL THEN w.error ->> 'code' IS DISTINCT FROM 'imported'
                    ELSE w.error ->> 'code' = p_code END

@@ -8,6 +8,7 @@ BEGIN
     RETURN QUERY
     SELECT n.* FROM punchcard.jobs_between(p_job_id, p_job_id) n
     WHERE n.id = p_job_id
+      AND NOT EXISTS (SELECT FROM punchcard.erasures e WHERE e.account_id = n.account_id)
       AND n.account_id = coalesce(p_account_id,
                                   (SELECT q.account_id FROM punchcard.queue q WHERE q.job_id = p_job_id),
                                   (SELECT o.account_id FROM punchcard.outcomes o WHERE o.job_id = p_job_id));

@@ -56,8 +56,8 @@ BEGIN
             EXCEPTION WHEN lock_not_available THEN
                 retried_as := NULL;
                 busy := failed.account_id;
-            WHEN SQLSTATE 'PT402' OR SQLSTATE 'PT409' OR SQLSTATE 'PT422' OR SQLSTATE 'PT429'
-                OR SQLSTATE 'PT503' THEN
+            WHEN SQLSTATE 'PT402' OR SQLSTATE 'PT403' OR SQLSTATE 'PT409' OR SQLSTATE 'PT422'
+                OR SQLSTATE 'PT429' OR SQLSTATE 'PT503' THEN
                 retried_as := NULL;
                 refused := SQLERRM;
             -- These are not about this job: all of it is sent again, or later.

@@ -15,6 +15,7 @@ BEGIN
         PERFORM punchcard.refuse_gone(p_job_id);
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is nothing here.';
     END IF;
+    PERFORM punchcard.refuse_closed(account_id, p_wait => false);
     SELECT * INTO old FROM punchcard.jobs j WHERE j.account_id = retry.account_id AND j.id = p_job_id;
     IF NOT FOUND THEN
         PERFORM punchcard.refuse_gone(p_job_id, true);

@@ -20,24 +20,27 @@ BEGIN
         RETURN false;
     END IF;
     end_at := punchcard.uuid_time(month);
+    UPDATE punchcard.retention r SET carrying_before = month WHERE r.carrying_before < month;
     SELECT array_agg(a.ctid) INTO rows
     FROM (SELECT a.ctid FROM punchcard.archive a WHERE a.end_id = month
           ORDER BY a.first_account, a.first_share, a.first_entry LIMIT 40) a;
     IF rows IS NULL THEN
         SELECT array_agg(a.id) INTO accounts
-        FROM (SELECT DISTINCT a.id FROM punchcard.accounts a WHERE a.id > kept.carry_after
+        FROM (SELECT DISTINCT a.id FROM punchcard.accounts a
+              WHERE kept.carry_after IS NULL OR a.id > kept.carry_after
               ORDER BY a.id LIMIT 200) a;
         IF accounts IS NULL THEN
             UPDATE punchcard.retention r
-            SET carried_before = month, carry_after = '00000000-0000-0000-0000-000000000000'
+            SET carried_before = month, carry_after = NULL
             WHERE r.only_one;
             DELETE FROM punchcard.archived_months m WHERE m.end_id < month;
             RETURN true;
         END IF;
     END IF;
-    INSERT INTO punchcard.carried AS c (account_id, share, numbers, entries, available, held, until, sha256)
+    INSERT INTO punchcard.carried AS c (account_id, share, numbers, entries, available, held, until, last_at,
+                                        sha256)
     SELECT e.account_id, e.share, range_agg(int8range(e.entry, e.entry, '[]')), count(*),
-           sum(e.available_delta), sum(e.held_delta), end_at,
+           sum(e.available_delta), sum(e.held_delta), end_at, max(e.at),
            encode(sha256(convert_to(concat_ws(E'\n', (
                SELECT o.sha256 FROM punchcard.carried o
                WHERE o.account_id = e.account_id AND o.share = e.share),
@@ -47,7 +50,7 @@ BEGIN
     ON CONFLICT (account_id, share) DO UPDATE
     SET numbers = c.numbers + excluded.numbers, entries = c.entries + excluded.entries,
         available = c.available + excluded.available, held = c.held + excluded.held,
-        until = excluded.until, sha256 = excluded.sha256;
+        until = excluded.until, last_at = greatest(c.last_at, excluded.last_at), sha256 = excluded.sha256;
     DELETE FROM punchcard.archive a WHERE a.ctid = ANY (rows);
     DELETE FROM punchcard.movements m
     WHERE m.account_id = ANY (accounts) AND m.created_at < end_at AND (m.job_id IS NULL OR m.job_id < month);

@@ -1,8 +1,9 @@
 -- The numbered entries of a share that were made from p_since on, of each sort the first p_limit in the order
 -- of time: kept and archived, those of free jobs and shifts too. `delta`s are what each did to the balances;
--- of one end what was captured and released is one entry.
+-- of one end what was captured and released is one entry. Of each month's archive the first p_rows that have
+-- some; NULL: all. In a row the times are in no order.
 CREATE OR REPLACE FUNCTION punchcard.entries_since(
-    p_account_id uuid, p_share smallint, p_since timestamptz, p_limit bigint)
+    p_account_id uuid, p_share smallint, p_since timestamptz, p_limit bigint, p_rows bigint)
     RETURNS TABLE (entry bigint, kind text, available_delta bigint, held_delta bigint, available_after bigint,
                    held_after bigint, job_id uuid, idempotency_key text, reason text, created_at timestamptz,
                    at timestamptz)
@@ -51,7 +52,7 @@ BEGIN
         CROSS JOIN LATERAL (
             SELECT a.* FROM punchcard.archive_of(m.end_id, p_account_id) a
             WHERE a.last_at >= p_since AND p_share = ANY (a.shares)
-            ORDER BY a.first_account, a.first_share, a.first_entry LIMIT 4 + p_limit / 100) a
+            ORDER BY a.first_account, a.first_share, a.first_entry LIMIT p_rows) a
         CROSS JOIN LATERAL unnest(a.accounts, a.shares, a.entries, a.job_ids, a.prices, a.captured,
                                   a.available_after, a.held_after, a.at)
             AS x (account_id, share, entry, job_id, price, captured, available_after, held_after, at)

@@ -20,11 +20,10 @@ DECLARE
     behind bigint;
     walk record;
 BEGIN
-    -- The ends of carried jobs are carried, too, though they came later: of a month that has lost some, and
-    -- of the one behind, whose first entry may be among them, nothing is proved any more.
-    SELECT max(CASE WHEN c.numbers = int8multirange(int8range(1, upper(c.numbers)))
-                    THEN c.until + interval '1 month' ELSE c.until + interval '3 months' END) INTO carried
-    FROM punchcard.carried c WHERE c.account_id = p_account_id;
+    -- The ends of carried jobs are carried, too, though they came later: of a month that has lost some
+    -- nothing is proved any more.
+    SELECT (date_trunc('month', max(c.last_at) AT TIME ZONE 'UTC') + interval '1 month') AT TIME ZONE 'UTC'
+    INTO carried FROM punchcard.carried c WHERE c.account_id = p_account_id;
     IF p_month < carried THEN
         RAISE EXCEPTION 'gone' USING ERRCODE = 'PT410', DETAIL = format(
             'Entries of before %s are carried in one.', to_char(carried AT TIME ZONE 'UTC', 'YYYY-MM-DD'));
@@ -38,6 +37,15 @@ BEGIN
     FROM (SELECT a.share FROM punchcard.accounts a WHERE a.id = p_account_id) s
     CROSS JOIN LATERAL punchcard.share_at(p_account_id, s.share, p_month) f
     CROSS JOIN LATERAL punchcard.share_at(p_account_id, s.share, month_end) b;
+    -- What was deferred may have a number of this month, and an earlier time.
+    IF carried IS NOT NULL AND EXISTS (
+        SELECT FROM json_to_recordset(shares) AS s (share smallint, first bigint, behind bigint)
+        JOIN punchcard.carried c ON c.account_id = p_account_id AND c.share = s.share
+        WHERE c.numbers && int8range(s.first, s.behind))
+    THEN
+        RAISE EXCEPTION 'gone' USING ERRCODE = 'PT410',
+            DETAIL = 'Some entries of this month are carried in one with those of before.';
+    END IF;
     IF shares IS NULL THEN
         RAISE EXCEPTION 'not_found' USING ERRCODE = 'PT404', DETAIL = 'There is no such account.';
     END IF;
@@ -49,18 +57,21 @@ BEGIN
     -- What waited for its account, or was deferred, has an earlier time than its number says: mostly by
     -- moments.
     FOR walk IN
-        SELECT coalesce(p_near, p_month) - interval '1 minute' AS since, 2 * p_limit AS most, false AS is_last
-        UNION ALL SELECT coalesce(p_near, p_month) - interval '1 hour', 30 * p_limit, false
-        UNION ALL SELECT timestamptz 'epoch', 9223372036854775807, true
+        SELECT coalesce(p_near, p_month) - interval '1 minute' AS since, 2 * p_limit AS most,
+               4 + p_limit / 50 AS rows, false AS is_last
+        UNION ALL SELECT coalesce(p_near, p_month) - interval '1 hour', 30 * p_limit,
+               4 + p_limit / 3, false
+        UNION ALL SELECT timestamptz 'epoch', 9223372036854775807, NULL, true
     LOOP
         CONTINUE WHEN NOT walk.is_last AND behind - from_entry > (
-            SELECT count(*) FROM punchcard.entries_since(p_account_id, of_share, walk.since, walk.most) e
+            SELECT count(*)
+            FROM punchcard.entries_since(p_account_id, of_share, walk.since, walk.most, walk.rows) e
             WHERE e.entry >= from_entry AND e.entry < behind);
         RETURN QUERY
         SELECT shares, is_final, of_share, e.entry, e.kind, e.available_delta, e.held_delta,
                e.available_after, e.held_after, e.job_id, e.idempotency_key, e.reason, e.created_at
         FROM (SELECT 1) one
-        LEFT JOIN punchcard.entries_since(p_account_id, of_share, walk.since, walk.most) e
+        LEFT JOIN punchcard.entries_since(p_account_id, of_share, walk.since, walk.most, walk.rows) e
             ON e.entry >= from_entry AND e.entry < behind
         ORDER BY e.entry;
         RETURN;

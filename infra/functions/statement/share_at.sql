@@ -1,7 +1,7 @@
 -- Where a share stood at a time: the number of its first entry from then on, and the balances before that;
 -- without one, the number that it will have, and the balances of now. Numbers are given out in the order of
--- time, but for what waited for its account: the least of the first 20,000 counts. Once there is one, no
--- lesser number can come.
+-- time, but for what waited for its account: the least of the first 20,000 of each sort, and of all that are
+-- archived, counts. Once there is one, no lesser number can come.
 CREATE OR REPLACE FUNCTION punchcard.share_at(
     p_account_id uuid, p_share smallint, p_at timestamptz,
     OUT entry bigint, OUT available bigint, OUT held bigint)
@@ -9,7 +9,7 @@ CREATE OR REPLACE FUNCTION punchcard.share_at(
 BEGIN
     SELECT e.entry, e.available_after - e.available_delta, e.held_after - e.held_delta
     INTO entry, available, held
-    FROM punchcard.entries_since(p_account_id, p_share, p_at, 20000) e
+    FROM punchcard.entries_since(p_account_id, p_share, p_at, 20000, NULL) e
     -- The id of an old system's job may tell any time.
     WHERE e.at >= p_at AND (e.kind <> 'hold' OR e.at <= e.created_at + interval '1 minute')
     ORDER BY e.entry LIMIT 1;

@@ -17,6 +17,7 @@ BEGIN
             WHEN 'periods' THEN more := punchcard.make_periods();
             WHEN 'retention' THEN more := punchcard.apply_retention();
             WHEN 'keys' THEN more := punchcard.forget_keys();
+            WHEN 'erasures' THEN more := punchcard.erase_payloads();
             ELSE RAISE EXCEPTION 'unknown_task' USING ERRCODE = 'PT422',
                 DETAIL = 'There is no function for this task.';
         END CASE;

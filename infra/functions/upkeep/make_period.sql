@@ -9,6 +9,8 @@ DECLARE
 BEGIN
     EXECUTE format('CREATE TABLE punchcard.%I (LIKE punchcard.%I INCLUDING ALL) USING heap '
                    'WITH (autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_scale_factor = 0.01, '
+                   -- Nothing dies here but what was rolled back, or erased: that is to go soon.
+                   'autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 1000, '
                    'autovacuum_analyze_scale_factor = 0.01)', p_name, p_table);
     FOR refused IN
         SELECT t.tgname AS name, replace(encode(t.tgargs, 'escape'), E'\\000', '') AS why

@@ -359,6 +359,18 @@ impl Db {
         limit: i64,
         deadline: Deadline,
     ) -> Result<JobPage, DbError> {
+        self.list_jobs_of(account_id, filter, limit, PAGE_BYTES, deadline).await
+    }
+
+    /// The same, with so many bytes at most, but for the first job.
+    pub(super) async fn list_jobs_of(
+        &self,
+        account_id: Uuid,
+        filter: &JobFilter,
+        limit: i64,
+        bytes: i64,
+        deadline: Deadline,
+    ) -> Result<JobPage, DbError> {
         let status = filter.status.map(Status::as_str);
         let params = [
             (&account_id as _, Type::UUID),
@@ -367,7 +379,7 @@ impl Db {
             (&filter.before as _, Type::UUID),
             (&filter.labels as _, Type::TEXT_ARRAY),
             (&limit as _, Type::INT8),
-            (&PAGE_BYTES as _, Type::INT8),
+            (&bytes as _, Type::INT8),
         ];
         let rows = self.rows(LIST, &params, Again::Safe, deadline).await?;
         let first = rows.first().ok_or_else(|| DbError::Broken("a list answered no row".into()))?;

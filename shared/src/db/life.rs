@@ -172,6 +172,16 @@ pub struct Caps {
     pub enqueues_per_minute: Option<i32>,
 }
 
+impl Caps {
+    /// Whether one of them is a bound.
+    #[must_use]
+    pub fn bounds_something(&self) -> bool {
+        self.unfinished_jobs.is_some()
+            || self.unfinished_bytes.is_some()
+            || self.enqueues_per_minute.is_some()
+    }
+}
+
 /// The caps that somebody names: each is set, or lifted (`Some(None)`); of the others nothing is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct NamedCaps {

@@ -3,6 +3,7 @@
 //! Statements go out unnamed and return built-in types only: named ones break behind a transaction pooler, and a
 //! user-defined result type brings them back through the driver's own look-ups (ADR 0003).
 
+pub mod accounts;
 pub mod batch;
 pub mod callbacks;
 pub mod connect;

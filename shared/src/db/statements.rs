@@ -1,6 +1,8 @@
 //! What there is of statements, for the tests.
 
-use super::{batch, callbacks, credits, jobs, kinds, life, queue, retention, tokens, upkeep, webhooks};
+use super::{
+    accounts, batch, callbacks, credits, jobs, kinds, life, queue, retention, tokens, upkeep, webhooks,
+};
 
 /// Every statement with its name: tests prepare each against the migrated schema.
 pub const STATEMENTS: &[(&str, &str)] = &[
@@ -58,6 +60,14 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("retention/set_retention", retention::SET_RETENTION),
     ("retention/past", retention::PAST),
     ("retention/refuse_gone", retention::REFUSE_GONE),
+    ("accounts/erase", accounts::ERASE),
+    ("accounts/erasure", accounts::ERASURE),
+    ("accounts/erase_payloads", accounts::ERASE_PAYLOADS),
+    ("accounts/account", accounts::ACCOUNT),
+    ("accounts/jobs_of", accounts::JOBS_OF),
+    ("accounts/runs_of", accounts::RUNS_OF),
+    ("accounts/messages_of", accounts::MESSAGES_OF),
+    ("accounts/keys_of", accounts::KEYS_OF),
     ("kinds/list", kinds::LIST),
     ("kinds/apply", kinds::APPLY),
     ("kinds/unfinished", kinds::UNFINISHED),

@@ -32,6 +32,7 @@ use problems::Problem;
     tags(
         (name = "jobs", description = "Buying jobs, showing them, and what else is done to them."),
         (name = "credits", description = "What an account has, and every movement of it."),
+        (name = "accounts", description = "An account as a whole: erased, or written out."),
         (name = "webhooks", description = "Who is told of jobs, and what became of each message."),
         (name = "operation", description = "For those who run Punchcard."),
     ),

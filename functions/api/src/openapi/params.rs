@@ -15,6 +15,22 @@ pub(crate) struct JobId {
     id: uuid::Uuid,
 }
 
+/// An account, in the path.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(crate) struct AccountId {
+    /// The account.
+    account_id: uuid::Uuid,
+}
+
+/// Which page of an export.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ExportWanted {
+    /// The `next_cursor` of the page before.
+    cursor: Option<String>,
+}
+
 /// A key, if the caller sends one.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]

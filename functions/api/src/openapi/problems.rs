@@ -82,6 +82,12 @@ problems! {
     /// It is not there, or not the caller's; or past its retention.
     Found { 404: "not_found", 410: "gone" }
 
+    /// It is not there.
+    There { 404: "not_found" }
+
+    /// The account was erased.
+    Open { 403: "account_closed" }
+
     /// The body cannot be read.
     Body {
         400: "body_required" "invalid_json" "too_deep" "not_an_object" "unknown_field" "duplicate_field" "invalid_field"
@@ -116,6 +122,9 @@ problems! {
     /// A page cannot be told.
     Paged { 400: "unknown_parameter" "invalid_limit" "invalid_cursor" }
 
+    /// A page does not follow another.
+    Continued { 400: "invalid_cursor" }
+
     /// A statement is of a month, and is written in one of two ways.
     Stated { 400: "invalid_month" "invalid_format" }
 
@@ -124,13 +133,13 @@ problems! {
 
     /// The price cannot be held.
     Holding {
-        402: "insufficient_credits", 422: "unknown_kind" "over_cap",
+        402: "insufficient_credits", 403: "account_closed", 422: "unknown_kind" "over_cap",
         429: "too_many_jobs" "too_many_bytes" "too_many_enqueues", 503: "credit_source_failed",
     }
 
     /// The job cannot be bought.
     Buying {
-        400: "invalid_run_at", 402: "insufficient_credits", 413: "too_large",
+        400: "invalid_run_at", 402: "insufficient_credits", 403: "account_closed", 413: "too_large",
         422: "unknown_kind" "over_cap" "invalid_priority" "invalid_run_at" "invalid_retry" "invalid_metadata" "invalid_tags"
              "invalid_webhook" "webhooks_not_offered",
         429: "too_many_jobs" "too_many_bytes" "too_many_enqueues", 503: "credit_source_failed",
@@ -149,7 +158,7 @@ problems! {
     Redrivable { 400: "invalid_failed_after" "invalid_failed_before" "invalid_cursor", 422: "invalid_redrive" }
 
     /// A grant makes no sense.
-    Granting { 400: "idempotency_key_required", 422: "invalid_amount" "reason_too_long" }
+    Granting { 400: "idempotency_key_required", 403: "account_closed", 422: "invalid_amount" "reason_too_long" }
 }
 
 /// The answers of a set of problems, or of a tuple of sets.

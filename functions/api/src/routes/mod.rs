@@ -1,7 +1,8 @@
 //! The endpoints. Each turns a request into typed values, makes one call to the database, and answers. `jobs` buys and
 //! shows, `life` cancels, retries and redrives, `wait` waits for a job, `webhooks` says who is told of jobs, `credits` grants and
-//! accounts, `statement` proves it; what they share is here.
+//! accounts, `statement` proves it, `accounts` erases them and writes them out; what they share is here.
 
+pub(crate) mod accounts;
 pub(crate) mod callbacks;
 pub(crate) mod credits;
 pub(crate) mod jobs;

@@ -221,7 +221,7 @@ pub(crate) async fn get_webhook(
     put, path = "/api/webhook", tag = "webhooks", params(OfAccount), request_body = WantedWebhook,
     responses(
         (status = 200, description = "It is told there from now on.", body = WebhookShown),
-        Problems<(Caller, Account, Queried, Body, Telling)>)
+        Problems<(Caller, Account, Open, Queried, Body, Telling)>)
 ))]
 pub(crate) async fn set_webhook(
     app: &App,
@@ -244,7 +244,7 @@ pub(crate) async fn set_webhook(
 /// But for those with a webhook of their own.
 #[cfg_attr(feature = "openapi", utoipa::path(
     delete, path = "/api/webhook", tag = "webhooks", params(OfAccount),
-    responses((status = 204, description = "It is told nothing more."), Problems<(Caller, Account, Queried)>)
+    responses((status = 204, description = "It is told nothing more."), Problems<(Caller, Account, Open, Queried)>)
 ))]
 pub(crate) async fn delete_webhook(
     app: &App,
@@ -264,7 +264,7 @@ pub(crate) async fn delete_webhook(
     post, path = "/api/webhook/rotate-secret", tag = "webhooks", params(OfAccount),
     responses(
         (status = 200, description = "Both secrets.", body = WebhookShown),
-        Problems<(Caller, Account, Queried, Offered)>)
+        Problems<(Caller, Account, Open, Queried, Offered)>)
 ))]
 pub(crate) async fn rotate_secret(
     app: &App,

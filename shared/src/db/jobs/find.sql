@@ -7,5 +7,6 @@ SELECT n.id, n.account_id, n.kind, n.status, n.price, n.attempt, n.max_attempts,
        (SELECT m.amount FROM punchcard.movements m WHERE m.job_id = n.id), n.waiting_until, n.webhook::text
 FROM punchcard.jobs_now n
 WHERE n.id = $1
+  AND NOT EXISTS (SELECT FROM punchcard.erasures e WHERE e.account_id = n.account_id)
   AND n.account_id = coalesce($2::uuid, (SELECT account_id FROM punchcard.queue WHERE job_id = $1),
                               (SELECT account_id FROM punchcard.outcomes WHERE job_id = $1))

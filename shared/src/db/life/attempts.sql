@@ -5,7 +5,11 @@ FROM (SELECT r.*, count(*) OVER () AS there,
              sum(300 + coalesce(octet_length(r.error::text), 0)) OVER (ORDER BY r.number) AS bytes
       FROM punchcard.runs r
       WHERE r.job_id = $1 AND r.number > $3
-        AND ($2::uuid IS NULL
-             OR EXISTS (SELECT FROM punchcard.jobs j WHERE j.account_id = $2 AND j.id = $1))) r
+        AND EXISTS (SELECT FROM punchcard.jobs j
+                    WHERE j.id = $1
+                      AND NOT EXISTS (SELECT FROM punchcard.erasures e WHERE e.account_id = j.account_id)
+                      AND j.account_id = coalesce(
+                          $2, (SELECT account_id FROM punchcard.queue WHERE job_id = $1),
+                          (SELECT account_id FROM punchcard.outcomes WHERE job_id = $1)))) r
 WHERE r.bytes <= $4
 ORDER BY r.number

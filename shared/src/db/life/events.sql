@@ -5,6 +5,7 @@
 WITH job AS MATERIALIZED (
     SELECT n.status, n.created_at FROM punchcard.jobs_now n
     WHERE n.id = $1
+      AND NOT EXISTS (SELECT FROM punchcard.erasures e WHERE e.account_id = n.account_id)
       AND n.account_id = coalesce($2::uuid, (SELECT account_id FROM punchcard.queue WHERE job_id = $1),
                                   (SELECT account_id FROM punchcard.outcomes WHERE job_id = $1))
 ), event AS (

@@ -29,7 +29,8 @@ LEFT JOIN (
     FROM walked d
     LEFT JOIN LATERAL (SELECT w.url FROM punchcard.webhooks w WHERE w.account_id = d.account_id LIMIT 1) w
         ON true
-    WHERE $1::uuid IS NULL OR d.account_id = $1
+    WHERE ($1::uuid IS NULL OR d.account_id = $1)
+      AND NOT EXISTS (SELECT FROM punchcard.erasures e WHERE e.account_id = d.account_id)
     ORDER BY d.id DESC
     LIMIT $2) f ON true
 ORDER BY f.id DESC
