@@ -88,6 +88,28 @@ CREATE TABLE punchcard.attempts (
 CREATE TRIGGER attempts_are_kept BEFORE DELETE ON punchcard.attempts FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('what happened has happened');
 CREATE TRIGGER attempts_never_change BEFORE UPDATE ON punchcard.attempts FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_unless_erased('attempts', 'what happened has happened');
 
+-- What the audit found to be wrong with money, the first 1,000: in this round, or in the last one.
+CREATE TABLE punchcard.audit_findings (
+    invariant text NOT NULL,  -- I1 to I6
+    subject uuid NOT NULL,  -- the account or job that it is about
+    finding text NOT NULL,  -- what
+    found_at timestamp with time zone NOT NULL DEFAULT now(),  -- first
+    seen_at timestamp with time zone NOT NULL DEFAULT now(),  -- last
+    CONSTRAINT audit_findings_pkey PRIMARY KEY (invariant, subject, finding)
+);
+
+-- How far the audit is that ticks do, a part of the accounts after the other (`audit_next`).
+CREATE TABLE punchcard.audit_rounds (
+    only_one boolean NOT NULL DEFAULT true,  -- there is one
+    of_rows boolean NOT NULL DEFAULT false,  -- the accounts are through: it is at what names jobs
+    after_id uuid,  -- behind which account, or job, it goes on; NULL: with the first
+    began_at timestamp with time zone NOT NULL DEFAULT now(),  -- when this round began
+    entries bigint NOT NULL DEFAULT 0,  -- how many entries it has looked at
+    done_at timestamp with time zone,  -- when the last round was through; NULL: none was
+    CONSTRAINT audit_rounds_pkey PRIMARY KEY (only_one),
+    CONSTRAINT audit_rounds_only_one_check CHECK (only_one)
+);
+
 -- What bounds an account beside its credits; NULL is no bound.
 CREATE TABLE punchcard.caps (
     account_id uuid NOT NULL,  -- 00000000-…: all that have no row of their own
@@ -522,6 +544,7 @@ CREATE TABLE punchcard.webhooks (
 --     at timestamp with time zone
 -- )
 
+-- All of it at once: for a look at what is small. `punchcard credits audit` goes part by part.
 -- VIEW punchcard.audit (
 --     invariant text,
 --     subject uuid,
@@ -530,42 +553,6 @@ CREATE TABLE punchcard.webhooks (
 
 -- Whoever looks sees every row, and so do the functions.
 -- VIEW punchcard.audit_i0 (
---     subject uuid,
---     finding text
--- )
-
--- Unfinished <=> queued <=> open hold; none outlives its life.
--- VIEW punchcard.audit_i1 (
---     subject uuid,
---     finding text
--- )
-
--- Balances are the sums of their entries, entry by entry, and no entry is missing: they count 1, 2, 3, … in each share. What is carried is a gap: as many are missing there, and the balance goes on behind it.
--- VIEW punchcard.audit_i2 (
---     subject uuid,
---     finding text
--- )
-
--- A job is charged by its hold alone, which is its row: no movement names a job but one that gives back for it, once, to the account that bought it.
--- VIEW punchcard.audit_i3 (
---     subject uuid,
---     finding text
--- )
-
--- What became of the hold is what became of the job, as its terms say.
--- VIEW punchcard.audit_i4 (
---     subject uuid,
---     finding text
--- )
-
--- What came in and was not used up is what is there.
--- VIEW punchcard.audit_i5 (
---     subject uuid,
---     finding text
--- )
-
--- Who asked to be told of an end is, once, and of no other.
--- VIEW punchcard.audit_i6 (
 --     subject uuid,
 --     finding text
 -- )
@@ -722,17 +709,6 @@ CREATE TABLE punchcard.webhooks (
 --     error text
 -- )
 
--- What each numbered row did to its account's share: a movement, a hold, or the end of one.
--- VIEW punchcard.numbered (
---     account_id uuid,
---     share smallint,
---     entry bigint,
---     available_delta bigint,
---     held_delta bigint,
---     available_after bigint,
---     held_after bigint
--- )
-
 -- The tables of each that is kept by month, in their order: a month's, all before the first one's, the spare one for what is bought behind the last, and the one of ids that tell no time (jobs of old systems).
 -- VIEW punchcard.periods (
 --     of_table text,
@@ -777,6 +753,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.apply_retention()
 --     RETURNS boolean
 
+-- The archive's rows that have entries of the accounts behind p_after up to p_last.
+-- FUNCTION punchcard.archive_between(p_after uuid, p_last uuid)
+--     RETURNS SETOF punchcard.archive
+
 -- For `apply_retention`: the entries of a month's next jobs, up to p_limit of them, in the archive: some hundred in a row, so that they are compressed, whosesoever they are. Behind the last of them the month is archived: from that moment on its entries are read there alone.
 -- FUNCTION punchcard.archive_jobs(p_month punchcard.archived_months, p_limit bigint)
 --     RETURNS void
@@ -785,6 +765,10 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.archive_of(p_month uuid, p_account_id uuid)
 --     RETURNS SETOF punchcard.archive
 
+-- The entries of the archive of the accounts behind p_after up to p_last.
+-- FUNCTION punchcard.archived_between(p_after uuid, p_last uuid)
+--     RETURNS SETOF punchcard.archived_entries
+
 -- What is in the archive of a job: its account, and what was captured for it. Without its account it is looked for in all of its month: for operators.
 -- FUNCTION punchcard.archived_job(p_job_id uuid, p_account_id uuid DEFAULT NULL::uuid, OUT account_id uuid, OUT captured bigint)
 --     RETURNS record
@@ -792,6 +776,26 @@ CREATE TABLE punchcard.webhooks (
 -- For `make_periods`: puts a table's new months, whose tables are there, in their places, and its spare table in its next one (`wanted_periods`). Who reads or writes the table waits meanwhile: that is as long as it takes to look at what the spare table has.
 -- FUNCTION punchcard.attach_periods(p_table text, p_spare text, p_spare_from uuid, p_this_month timestamp without time zone, p_last_month timestamp without time zone)
 --     RETURNS void
+
+-- What is wrong with the next accounts behind p_after (NULL: from the first on): as many as have p_entries entries, and one at least. `next_after` is behind which to go on; NULL: there is none. Without a finding there is one row, which says that, and how many entries were looked at, alone.
+-- FUNCTION punchcard.audit_accounts(p_after uuid, p_entries bigint DEFAULT 40000)
+--     RETURNS TABLE(invariant text, subject uuid, finding text, next_after uuid, entries bigint), as its owner
+
+-- What is wrong with the accounts behind p_after up to p_last, and with their jobs (I1 to I6 in docs/ARCHITECTURE.md): no row when all is well. Each account is looked at by itself, so that all of them can be, one part after the other (`audit_accounts`). What a part has is read once.
+-- FUNCTION punchcard.audit_between(p_after uuid, p_last uuid)
+--     RETURNS TABLE(invariant text, subject uuid, finding text)
+
+-- For upkeep: looks at the next part of the accounts, and then of what names jobs, and notes what is wrong; true if there is another part. Once all is through, what was not seen again is dropped, and the round begins anew with the next call. `upkeep` says how many findings there are.
+-- FUNCTION punchcard.audit_next(p_entries bigint DEFAULT 40000)
+--     RETURNS boolean
+
+-- What is wrong with rows that name a job, of the next jobs behind p_after (NULL: from the first on), some p_rows of each table; answers as `audit_accounts` does.
+-- FUNCTION punchcard.audit_rows(p_after uuid, p_rows bigint DEFAULT 20000)
+--     RETURNS TABLE(invariant text, subject uuid, finding text, next_after uuid), as its owner
+
+-- What is wrong with rows that name a job, of those behind p_after up to p_last, and no row when all is well: what is in the queue, waits to be entered, or is or was to be said, although there is no such job, or though its time is over.
+-- FUNCTION punchcard.audit_rows_between(p_after uuid, p_last uuid)
+--     RETURNS TABLE(invariant text, subject uuid, finding text)
 
 -- What an account has, at the source too, if that answers.
 -- FUNCTION punchcard.balance(p_account_id uuid)
@@ -1036,10 +1040,6 @@ CREATE TABLE punchcard.webhooks (
 -- The ADR's function, made safe: a key is required, there is a ledger entry, an overdraft is refused, and a job that it names is the account's own. Answers the credits available afterwards.
 -- FUNCTION punchcard.increment_user_credits(p_user_id uuid, p_amount bigint, p_key text, p_job_id uuid DEFAULT NULL::uuid, p_reason text DEFAULT NULL::text)
 --     RETURNS bigint, as its owner
-
--- Whether an account is erased, or is to be: then nobody reads what is left of its payloads.
--- FUNCTION punchcard.is_erased(p_account_id uuid)
---     RETURNS boolean
 
 -- Whether a JSON value is a whole number within bounds, written as one: workers do not read 10.0.
 -- FUNCTION punchcard.is_whole(p_value jsonb, p_least numeric, p_most numeric)
@@ -1287,6 +1287,8 @@ GRANT SELECT (job_id, account_id, lease_expires_at, waiting_until, attempt, erro
 GRANT SELECT ON TABLE punchcard_api.credits TO authenticated;
 GRANT SELECT ON TABLE punchcard_api.jobs TO authenticated;
 GRANT EXECUTE ON FUNCTION punchcard.access TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.audit_accounts TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.audit_rows TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.balance TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.call_back TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.cancel TO punchcard_app;
@@ -1305,7 +1307,6 @@ GRANT EXECUTE ON FUNCTION punchcard.find_redrivable TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.find_statement TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.first_id TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.grant_credits TO punchcard_app;
-GRANT EXECUTE ON FUNCTION punchcard.is_erased TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.job_now TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.jobs_between TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.keep_up TO punchcard_app;
@@ -1329,6 +1330,9 @@ GRANT SELECT ON TABLE punchcard.archive TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.archived_entries TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.archived_months TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.attempts TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.audit_findings TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.audit_i0 TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.audit_rounds TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.balances TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.caps TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.carried TO punchcard_app;

@@ -736,7 +736,30 @@ CREATE TABLE punchcard.upkeep (
     error    text                                     -- why it has to wait; NULL: it does not
 ) WITH (fillfactor = 50);
 
-INSERT INTO punchcard.upkeep (task) VALUES ('periods'), ('retention'), ('keys'), ('erasures');
+INSERT INTO punchcard.upkeep (task) VALUES ('periods'), ('retention'), ('keys'), ('erasures'), ('audit');
+
+-- How far the audit is that ticks do, a part of the accounts after the other (`audit_next`).
+CREATE TABLE punchcard.audit_rounds (
+    only_one    boolean PRIMARY KEY DEFAULT true CHECK (only_one),  -- there is one
+    of_rows     boolean NOT NULL DEFAULT false,       -- the accounts are through: it is at what names jobs
+    after_id    uuid,                                 -- behind which account, or job, it goes on;
+                                                      -- NULL: with the first
+    began_at    timestamptz NOT NULL DEFAULT now(),   -- when this round began
+    entries     bigint NOT NULL DEFAULT 0,            -- how many entries it has looked at
+    done_at     timestamptz                           -- when the last round was through; NULL: none was
+);
+
+INSERT INTO punchcard.audit_rounds DEFAULT VALUES;
+
+-- What the audit found to be wrong with money, the first 1,000: in this round, or in the last one.
+CREATE TABLE punchcard.audit_findings (
+    invariant  text NOT NULL,                         -- I1 to I6
+    subject    uuid NOT NULL,                         -- the account or job that it is about
+    finding    text NOT NULL,                         -- what
+    found_at   timestamptz NOT NULL DEFAULT now(),    -- first
+    seen_at    timestamptz NOT NULL DEFAULT now(),    -- last
+    PRIMARY KEY (invariant, subject, finding)
+);
 
 -- What `migrate` keeps for itself, and makes before anything else.
 COMMENT ON TABLE punchcard.migrations IS 'The migrations that were applied.';

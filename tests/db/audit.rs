@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::{
     cli::{punchcard, said},
-    support::Bench,
+    support::{Bench, OWNER, as_role, binary, connect},
 };
 
 /// What the audit finds once something has been planted; all of it is rolled back.
@@ -207,4 +207,136 @@ async fn each_wrong_with_money_is_named() {
         );
     }
     bench.assert_audit_is_clean().await;
+}
+
+/// The same with parts as small as can be as at once, through what is kept, archived and carried, and in rounds by ticks.
+#[tokio::test(flavor = "multi_thread")]
+async fn part_by_part_the_audit_finds_what_it_finds_at_once() {
+    let bench = Bench::new().await;
+    let mut accounts = Vec::new();
+    for number in 0..12 {
+        let account = bench.account(100).await;
+        bench.enqueue(account, "qr.svg", number % 4).await;
+        accounts.push(account);
+    }
+    bench.drain().await;
+    for (number, account) in accounts.iter().enumerate() {
+        bench.enqueue(*account, "unserved", number % 3).await;
+    }
+    accounts.sort();
+    bench.assert_audit_is_clean().await;
+    let parts = "CREATE TEMP TABLE found (invariant text, subject uuid, finding text);
+        DO $$
+        DECLARE behind uuid; part record; parts integer := 0;
+        BEGIN
+            LOOP
+                FOR part IN SELECT * FROM punchcard.audit_accounts(behind, 1) LOOP
+                    INSERT INTO found SELECT part.invariant, part.subject, part.finding WHERE part.finding IS NOT NULL;
+                END LOOP;
+                parts := parts + 1;
+                behind := part.next_after;
+                EXIT WHEN behind IS NULL;
+            END LOOP;
+            ASSERT parts = (SELECT count(DISTINCT id) FROM punchcard.accounts), 'an account each';
+            LOOP
+                FOR part IN SELECT * FROM punchcard.audit_rows(behind, 1) LOOP
+                    INSERT INTO found SELECT part.invariant, part.subject, part.finding WHERE part.finding IS NOT NULL;
+                END LOOP;
+                behind := part.next_after;
+                EXIT WHEN behind IS NULL;
+            END LOOP;
+        END $$;";
+    let both = "SELECT coalesce((SELECT string_agg(concat_ws(' ', f.invariant, f.subject, f.finding), '; ' ORDER BY f.*) FROM found f), '')
+        UNION ALL
+        SELECT coalesce((SELECT string_agg(concat_ws(' ', a.invariant, a.subject, a.finding), '; ' ORDER BY a.*)
+                         FROM punchcard.audit a WHERE a.invariant <> 'I0'), '')";
+    let (first, last) = (accounts[0], accounts[11]);
+    for (number, plant) in [
+        "",
+        &format!("UPDATE punchcard.accounts SET available = available + 1 WHERE id IN ('{first}', '{last}')"),
+        "DELETE FROM punchcard.queue WHERE job_id IN (SELECT job_id FROM punchcard.queue ORDER BY job_id DESC LIMIT 3)",
+        "DELETE FROM punchcard.jobs",
+        "DELETE FROM punchcard.outcomes",
+        "UPDATE punchcard.outcomes SET captured = 0, entry = entry + 1",
+        "DELETE FROM punchcard.movements",
+        "INSERT INTO punchcard.movements (account_id, share, entry, kind, amount, available_after, held_after, idempotency_key)
+         VALUES ('ffffffff-ffff-ffff-ffff-fffffffffffe', 0, 1, 'grant', 5, 5, 0, 'x'),
+                ('00000000-0000-0000-0000-000000000001', 0, 1, 'grant', 5, 5, 0, 'x')",
+        "INSERT INTO punchcard.deliveries (id, account_id, job_id, created_at, event, attempt, put_back, gone)
+         SELECT punchcard.uuid_v7(), j.account_id, j.id, now(), 'job.failed', 1, 0, false FROM punchcard.jobs j",
+        "INSERT INTO punchcard.deferred_entries (job_id, account_id, price, captured, bytes, share)
+         SELECT o.job_id, o.account_id, 1, 1, 5, 0 FROM punchcard.outcomes o",
+        "UPDATE punchcard.queue SET expires_at = now() - interval '1 hour', has_run = true, price = price + 1",
+    ]
+    .iter()
+    .enumerate()
+    {
+        let sql = format!(
+            "BEGIN; SET LOCAL session_replication_role = replica; {plant}; {parts} {both}; ROLLBACK"
+        );
+        let answer = bench.admin.simple_query(&sql).await.expect(plant);
+        let found: Vec<String> = answer
+            .into_iter()
+            .filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(found[0], found[1], "{plant}");
+        assert_eq!(found[0].is_empty(), number == 0, "{plant}: {}", found[0]);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ticks_audit_and_say_what_they_found_until_it_is_mended() {
+    let bench = Bench::new().await;
+    let account = bench.account(100).await;
+    bench.enqueue(account, "qr.svg", 3).await;
+    let due = "UPDATE punchcard.upkeep SET next_at = '-infinity' WHERE task = 'audit'";
+    let waits = async || {
+        bench.sql(due).await;
+        bench.drain().await;
+        bench.get(account, "/api/health").await.body["upkeep_waits"].clone()
+    };
+    assert_eq!(waits().await, Value::Null);
+    assert_eq!(waits().await, Value::Null);
+    let rounds = "SELECT count(*) FROM punchcard.audit_rounds WHERE done_at IS NOT NULL AND after_id IS NULL AND entries = 7";
+    assert_eq!(bench.count(rounds).await, 1, "all entries");
+    bench.sql("UPDATE punchcard.accounts SET available = available + 1").await;
+    assert_eq!(waits().await, json!(["audit"]));
+    let doctor = punchcard(&bench, &["doctor"]);
+    let said_of_it = String::from_utf8_lossy(&doctor.stdout).into_owned();
+    assert!(said_of_it.contains("the audit has 2 findings: stop granting"), "{said_of_it}");
+    assert_eq!(waits().await, json!(["audit"]), "as long as it is so");
+    bench.sql("UPDATE punchcard.accounts SET available = available - 1").await;
+    assert_eq!(waits().await, Value::Null);
+    assert_eq!(said(&punchcard(&bench, &["credits", "audit"])), "audit clean\n");
+}
+
+/// Whoever presses Ctrl-C does not leave the server at it.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_audit_that_is_interrupted_is_stopped_at_the_server() {
+    let bench = Bench::new().await;
+    let holder = connect(&bench.direct_url).await;
+    holder.batch_execute("BEGIN; LOCK TABLE punchcard.carried IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let mut audit = std::process::Command::new(binary("punchcard"))
+        .args(["credits", "audit"])
+        .env("DATABASE_URL", as_role(&bench.url, OWNER))
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    bench.until_waiting_for_locks(1).await;
+    let interrupted =
+        std::process::Command::new("kill").args(["-INT", &audit.id().to_string()]).status().unwrap();
+    assert!(interrupted.success());
+    assert!(!audit.wait().unwrap().success());
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
+    for _ in 0..200 {
+        if bench.count(waits).await == 0 {
+            holder.batch_execute("ROLLBACK").await.unwrap();
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    panic!("the server is still at it");
 }

@@ -110,6 +110,7 @@ async fn erased(bench: &Bench, account: Uuid) -> usize {
         assert_eq!(bench.rows(state).await[0].get::<_, String>(0), before);
         let more = bench.db().erase_payloads(account, soon()).await.unwrap();
         assert_eq!(more, tried, "the same step");
+        bench.assert_audit_is_clean().await;
         if !more {
             return step;
         }

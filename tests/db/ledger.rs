@@ -84,38 +84,38 @@ async fn enqueue_rolls_back_with_the_callers_transaction() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_audit_view_finds_what_it_is_for() {
+async fn each_invariant_of_the_audit_finds_what_it_is_for() {
     let bench = Bench::new().await;
     let account = bench.account(10).await;
     bench.enqueue(account, "qr.svg", 2).await;
     // Planted by switching the guards off, as a careless repair would.
-    for (view, plant) in [
-        ("audit_i1", "DELETE FROM punchcard.queue"),
-        ("audit_i2", "UPDATE punchcard.accounts SET available = available + 1"),
-        ("audit_i2", "UPDATE punchcard.jobs SET price = price + 1"),
-        ("audit_i3", "UPDATE punchcard.jobs SET terms_id = 0"),
+    for (invariant, plant) in [
+        ("I1", "DELETE FROM punchcard.queue"),
+        ("I2", "UPDATE punchcard.accounts SET available = available + 1"),
+        ("I2", "UPDATE punchcard.jobs SET price = price + 1"),
+        ("I3", "UPDATE punchcard.jobs SET terms_id = 0"),
         (
-            "audit_i4",
+            "I4",
             "DELETE FROM punchcard.queue; INSERT INTO punchcard.outcomes
                 (job_id, account_id, share, captured, status, attempt, started_at, finished_at, output, error)
             SELECT id, account_id, 0, 0, 'succeeded', 1, now(), now(), '1', NULL FROM punchcard.jobs",
         ),
-        ("audit_i5", "DELETE FROM punchcard.movements WHERE kind = 'grant'"),
+        ("I5", "DELETE FROM punchcard.movements WHERE kind = 'grant'"),
     ] {
         let found = bench
             .admin
             .simple_query(&format!(
                 "BEGIN; SET LOCAL session_replication_role = replica; {plant};
-                 SELECT count(*) FROM punchcard.{view}; ROLLBACK"
+                 SELECT count(*) FROM punchcard.audit WHERE invariant = '{invariant}'; ROLLBACK"
             ))
             .await
-            .expect(view)
+            .expect(plant)
             .into_iter()
             .find_map(|message| match message {
                 tokio_postgres::SimpleQueryMessage::Row(row) => row.get(0).map(str::to_owned),
                 _ => None,
             });
-        assert_ne!(found.as_deref(), Some("0"), "{view}");
+        assert_ne!(found.as_deref(), Some("0"), "{plant}");
     }
     bench.assert_audit_is_clean().await;
 }

@@ -733,7 +733,10 @@ export interface components {
             oldest_due_seconds: number;
             /** @description `ok`. */
             status: string;
-            /** @description What a tick should have done beside the jobs, and could not, such as `retention`: `punchcard doctor` says why. */
+            /**
+             * @description What a tick should have done beside the jobs, and could not, such as `retention`; or `audit`, which found money that is not as it
+             *     should be: `punchcard doctor` says why.
+             */
             upkeep_waits?: string[] | null;
         };
         /** @description How the job stands now. */

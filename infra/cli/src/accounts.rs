@@ -18,6 +18,9 @@ use uuid::Uuid;
 
 use crate::{Failure, output, show, soon};
 
+/// How often somebody else's step is waited for, half a second each.
+const PATIENCE: u32 = 20;
+
 #[derive(Subcommand)]
 pub(crate) enum Accounts {
     /// Close an account for good, and clear what its users and workers wrote: inputs, outputs, metadata, tags, webhooks, error
@@ -67,12 +70,19 @@ async fn erase(db: &Db, account: Uuid, yes: bool) -> Result<(), Failure> {
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} jobs, {eta} left") {
         bar.set_style(style);
     }
-    while erasure.done_at.is_none() {
+    let mut still = 0;
+    while erasure.done_at.is_none() && still < PATIENCE {
         bar.set_position(u64::try_from(erasure.jobs).unwrap_or_default());
         let more = db.erase_payloads(account, soon()).await?;
-        erasure = db.erase_account(account, soon()).await?;
-        if !more {
+        let before = std::mem::replace(&mut erasure, db.erase_account(account, soon()).await?);
+        if more || erasure != before {
+            still = 0;
+        } else if erasure.waits_for.is_some() {
             break;
+        } else {
+            // A tick, or who died of it, is at this step.
+            still += 1;
+            tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
     bar.finish_and_clear();

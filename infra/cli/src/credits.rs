@@ -1,7 +1,10 @@
 //! `punchcard credits`: grants, balances, shares, the audit, and where credits come from.
 
+use std::cell::Cell;
+
 use clap::Subcommand;
-use shared::db::{Db, credits::CreditSource};
+use indicatif::{ProgressBar, ProgressStyle};
+use shared::db::{Db, audit::AuditPlace, credits::CreditSource};
 use uuid::Uuid;
 
 use crate::{Failure, in_ten_minutes, show, soon};
@@ -35,7 +38,7 @@ pub(crate) enum Credits {
         #[arg(long)]
         reason: Option<String>,
     },
-    /// Check every invariant; fails if one is broken.
+    /// Check every invariant, a part of the accounts after the other; fails if one is broken.
     Audit,
     /// Draw credits from a table of your own, and return refunds there.
     #[command(subcommand)]
@@ -110,20 +113,41 @@ pub(crate) async fn run(db: &Db, command: Credits) -> Result<(), Failure> {
         }
         Credits::Source(command) => source(db, command).await,
         Credits::Audit => {
-            // All of history is read.
-            let findings = db.audit(in_ten_minutes()).await?;
-            findings.iter().try_for_each(show)?;
-            if !findings.is_empty() {
-                return Err(format!(
-                    "{} findings: stop granting and refunding by hand, and look",
-                    findings.len()
-                )
-                .into());
+            let looked_at = Cell::new(0);
+            tokio::select! {
+                done = audit(db, &looked_at) => done,
+                Ok(()) = tokio::signal::ctrl_c() => {
+                    db.cancel_running(soon()).await?;
+                    Err(format!("stopped after {} entries", looked_at.get()).into())
+                }
             }
-            println!("audit clean");
-            Ok(())
         }
     }
+}
+
+/// All of history, a part after the other.
+async fn audit(db: &Db, looked_at: &Cell<i64>) -> Result<(), Failure> {
+    let entries = db.count_entries(soon()).await?;
+    let bar = ProgressBar::new(u64::try_from(entries).unwrap_or_default());
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} entries, {eta} left") {
+        bar.set_style(style);
+    }
+    let (mut place, mut findings) = (Some(AuditPlace::default()), 0);
+    while let Some(from) = place {
+        // An account of millions of jobs is a part by itself.
+        let part = db.audit(from, in_ten_minutes()).await?;
+        bar.suspend(|| part.findings.iter().try_for_each(show))?;
+        findings += part.findings.len();
+        looked_at.set(looked_at.get() + part.entries);
+        bar.set_position(u64::try_from(looked_at.get()).unwrap_or_default());
+        place = part.next;
+    }
+    bar.finish_and_clear();
+    if findings > 0 {
+        return Err(format!("{findings} findings: stop granting and refunding by hand, and look").into());
+    }
+    println!("audit clean");
+    Ok(())
 }
 
 async fn source(db: &Db, command: Source) -> Result<(), Failure> {

@@ -4,11 +4,22 @@ CREATE OR REPLACE FUNCTION punchcard.clear_payloads(p_account_id uuid, p_ids uui
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     cleared bigint;
+    labels text[];    -- each label of these jobs,
+    of_jobs uuid[];   -- and which of them has it
 BEGIN
     DELETE FROM punchcard.outbox b WHERE b.job_id = ANY (p_ids) AND b.event <> 'cancel';
     UPDATE punchcard.deliveries d SET url = NULL, error = NULL
     WHERE d.job_id = ANY (p_ids) AND coalesce(d.url, d.error) IS NOT NULL;
-    DELETE FROM punchcard.labels l WHERE l.account_id = p_account_id AND l.job_id = ANY (p_ids);
+    -- Each by its key: an account has very many.
+    SELECT array_agg(w.label), array_agg(w.id) INTO labels, of_jobs
+    FROM (SELECT j.id, t.label FROM punchcard.jobs j, unnest(j.tags) AS t (label)
+          WHERE j.account_id = p_account_id AND j.id = ANY (p_ids)
+          UNION
+          SELECT j.id, m.name || '=' || m.value
+          FROM punchcard.jobs j, jsonb_each_text(j.metadata) AS m (name, value)
+          WHERE j.account_id = p_account_id AND j.id = ANY (p_ids)) w;
+    DELETE FROM punchcard.labels l USING unnest(labels, of_jobs) AS w (label, job_id)
+    WHERE l.account_id = p_account_id AND l.label = w.label AND l.job_id = w.job_id;
     UPDATE punchcard.attempts a SET error = punchcard.erased_error(a.error)
     WHERE a.job_id = ANY (p_ids) AND a.error::text <> punchcard.erased_error(a.error)::text;
     WITH ended AS (

@@ -5,7 +5,8 @@
 -- none. What was done is done: a step that dies is taken again.
 CREATE OR REPLACE FUNCTION punchcard.erase_payloads(p_account_id uuid DEFAULT NULL) RETURNS boolean
     LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
-    SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET jit = off
+    SET enable_seqscan = off SET enable_bitmapscan = off SET enable_sort = off SET enable_hashjoin = off
+    SET enable_mergejoin = off SET jit = off
     SET lock_timeout = '1s' AS $$
 DECLARE
     erasure punchcard.erasures;

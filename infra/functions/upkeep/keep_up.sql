@@ -18,6 +18,7 @@ BEGIN
             WHEN 'retention' THEN more := punchcard.apply_retention();
             WHEN 'keys' THEN more := punchcard.forget_keys();
             WHEN 'erasures' THEN more := punchcard.erase_payloads();
+            WHEN 'audit' THEN more := punchcard.audit_next();
             ELSE RAISE EXCEPTION 'unknown_task' USING ERRCODE = 'PT422',
                 DETAIL = 'There is no function for this task.';
         END CASE;
@@ -31,7 +32,9 @@ BEGIN
     END;
     IF NOT more THEN
         UPDATE punchcard.upkeep u
-        SET next_at = now() + p_every * interval '1 second', done_at = now(), error = NULL
+        SET next_at = now() + p_every * interval '1 second', done_at = now(),
+            -- What the audit found is no reason to wait.
+            error = CASE WHEN p_task = 'audit' THEN u.error END
         WHERE u.task = p_task;
     END IF;
     RETURN more;

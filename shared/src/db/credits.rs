@@ -11,7 +11,6 @@ pub(crate) const FIND: &str = include_str!("credits/find.sql");
 pub(crate) const ENTRIES: &str = include_str!("credits/entries.sql");
 pub(crate) const STATEMENT: &str = include_str!("credits/statement.sql");
 pub(crate) const GRANT: &str = include_str!("credits/grant.sql");
-pub(crate) const AUDIT: &str = include_str!("credits/audit.sql");
 pub(crate) const HIDDEN: &str = include_str!("credits/hidden.sql");
 pub(crate) const SPREAD: &str = include_str!("credits/spread.sql");
 pub(crate) const USE_SOURCE: &str = include_str!("credits/use_source.sql");
@@ -159,17 +158,6 @@ pub struct CreditSource {
     pub function: Option<String>,
 }
 
-/// Something that must never be.
-#[derive(Debug, Serialize)]
-pub struct Finding {
-    /// `I0` to `I6`.
-    pub invariant: String,
-    /// The job or account.
-    pub subject: Option<Uuid>,
-    /// What is wrong.
-    pub finding: String,
-}
-
 impl Entry {
     fn from_row(row: &Row) -> Self {
         Self {
@@ -313,16 +301,6 @@ impl Db {
     ) -> Result<(), DbError> {
         let params = [(&account_id as _, Type::UUID), (&shares as _, Type::INT4)];
         self.rows(SPREAD, &params, Again::Safe, deadline).await.map(drop)
-    }
-
-    /// Everything that must never be; empty when all is well.
-    ///
-    /// # Errors
-    /// [`DbError`] when there is no answer.
-    pub async fn audit(&self, deadline: Deadline) -> Result<Vec<Finding>, DbError> {
-        let rows = self.rows(AUDIT, &[], Again::Safe, deadline).await?;
-        let finding = |row: &Row| Finding { invariant: row.get(0), subject: row.get(1), finding: row.get(2) };
-        Ok(rows.iter().map(finding).collect())
     }
 
     /// From whom row security hides rows, if that is this role or the owner, as whom the functions run: to them

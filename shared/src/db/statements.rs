@@ -1,7 +1,7 @@
 //! What there is of statements, for the tests.
 
 use super::{
-    accounts, batch, callbacks, credits, jobs, kinds, life, queue, retention, tokens, upkeep, webhooks,
+    accounts, audit, batch, callbacks, credits, jobs, kinds, life, queue, retention, tokens, upkeep, webhooks,
 };
 
 /// Every statement with its name: tests prepare each against the migrated schema.
@@ -34,7 +34,10 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("credits/entries", credits::ENTRIES),
     ("credits/grant", credits::GRANT),
     ("credits/statement", credits::STATEMENT),
-    ("credits/audit", credits::AUDIT),
+    ("audit/seen", audit::SEEN),
+    ("audit/entries", audit::ENTRIES),
+    ("audit/accounts", audit::ACCOUNTS),
+    ("audit/rows", audit::ROWS),
     ("credits/hidden", credits::HIDDEN),
     ("credits/spread", credits::SPREAD),
     ("credits/use_source", credits::USE_SOURCE),

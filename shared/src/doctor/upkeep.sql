@@ -1,6 +1,7 @@
 -- upkeep: what a tick should have done beside the jobs, and has not; and tables that are kept by month whose
 -- months end soon. What is bought behind the last month is kept all the same, in one table for all months.
-SELECT format('upkeep of %s has to wait: %s', u.task, u.error)
+SELECT format(CASE u.task WHEN 'audit' THEN 'the %s has %s' ELSE 'upkeep of %s has to wait: %s' END, u.task,
+              u.error)
 FROM punchcard.upkeep u WHERE u.error IS NOT NULL
 UNION ALL
 SELECT format('upkeep of %s has been due since %s: does the schedule invoke the poller, and is its build '

@@ -84,7 +84,8 @@ pub(crate) struct Health {
     status: &'static str,
     /// For how long the job has been due that has been due longest.
     oldest_due_seconds: u64,
-    /// What a tick should have done beside the jobs, and could not, such as `retention`: `punchcard doctor` says why.
+    /// What a tick should have done beside the jobs, and could not, such as `retention`; or `audit`, which found money that is not as it
+    /// should be: `punchcard doctor` says why.
     #[serde(skip_serializing_if = "Option::is_none")]
     upkeep_waits: Option<Vec<String>>,
 }
