@@ -4,7 +4,7 @@
 -- What is kept of a job's price when one that runs, or has run, is canceled (`refuse`: it cannot be), or when it fails for its input.
 CREATE TYPE punchcard.charge AS ENUM ('release', 'capture', 'refuse');
 
--- What moves credits. `expire` is reserved for credits with a date (ADR 6); `shift` moves them between shares; `carried` is the sum of entries that are kept no more (ADR 20).
+-- What moves credits. `expire` takes what is left of a grant with a date (ADR 23); `shift` moves credits between shares; `carried` is the sum of entries that are kept no more (ADR 20).
 CREATE TYPE punchcard.entry_kind AS ENUM ('grant', 'hold', 'capture', 'release', 'adjust', 'expire', 'shift', 'carried');
 
 -- What somebody is told of a job; `cancel` is for its kind's cancel_url.
@@ -153,6 +153,28 @@ CREATE TABLE punchcard.credit_source (
     CONSTRAINT credit_source_pkey PRIMARY KEY (only_one),
     CONSTRAINT credit_source_only_one_check CHECK (only_one)
 );
+
+-- The accounts that have grants with a date, as they were when what they had spent was last dealt to these.
+CREATE TABLE punchcard.dated_accounts (
+    account_id uuid NOT NULL,  -- whose
+    total bigint NOT NULL,  -- what it had, free and held
+    entry bigint NOT NULL,  -- the number of its last entry in share 0
+    dealt_at timestamp with time zone NOT NULL,  -- when that was
+    CONSTRAINT dated_accounts_pkey PRIMARY KEY (account_id)
+);
+
+-- Grants whose credits lapse: what is left of each as of when the account was last dealt with (`dated_left` says what is left now). What is spent is taken from what lapses first.
+CREATE TABLE punchcard.dated_grants (
+    account_id uuid NOT NULL,  -- whose
+    entry bigint NOT NULL,  -- the number of its movement, in share 0
+    expires_at timestamp with time zone NOT NULL,  -- when what is left lapses
+    look_at timestamp with time zone NOT NULL,  -- when upkeep looks at it: then, and as long as some of it is held, again
+    left_over bigint NOT NULL,  -- what was not spent of it
+    CONSTRAINT dated_grants_pkey PRIMARY KEY (account_id, entry),
+    CONSTRAINT dated_grants_left_over_check CHECK ((left_over >= 0))
+);
+-- What lapses (`expire_credits`).
+CREATE INDEX dated_grants_due ON punchcard.dated_grants USING btree (look_at) WHERE (left_over > 0);
 
 -- What jobs moved whose account somebody held when they ended: final at once, and entered into the balances by whoever holds the account next (`fold_entries`).
 CREATE TABLE punchcard.deferred_entries (
@@ -345,17 +367,22 @@ CREATE TABLE punchcard.movements (
     account_id uuid NOT NULL,  -- whose balances it moved
     share smallint NOT NULL,  -- of which share of the account
     entry bigint NOT NULL,  -- its number there
-    amount bigint NOT NULL,  -- above 0; of either sign in an adjustment or a shift
+    amount bigint NOT NULL,  -- above 0 in a grant, below in an expiry
     available_after bigint NOT NULL,  -- the share's `available` once the entry is in
     held_after bigint NOT NULL,  -- the share's `held` once the entry is in
     created_at timestamp with time zone NOT NULL DEFAULT clock_timestamp(),  -- while its account was locked
     job_id uuid,  -- what an adjustment gives back for
-    kind punchcard.entry_kind NOT NULL,  -- grant, adjust or shift
-    idempotency_key text,  -- of a grant or an adjustment: nothing moves twice for one
+    kind punchcard.entry_kind NOT NULL,  -- grant, adjust, expire or shift
+    idempotency_key text,  -- of all but a shift: nothing moves twice for one
     reason text,  -- why, in the words of whoever moved it
     CONSTRAINT movements_pkey PRIMARY KEY (account_id, share, entry),
-    CONSTRAINT movements_amount_fits_kind CHECK (((amount > 0) OR (kind = ANY (ARRAY['adjust'::punchcard.entry_kind, 'shift'::punchcard.entry_kind])))),
-    CONSTRAINT movements_are_of_no_job CHECK ((kind = ANY (ARRAY['grant'::punchcard.entry_kind, 'adjust'::punchcard.entry_kind, 'shift'::punchcard.entry_kind]))),
+    CONSTRAINT movements_amount_fits_kind CHECK (
+CASE kind
+    WHEN 'grant'::punchcard.entry_kind THEN (amount > 0)
+    WHEN 'expire'::punchcard.entry_kind THEN (amount < 0)
+    ELSE true
+END),
+    CONSTRAINT movements_are_of_no_job CHECK ((kind = ANY (ARRAY['grant'::punchcard.entry_kind, 'adjust'::punchcard.entry_kind, 'expire'::punchcard.entry_kind, 'shift'::punchcard.entry_kind]))),
     CONSTRAINT movements_have_keys CHECK (((idempotency_key IS NULL) = (kind = 'shift'::punchcard.entry_kind))),
     CONSTRAINT movements_name_jobs_to_give_back CHECK (((job_id IS NULL) OR ((kind = 'adjust'::punchcard.entry_kind) AND (amount > 0))))
 ) WITH (autovacuum_freeze_min_age=0, autovacuum_vacuum_insert_scale_factor=0.01, autovacuum_analyze_scale_factor=0.01);
@@ -897,9 +924,17 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.clear_payloads(p_account_id uuid, p_ids uuid[])
 --     RETURNS bigint
 
+-- What is left now of an account's grants with a date, of those that had some when it was last dealt with: what was spent since is taken from what lapses first. What came in since, but for such grants, lapses never.
+-- FUNCTION punchcard.dated_left(p_account_id uuid)
+--     RETURNS TABLE(entry bigint, expires_at timestamp with time zone, left_over bigint)
+
 -- Deals what an account has available evenly over the first p_spread of its shares; p_least of it, at least, to share p_share. Answers what there is in all; moves nothing if that is less. With p_free, what it has on shares that nobody else holds, if that is enough: else all shares are locked, in their order.
 -- FUNCTION punchcard.deal_credits(p_account_id uuid, p_spread integer, p_share integer, p_least bigint, p_free boolean DEFAULT false)
 --     RETURNS bigint
+
+-- Takes what an account has spent since it was last dealt with from its grants with a date, from what lapses first (ADR 23): by one statement, so that nothing is spent between the look and the note of it. For whoever holds the account's share 0: no credits come in meanwhile.
+-- FUNCTION punchcard.deal_spent(p_account_id uuid)
+--     RETURNS void
 
 -- For `apply_retention`: takes a month, and all before it, out of the next table that is kept by month; false if there is none left to take. In its place comes an empty one, which takes nothing in: for whoever asks for an old id. Who reads or writes the table waits meanwhile, for a few milliseconds.
 -- FUNCTION punchcard.detach_month(p_end uuid)
@@ -952,6 +987,10 @@ CREATE TABLE punchcard.webhooks (
 -- Of whom grants are taken back, for a REVOKE: everybody, and the roles to which a default privilege may have given something by name (Supabase's do).
 -- FUNCTION punchcard.everybody_else()
 --     RETURNS text
+
+-- For upkeep: takes what is left of grants whose time is over, of up to 50 accounts; answers whether there are more. What is held for unfinished jobs is taken once it comes back, if it does. An account that somebody holds is looked at again some minutes later.
+-- FUNCTION punchcard.expire_credits()
+--     RETURNS boolean
 
 -- Of `find_entries`, what is in the archive, and what is carried: up to p_limit entries, none of them before p_floor. Reads the rows of the archive that a page of this length needs, newest first.
 -- FUNCTION punchcard.find_archived(p_account_id uuid, p_before_at timestamp with time zone, p_before_key uuid, p_before_part smallint, p_floor timestamp with time zone, p_limit bigint)
@@ -1029,8 +1068,8 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.grant_access()
 --     RETURNS void
 
--- Grants credits, once for each key; the first grant creates the account.
--- FUNCTION punchcard.grant_credits(p_account_id uuid, p_amount bigint, p_key text, p_reason text DEFAULT NULL::text, OUT entry punchcard.movements, OUT replayed boolean)
+-- Grants credits, once for each key; the first grant creates the account. With p_expires_at, what is left of them then lapses (ADR 23).
+-- FUNCTION punchcard.grant_credits(p_account_id uuid, p_amount bigint, p_key text, p_reason text DEFAULT NULL::text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT entry punchcard.movements, OUT replayed boolean)
 --     RETURNS record, as its owner
 
 -- Holds credits for so many jobs: of the share that this backend uses, else of all shares dealt anew, else with what is missing drawn from the team's own credits, if there is such a source. Within the account's caps, unless these were taken in elsewhere. Answers the share, its balances, and the number there of the last of these jobs: the caller writes their rows. Raises PT402 insufficient_credits, PT403 account_closed, and as `pass_caps`.
@@ -1101,8 +1140,8 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.move_at_source(p_account_id uuid, p_amount bigint)
 --     RETURNS void
 
--- Moves credits from outside (a payment, an operator's correction) once for each key: 'grant' or 'adjust'. The first positive movement creates the account. Replays answer the first entry; nothing moves twice. An adjustment that names a job gives back for it, once, to the account that bought it: PT404 not_found for a job of another's, or of nobody's. A closed account is adjusted, but granted nothing: PT403 account_closed.
--- FUNCTION punchcard.move_credits(p_kind punchcard.entry_kind, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text, OUT entry punchcard.movements, OUT replayed boolean)
+-- Moves credits from outside (a payment, an operator's correction) once for each key: 'grant' or 'adjust'; or takes what has lapsed: 'expire'. The first positive movement creates the account. Replays answer the first entry; nothing moves twice. An adjustment that names a job gives back for it, once, to the account that bought it: PT404 not_found for a job of another's, or of nobody's. A closed account is adjusted, but granted nothing: PT403 account_closed.
+-- FUNCTION punchcard.move_credits(p_kind punchcard.entry_kind, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT entry punchcard.movements, OUT replayed boolean)
 --     RETURNS record
 
 -- The least of the ids that are above all that tell a time: from the year 2109 on.
@@ -1296,6 +1335,7 @@ GRANT EXECUTE ON FUNCTION punchcard.check_in TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.claim TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.claim_deliveries TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.claim_singly TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.dated_left TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.enqueue TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.enqueue_batch TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.erase_account TO punchcard_app;
@@ -1337,6 +1377,8 @@ GRANT SELECT ON TABLE punchcard.balances TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.caps TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.carried TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.credit_source TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.dated_accounts TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.dated_grants TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.deferred_entries TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.deliveries TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.ends TO punchcard_app;

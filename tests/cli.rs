@@ -67,7 +67,8 @@ async fn an_operator_grants_looks_and_audits() {
     assert!(said(&punchcard(&bench, &grant)).contains(r#""available_after":50"#));
     assert!(said(&punchcard(&bench, &grant)).contains("nothing moved"));
     assert!(
-        said(&punchcard(&bench, &["credits", "show", &account])).starts_with(r#"{"available":50,"held":0}"#)
+        said(&punchcard(&bench, &["credits", "show", &account]))
+            .starts_with(r#"{"available":50,"held":0,"expiring":[]}"#)
     );
     assert!(
         refused(&punchcard(&bench, &["credits", "grant", &account, "0", "--key", "z"]))

@@ -50,8 +50,8 @@ CREATE TABLE punchcard.caps (
                          CHECK (enqueues_per_minute BETWEEN 1 AND 1000000)
 );
 
--- What moves credits. `expire` is reserved for credits with a date (ADR 6); `shift` moves them between
--- shares; `carried` is the sum of entries that are kept no more (ADR 20).
+-- What moves credits. `expire` takes what is left of a grant with a date (ADR 23); `shift` moves credits
+-- between shares; `carried` is the sum of entries that are kept no more (ADR 20).
 CREATE TYPE punchcard.entry_kind AS ENUM (
     'grant', 'hold', 'capture', 'release', 'adjust', 'expire', 'shift', 'carried');
 
@@ -63,18 +63,19 @@ CREATE TABLE punchcard.movements (
     account_id       uuid NOT NULL,                   -- whose balances it moved
     share            smallint NOT NULL,               -- of which share of the account
     entry            bigint NOT NULL,                 -- its number there
-    amount           bigint NOT NULL,                 -- above 0; of either sign in an adjustment or a shift
+    amount           bigint NOT NULL,                 -- above 0 in a grant, below in an expiry
     available_after  bigint NOT NULL,                 -- the share's `available` once the entry is in
     held_after       bigint NOT NULL,                 -- the share's `held` once the entry is in
     created_at       timestamptz NOT NULL DEFAULT clock_timestamp(),  -- while its account was locked
     job_id           uuid,                            -- what an adjustment gives back for
-    kind             punchcard.entry_kind NOT NULL,   -- grant, adjust or shift
-    idempotency_key  text,                            -- of a grant or an adjustment:
+    kind             punchcard.entry_kind NOT NULL,   -- grant, adjust, expire or shift
+    idempotency_key  text,                            -- of all but a shift:
                                                       -- nothing moves twice for one
     reason           text,                            -- why, in the words of whoever moved it
     PRIMARY KEY (account_id, share, entry),
-    CONSTRAINT movements_are_of_no_job CHECK (kind IN ('grant', 'adjust', 'shift')),
-    CONSTRAINT movements_amount_fits_kind CHECK (amount > 0 OR kind IN ('adjust', 'shift')),
+    CONSTRAINT movements_are_of_no_job CHECK (kind IN ('grant', 'adjust', 'expire', 'shift')),
+    CONSTRAINT movements_amount_fits_kind CHECK (
+        CASE kind WHEN 'grant' THEN amount > 0 WHEN 'expire' THEN amount < 0 ELSE true END),
     CONSTRAINT movements_have_keys CHECK ((idempotency_key IS NULL) = (kind = 'shift')),
     CONSTRAINT movements_name_jobs_to_give_back CHECK (job_id IS NULL OR (kind = 'adjust' AND amount > 0))
 ) WITH (autovacuum_freeze_min_age = 0, autovacuum_vacuum_insert_scale_factor = 0.01,
@@ -92,6 +93,29 @@ CREATE TRIGGER movements_are_append_only BEFORE UPDATE ON punchcard.movements
     FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
 CREATE TRIGGER movements_are_never_emptied BEFORE TRUNCATE ON punchcard.movements
     FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('the ledger is append-only');
+
+-- Grants whose credits lapse: what is left of each as of when the account was last dealt with (`dated_left`
+-- says what is left now). What is spent is taken from what lapses first.
+CREATE TABLE punchcard.dated_grants (
+    account_id  uuid NOT NULL,                        -- whose
+    entry       bigint NOT NULL,                      -- the number of its movement, in share 0
+    expires_at  timestamptz NOT NULL,                 -- when what is left lapses
+    look_at     timestamptz NOT NULL,                 -- when upkeep looks at it: then, and as long as some of it
+                                                      -- is held, again
+    left_over   bigint NOT NULL CHECK (left_over >= 0),  -- what was not spent of it
+    PRIMARY KEY (account_id, entry)
+);
+
+-- What lapses (`expire_credits`).
+CREATE INDEX dated_grants_due ON punchcard.dated_grants (look_at) WHERE left_over > 0;
+
+-- The accounts that have grants with a date, as they were when what they had spent was last dealt to these.
+CREATE TABLE punchcard.dated_accounts (
+    account_id  uuid PRIMARY KEY,                     -- whose
+    total       bigint NOT NULL,                      -- what it had, free and held
+    entry       bigint NOT NULL,                      -- the number of its last entry in share 0
+    dealt_at    timestamptz NOT NULL                  -- when that was
+);
 
 -- What jobs moved whose account somebody held when they ended: final at once, and entered into the balances
 -- by whoever holds the account next (`fold_entries`).
@@ -736,7 +760,8 @@ CREATE TABLE punchcard.upkeep (
     error    text                                     -- why it has to wait; NULL: it does not
 ) WITH (fillfactor = 50);
 
-INSERT INTO punchcard.upkeep (task) VALUES ('periods'), ('retention'), ('keys'), ('erasures'), ('audit');
+INSERT INTO punchcard.upkeep (task) VALUES ('periods'), ('retention'), ('keys'), ('erasures'), ('audit'),
+    ('expiries');
 
 -- How far the audit is that ticks do, a part of the accounts after the other (`audit_next`).
 CREATE TABLE punchcard.audit_rounds (

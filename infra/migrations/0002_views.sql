@@ -104,7 +104,7 @@ CREATE VIEW punchcard.ledger WITH (security_invoker = on) AS
 -- The ledger with what each entry did to the two balances.
 CREATE VIEW punchcard.entries WITH (security_invoker = on) AS
     SELECT l.*,
-           CASE WHEN kind = 'hold' THEN -amount WHEN kind IN ('capture', 'expire') THEN 0 ELSE amount END
+           CASE WHEN kind = 'hold' THEN -amount WHEN kind = 'capture' THEN 0 ELSE amount END
                AS available_delta,
            CASE WHEN kind = 'hold' THEN amount WHEN kind IN ('capture', 'release') THEN -amount
                 WHEN kind = 'carried' THEN held_after ELSE 0 END
@@ -229,6 +229,26 @@ CREATE FUNCTION punchcard.archived_between(p_after uuid, p_last uuid)
                     a.held_after, a.at)
                  AS e (account_id, share, entry, job_id, price, captured, available_after, held_after, at)
         WHERE (p_after IS NULL OR e.account_id > p_after) AND e.account_id <= p_last;
+    END;
+
+-- What is left now of an account's grants with a date, of those that had some when it was last dealt with: what
+-- was spent since is taken from what lapses first. What came in since, but for such grants, lapses never.
+CREATE FUNCTION punchcard.dated_left(p_account_id uuid)
+    RETURNS TABLE (entry bigint, expires_at timestamptz, left_over bigint)
+    LANGUAGE sql STABLE
+    BEGIN ATOMIC
+        SELECT w.entry, w.expires_at,
+               (w.left_over - least(w.left_over, greatest(s.spent - w.before, 0)))::bigint
+        FROM (SELECT d.total - b.available - b.held + coalesce((
+                         SELECT sum(m.amount) FROM punchcard.movements m
+                         WHERE m.account_id = p_account_id AND m.share = 0 AND m.entry > d.entry
+                           AND m.amount > 0 AND m.kind IN ('grant', 'adjust')), 0) AS spent
+              FROM punchcard.dated_accounts d JOIN punchcard.balances b ON b.account_id = d.account_id
+              WHERE d.account_id = p_account_id) s,
+             (SELECT g.entry, g.expires_at, g.left_over,
+                     sum(g.left_over) OVER (ORDER BY g.expires_at, g.entry) - g.left_over AS before
+              FROM punchcard.dated_grants g
+              WHERE g.account_id = p_account_id AND g.left_over > 0) w;
     END;
 
 -- What is wrong with the accounts behind p_after up to p_last, and with their jobs (I1 to I6 in
@@ -377,8 +397,8 @@ CREATE FUNCTION punchcard.audit_between(p_after uuid, p_last uuid)
         SELECT 'I2', m.account_id,
                'entry ' || m.entry || ' lacks its key, or is of a kind that is no movement'
         FROM moved m
-        WHERE (m.idempotency_key IS NOT NULL) <> (m.kind IN ('grant', 'adjust'))
-           OR m.kind NOT IN ('grant', 'adjust', 'shift')
+        WHERE (m.idempotency_key IS NOT NULL) <> (m.kind IN ('grant', 'adjust', 'expire'))
+           OR m.kind NOT IN ('grant', 'adjust', 'expire', 'shift')
         UNION ALL
         SELECT 'I2', m.account_id, count(*) || ' movements have the key ' || m.idempotency_key
         FROM moved m WHERE m.idempotency_key IS NOT NULL
@@ -441,7 +461,7 @@ CREATE FUNCTION punchcard.audit_between(p_after uuid, p_last uuid)
         SELECT 'I5', coalesce(e.account_id, b.account_id),
                'in ' || coalesce(e.total, 0) || ', there ' || coalesce(b.available + b.held, 0)
         FROM (SELECT i.account_id, sum(i.amount) AS total
-              FROM (SELECT m.account_id, m.amount FROM moved m WHERE m.kind IN ('grant', 'adjust')
+              FROM (SELECT m.account_id, m.amount FROM moved m WHERE m.kind IN ('grant', 'adjust', 'expire')
                     UNION ALL
                     SELECT e.account_id, -e.captured FROM ended e
                     UNION ALL
@@ -453,6 +473,13 @@ CREATE FUNCTION punchcard.audit_between(p_after uuid, p_last uuid)
                    WHERE (p_after IS NULL OR b.account_id > p_after) AND b.account_id <= p_last) b
             ON b.account_id = e.account_id
         WHERE coalesce(e.total, 0) <> coalesce(b.available + b.held, 0)
+        UNION ALL
+        SELECT 'I5', d.account_id, 'of ' || b.available + b.held || ' credits ' || sum(l.left_over) || ' lapse'
+        FROM punchcard.dated_accounts d
+        JOIN punchcard.balances b ON b.account_id = d.account_id
+        CROSS JOIN LATERAL punchcard.dated_left(d.account_id) l
+        WHERE (p_after IS NULL OR d.account_id > p_after) AND d.account_id <= p_last
+        GROUP BY d.account_id, b.available, b.held HAVING sum(l.left_over) > b.available + b.held
         UNION ALL
         -- I6. Who asked to be told of an end is, once. Of an account that is erased nobody is told.
         SELECT 'I6', d.id, m.number || ' messages of its end instead of one'

@@ -41,7 +41,10 @@ async fn a_grant_needs_the_scope_and_a_key_and_counts_once() {
         let body = json!({ "account_id": account, "amount": amount });
         assert_eq!(post(&bench, path, &granting, Some("p2"), body).await.status, 400);
     }
-    assert_eq!(bench.get(account, "/api/credits").await.body, json!({ "available": 50, "held": 0 }));
+    assert_eq!(
+        bench.get(account, "/api/credits").await.body,
+        json!({ "available": 50, "held": 0, "expiring": [] })
+    );
     let ledger = bench.get(account, "/api/credits/ledger").await.body;
     assert_eq!((ledger["data"].as_array().unwrap().len(), &ledger["data"][0]["kind"]), (1, &json!("grant")));
     bench.assert_audit_is_clean().await;
@@ -120,5 +123,8 @@ async fn no_account_and_an_empty_one_are_refused_alike() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_nobody_granted_anything_has_nothing() {
     let bench = Bench::new().await;
-    assert_eq!(bench.get(Uuid::new_v4(), "/api/credits").await.body, json!({ "available": 0, "held": 0 }));
+    assert_eq!(
+        bench.get(Uuid::new_v4(), "/api/credits").await.body,
+        json!({ "available": 0, "held": 0, "expiring": [] })
+    );
 }

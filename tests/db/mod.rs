@@ -5,6 +5,7 @@ mod baseline;
 mod credit_source;
 mod engine;
 mod erasure;
+mod expiries;
 mod grants;
 mod ledger;
 mod memory;

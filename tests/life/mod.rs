@@ -17,7 +17,7 @@ mod history;
 mod input_error;
 mod just_ended;
 mod labels;
-mod lane;
+pub(crate) mod lane;
 mod metered;
 mod model;
 mod outbox;

@@ -571,6 +571,21 @@ export interface components {
             tags?: string[] | null;
             webhook?: components["schemas"]["WantedWebhook"] | null;
         };
+        /** @description What an account has, and what of it lapses. */
+        Credits: {
+            /**
+             * Format: int64
+             * @description Free to spend.
+             */
+            available: number;
+            /** @description What is left of grants with a date, free or held, soonest first: it is spent in this order, and before what never lapses. */
+            expiring: components["schemas"]["Expiring"][];
+            /**
+             * Format: int64
+             * @description Set aside for unfinished jobs.
+             */
+            held: number;
+        };
         /** @description A message as its account sees it. */
         DeliveryShown: {
             /**
@@ -632,7 +647,7 @@ export interface components {
              */
             job_id: string | null;
             /**
-             * @description `grant`, `hold`, `capture`, `release` or `adjust`; or `carried`: the sum of entries that are kept no more, whose `id` is the
+             * @description `grant`, `hold`, `capture`, `release`, `adjust` or `expire`; or `carried`: the sum of entries that are kept no more, whose `id` is the
              *     last one's number.
              */
             kind: string;
@@ -695,6 +710,16 @@ export interface components {
             /** @description `job.` and the status that the job came to. */
             type: string;
         };
+        /** @description What is left of a grant with a date. */
+        Expiring: {
+            /**
+             * Format: int64
+             * @description How many credits.
+             */
+            amount: number;
+            /** @description When they lapse. */
+            expires_at: components["schemas"]["Timestamp"];
+        };
         /** @description Credits to add. */
         GrantCredits: {
             /**
@@ -707,6 +732,11 @@ export interface components {
              * @description How many.
              */
             amount: number;
+            /**
+             * Format: date-time
+             * @description When what is left of them lapses, within ten years (RFC 3339); never, if it is left out. What lapses first is spent first.
+             */
+            expires_at?: string | null;
             /** @description Why, for the ledger. */
             reason?: string | null;
         };
@@ -1663,13 +1693,13 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description What is free to spend, and what is held. */
+            /** @description What is free to spend, what is held, and what of it lapses. */
             200: {
                 headers: {
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Balance"];
+                    "application/json": components["schemas"]["Credits"];
                 };
             };
             /** @description `unknown_field`, `account_required`, `unknown_parameter` */
@@ -1798,7 +1828,7 @@ export interface operations {
                     "application/json": components["schemas"]["Entry"];
                 };
             };
-            /** @description `unknown_field`, `account_required`, `invalid_idempotency_key`, `body_required`, `invalid_json`, `too_deep`, `not_an_object`, `duplicate_field`, `invalid_field`, `duplicate_header`, `invalid_header`, `idempotency_key_required` */
+            /** @description `unknown_field`, `account_required`, `invalid_idempotency_key`, `body_required`, `invalid_json`, `too_deep`, `not_an_object`, `duplicate_field`, `invalid_field`, `duplicate_header`, `invalid_header`, `idempotency_key_required`, `invalid_expires_at` */
             400: {
                 headers: {
                     [name: string]: unknown;
@@ -1806,7 +1836,7 @@ export interface operations {
                 content: {
                     "application/problem+json": components["schemas"]["Problem"] & {
                         /** @enum {string} */
-                        code?: "unknown_field" | "account_required" | "invalid_idempotency_key" | "body_required" | "invalid_json" | "too_deep" | "not_an_object" | "duplicate_field" | "invalid_field" | "duplicate_header" | "invalid_header" | "idempotency_key_required";
+                        code?: "unknown_field" | "account_required" | "invalid_idempotency_key" | "body_required" | "invalid_json" | "too_deep" | "not_an_object" | "duplicate_field" | "invalid_field" | "duplicate_header" | "invalid_header" | "idempotency_key_required" | "invalid_expires_at";
                         /** @enum {integer} */
                         status?: 400;
                     };
@@ -1884,7 +1914,7 @@ export interface operations {
                     };
                 };
             };
-            /** @description `invalid_account`, `idempotency_mismatch`, `nul_character`, `invalid_amount`, `reason_too_long` */
+            /** @description `invalid_account`, `idempotency_mismatch`, `nul_character`, `invalid_amount`, `reason_too_long`, `invalid_expires_at` */
             422: {
                 headers: {
                     [name: string]: unknown;
@@ -1892,7 +1922,7 @@ export interface operations {
                 content: {
                     "application/problem+json": components["schemas"]["Problem"] & {
                         /** @enum {string} */
-                        code?: "invalid_account" | "idempotency_mismatch" | "nul_character" | "invalid_amount" | "reason_too_long";
+                        code?: "invalid_account" | "idempotency_mismatch" | "nul_character" | "invalid_amount" | "reason_too_long" | "invalid_expires_at";
                         /** @enum {integer} */
                         status?: 422;
                     };

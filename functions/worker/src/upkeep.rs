@@ -30,6 +30,8 @@ const TASKS: &[Task] = &[
     Task { name: "keys", every: Duration::from_secs(86_400), budget: Duration::from_secs(2) },
     // Accounts that are to be forgotten: due at once when one is, and then until no job of it is unfinished.
     Task { name: "erasures", every: Duration::from_secs(300), budget: Duration::from_secs(10) },
+    // What is left of grants whose time is over.
+    Task { name: "expiries", every: Duration::from_secs(600), budget: Duration::from_secs(2) },
     // Whether money is as it should be, a part of the accounts after the other.
     Task { name: "audit", every: Duration::from_secs(21_600), budget: Duration::from_secs(2) },
 ];

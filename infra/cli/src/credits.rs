@@ -21,6 +21,9 @@ pub(crate) enum Credits {
         /// Why.
         #[arg(long)]
         reason: Option<String>,
+        /// When what is left of them lapses, such as 2026-12-01T00:00:00Z; never without it.
+        #[arg(long)]
+        expires_at: Option<String>,
     },
     /// Show an account's balance and latest entries.
     Show { account: Uuid },
@@ -79,8 +82,9 @@ pub(crate) enum Source {
 
 pub(crate) async fn run(db: &Db, command: Credits) -> Result<(), Failure> {
     match command {
-        Credits::Grant { account, amount, key, reason } => {
-            let (entry, replayed) = db.grant(account, amount, &key, reason.as_deref(), soon()).await?;
+        Credits::Grant { account, amount, key, reason, expires_at } => {
+            let (reason, expires_at) = (reason.as_deref(), expires_at.as_deref());
+            let (entry, replayed) = db.grant(account, amount, &key, reason, expires_at, soon()).await?;
             show(&entry)?;
             if replayed {
                 println!("granted before with this key: nothing moved");

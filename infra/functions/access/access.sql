@@ -12,7 +12,8 @@ CREATE OR REPLACE FUNCTION punchcard.access()
             'outcomes', 'attempts', 'jobs_now', 'runs', 'caps', 'webhooks', 'outbox', 'deliveries',
             'messages', 'service_tokens', 'credit_source', 'migrations', 'functions', 'hidden',
             'periods', 'upkeep', 'retention', 'archived_months', 'archive', 'archived_entries', 'carried',
-            'kept_jobs', 'kept_outcomes', 'erasures', 'audit_i0', 'audit_rounds', 'audit_findings']) name
+            'kept_jobs', 'kept_outcomes', 'erasures', 'audit_i0', 'audit_rounds', 'audit_findings',
+            'dated_grants', 'dated_accounts']) name
         UNION ALL
         SELECT 'punchcard_app', 'EXECUTE', 'FUNCTION', 'punchcard.' || name, NULL FROM unnest(ARRAY[
             'enqueue', 'enqueue_batch', 'find_jobs', 'find_failed', 'find_redrivable', 'find_entries',
@@ -21,7 +22,8 @@ CREATE OR REPLACE FUNCTION punchcard.access()
             'cancel', 'retry', 'redrive', 'grant_credits', 'balance', 'return_credits', 'source_health',
             'claim', 'claim_singly', 'settle', 'check_in', 'rescue', 'call_back', 'claim_deliveries',
             'settle_deliveries', 'set_webhook', 'rotate_webhook_secret', 'job_now', 'refuse_gone',
-            'erase_account', 'erase_payloads', 'audit_accounts', 'audit_rows', 'access']) name
+            'erase_account', 'erase_payloads', 'audit_accounts', 'audit_rows', 'dated_left',
+            'access']) name
         UNION ALL
         -- The team's own backend, through a function of its own in an exposed schema.
         SELECT 'service_role', 'USAGE', 'SCHEMA', 'punchcard', NULL

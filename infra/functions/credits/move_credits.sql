@@ -1,9 +1,11 @@
--- Moves credits from outside (a payment, an operator's correction) once for each key: 'grant' or 'adjust'.
+-- Moves credits from outside (a payment, an operator's correction) once for each key: 'grant' or 'adjust';
+-- or takes what has lapsed: 'expire'.
 -- The first positive movement creates the account. Replays answer the first entry; nothing moves twice. An
 -- adjustment that names a job gives back for it, once, to the account that bought it: PT404 not_found for a
 -- job of another's, or of nobody's. A closed account is adjusted, but granted nothing: PT403 account_closed.
 CREATE OR REPLACE FUNCTION punchcard.move_credits(
     p_kind punchcard.entry_kind, p_account_id uuid, p_amount bigint, p_key text, p_job_id uuid, p_reason text,
+    p_expires_at timestamptz DEFAULT NULL,
     OUT entry punchcard.movements, OUT replayed boolean)
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
@@ -22,6 +24,9 @@ BEGIN
     IF FOUND THEN
         IF (entry.kind, entry.amount, entry.job_id, entry.reason)
             IS DISTINCT FROM (p_kind, p_amount, p_job_id, p_reason)
+            OR p_expires_at IS DISTINCT FROM (
+                SELECT g.expires_at FROM punchcard.dated_grants g
+                WHERE g.account_id = p_account_id AND g.entry = move_credits.entry.entry AND entry.share = 0)
         THEN
             RAISE EXCEPTION 'idempotency_mismatch' USING ERRCODE = 'PT422',
                 DETAIL = 'This key was used for another movement.';
@@ -33,6 +38,15 @@ BEGIN
     -- What was paid for stays right of an account that is closed; more is not sold to it.
     IF p_kind = 'grant' AND balance.spread = 0 THEN
         PERFORM punchcard.refuse_closed(p_account_id, p_wait => false);
+    END IF;
+    IF p_expires_at IS NOT NULL THEN
+        IF p_kind <> 'grant' OR p_expires_at NOT BETWEEN now() AND now() + interval '3660 days'
+            OR EXISTS (SELECT FROM punchcard.credit_source)
+        THEN
+            RAISE EXCEPTION 'invalid_expires_at' USING ERRCODE = 'PT422', DETAIL =
+                'A grant lapses within ten years; none does where credits are drawn from a source.';
+        END IF;
+        PERFORM punchcard.deal_spent(p_account_id);
     END IF;
     total := balance.available;
     -- Other shares may have some, also of an account that is not spread any more: what was held on them came
@@ -76,5 +90,12 @@ BEGIN
     VALUES (p_account_id, 0, balance.entries, p_kind, p_amount, balance.available, balance.held, p_job_id,
             p_key, p_reason)
     RETURNING * INTO entry;
+    IF p_expires_at IS NOT NULL THEN
+        INSERT INTO punchcard.dated_grants (account_id, entry, expires_at, look_at, left_over)
+        VALUES (p_account_id, entry.entry, p_expires_at, least(p_expires_at, now() + interval '30 days'),
+                p_amount);
+        UPDATE punchcard.dated_accounts d SET total = d.total + p_amount, entry = move_credits.entry.entry
+        WHERE d.account_id = p_account_id;
+    END IF;
     replayed := false;
 END $$;

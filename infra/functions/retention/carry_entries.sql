@@ -15,6 +15,9 @@ BEGIN
     SELECT * INTO kept FROM punchcard.retention r FOR NO KEY UPDATE;
     SELECT min(m.end_id::text)::uuid INTO month FROM punchcard.archived_months m
     WHERE m.end_id > kept.carried_before AND m.gone_at IS NOT NULL
+      -- What came in since an account was last dealt with is still to be counted.
+      AND NOT EXISTS (SELECT FROM punchcard.dated_accounts d
+                      WHERE d.dealt_at < punchcard.uuid_time(m.end_id))
       AND m.end_id <= punchcard.first_id(now() - kept.money_days * interval '1 day');
     IF month IS NULL THEN
         RETURN false;

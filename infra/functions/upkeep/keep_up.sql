@@ -19,6 +19,7 @@ BEGIN
             WHEN 'keys' THEN more := punchcard.forget_keys();
             WHEN 'erasures' THEN more := punchcard.erase_payloads();
             WHEN 'audit' THEN more := punchcard.audit_next();
+            WHEN 'expiries' THEN more := punchcard.expire_credits();
             ELSE RAISE EXCEPTION 'unknown_task' USING ERRCODE = 'PT422',
                 DETAIL = 'There is no function for this task.';
         END CASE;

@@ -1,6 +1,7 @@
 //! One function per statement on `accounts` and `ledger`.
 
 use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
 use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
@@ -17,6 +18,28 @@ pub(crate) const USE_SOURCE: &str = include_str!("credits/use_source.sql");
 pub(crate) const SOURCE: &str = include_str!("credits/source.sql");
 pub(crate) const RETURN: &str = include_str!("credits/return.sql");
 pub(crate) const DROP_SOURCE: &str = include_str!("credits/drop_source.sql");
+
+/// What an account has, and what of it lapses.
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Credits {
+    /// Free to spend.
+    pub available: i64,
+    /// Set aside for unfinished jobs.
+    pub held: i64,
+    /// What is left of grants with a date, free or held, soonest first: it is spent in this order, and before what never lapses.
+    pub expiring: Vec<Expiring>,
+}
+
+/// What is left of a grant with a date.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Expiring {
+    /// How many credits.
+    pub amount: i64,
+    /// When they lapse.
+    pub expires_at: Timestamp,
+}
 
 /// What an account has.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +58,7 @@ pub struct Entry {
     /// Its number: an account's entries (of a spread account, a share's) count up without a gap, with those of free jobs, which are
     /// not listed. What was captured and what was released at a job's end have the same.
     pub id: i64,
-    /// `grant`, `hold`, `capture`, `release` or `adjust`; or `carried`: the sum of entries that are kept no more, whose `id` is the
+    /// `grant`, `hold`, `capture`, `release`, `adjust` or `expire`; or `carried`: the sum of entries that are kept no more, whose `id` is the
     /// last one's number.
     pub kind: String,
     /// What it did to `available`.
@@ -181,11 +204,13 @@ impl Db {
     ///
     /// # Errors
     /// [`DbError`] when there is no answer.
-    pub async fn balance(&self, account_id: Uuid, deadline: Deadline) -> Result<Balance, DbError> {
+    pub async fn balance(&self, account_id: Uuid, deadline: Deadline) -> Result<Credits, DbError> {
         let rows = self.rows(FIND, &[(&account_id, Type::UUID)], Again::Safe, deadline).await?;
-        Ok(rows
-            .first()
-            .map_or_else(Balance::default, |row| Balance { available: row.get(0), held: row.get(1) }))
+        let Some(row) = rows.first() else { return Ok(Credits::default()) };
+        let (amounts, times): (Vec<i64>, Vec<OffsetDateTime>) = (row.get(2), row.get(3));
+        let expiring = amounts.into_iter().zip(times);
+        let expiring = expiring.map(|(amount, at)| Expiring { amount, expires_at: Timestamp(at) });
+        Ok(Credits { available: row.get(0), held: row.get(1), expiring: expiring.collect() })
     }
 
     /// At most `limit` entries of an account's ledger, newest first, before that place.
@@ -276,6 +301,7 @@ impl Db {
         amount: i64,
         key: &str,
         reason: Option<&str>,
+        expires_at: Option<&str>,
         deadline: Deadline,
     ) -> Result<(Entry, bool), DbError> {
         let params = [
@@ -283,6 +309,7 @@ impl Db {
             (&amount as _, Type::INT8),
             (&key as _, Type::TEXT),
             (&reason as _, Type::TEXT),
+            (&expires_at as _, Type::TEXT),
         ];
         let rows = self.rows(GRANT, &params, Again::Safe, deadline).await?;
         let row = rows.first().ok_or_else(|| DbError::Broken("grant answered no row".into()))?;

@@ -47,7 +47,7 @@ functions![
     "access" => ["access", "everybody_else", "grant_access", "revoke_defaults", "set_policies"],
     "audit" => ["audit_accounts", "audit_next", "audit_rows"],
     "credit_source" => ["call_of_mover", "check_source_table", "draw_credits", "drawable", "move_at_source", "return_credits", "source_balance", "source_failed", "source_health", "source_knows", "try_credit_source", "use_credit_source"],
-    "credits" => ["balance", "check_movement", "deal_credits", "find_archived", "find_ends", "find_entries", "find_holds", "find_movements", "fold_entries", "grant_credits", "hold_credits", "increment_user_credits", "look_first", "move_credits", "pass_caps", "refund", "spread_account"],
+    "credits" => ["balance", "check_movement", "deal_credits", "deal_spent", "expire_credits", "find_archived", "find_ends", "find_entries", "find_holds", "find_movements", "fold_entries", "grant_credits", "hold_credits", "increment_user_credits", "look_first", "move_credits", "pass_caps", "refund", "spread_account"],
     "enqueue" => ["canonical", "check_input", "check_metadata", "check_options", "check_retry_of", "check_retry_policy", "check_tags", "check_webhook", "enqueue", "enqueue_batch", "fingerprints", "first_id", "is_whole", "key_digest", "label", "options_of_batch", "read_batch", "refuse_batch", "refuse_request", "replay_batch", "replay_job", "request_hash", "uuid_time", "uuid_v7"],
     "erasure" => ["cancel_all", "clear_payloads", "erase_account", "erase_payloads", "erased_error", "refuse_closed"],
     "jobs" => ["cancel", "find_failed", "find_jobs", "find_labeled_jobs", "find_matching_jobs", "find_newest_jobs", "find_redrivable", "find_unfinished_jobs", "find_unsuccessful_jobs", "job_now", "lock_job", "redrive", "retry", "show_jobs"],

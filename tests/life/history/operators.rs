@@ -72,7 +72,7 @@ impl Actor {
     async fn grant(&self, account: usize, key: &str) {
         let amount = 20;
         let began = self.history().now();
-        let granted = self.db.grant(self.stage.accounts[account], amount, key, None, soon()).await;
+        let granted = self.db.grant(self.stage.accounts[account], amount, key, None, None, soon()).await;
         let done = self.history().sort((self.name, None), &[], false, granted.map(drop));
         self.history().note(self.name, began, Done::Move { account, amount, key: key.to_owned(), done });
     }

@@ -158,7 +158,7 @@ problems! {
     Redrivable { 400: "invalid_failed_after" "invalid_failed_before" "invalid_cursor", 422: "invalid_redrive" }
 
     /// A grant makes no sense.
-    Granting { 400: "idempotency_key_required", 403: "account_closed", 422: "invalid_amount" "reason_too_long" }
+    Granting { 400: "idempotency_key_required" "invalid_expires_at", 403: "account_closed", 422: "invalid_amount" "reason_too_long" "invalid_expires_at" }
 }
 
 /// The answers of a set of problems, or of a tuple of sets.

@@ -5,7 +5,8 @@ use shared::{db::credits::Place, domain::Deadline};
 use uuid::Uuid;
 
 use super::{
-    Page, as_replayed, bad_cursor, cursor, idempotency_key, known_query, ok, open_cursor, page_size, respond,
+    Page, as_replayed, bad_cursor, cursor, idempotency_key, jobs::timestamp, known_query, ok, open_cursor,
+    page_size, respond,
 };
 use crate::{
     App,
@@ -17,14 +18,14 @@ use crate::{
 #[cfg(feature = "openapi")]
 use {
     crate::openapi::{params::*, problems::*},
-    shared::db::credits::{Balance, Entry},
+    shared::db::credits::{Credits, Entry},
 };
 
 /// Shows what an account has.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/credits", tag = "credits", params(OfAccount),
     responses(
-        (status = 200, description = "What is free to spend, and what is held.", body = Balance),
+        (status = 200, description = "What is free to spend, what is held, and what of it lapses.", body = Credits),
         Problems<(Caller, Account, Queried)>)
 ))]
 pub(crate) async fn get_credits(
@@ -99,6 +100,9 @@ pub(crate) struct GrantCredits {
     /// Why, for the ledger.
     #[cfg_attr(feature = "openapi", schema(max_length = 500))]
     reason: Option<String>,
+    /// When what is left of them lapses, within ten years (RFC 3339); never, if it is left out. What lapses first is spent first.
+    #[cfg_attr(feature = "openapi", schema(format = DateTime))]
+    expires_at: Option<String>,
 }
 
 /// Grants credits, once for each key.
@@ -126,8 +130,9 @@ pub(crate) async fn grant_credits(
         .ok_or_else(|| ApiError::bad("idempotency_key_required", "Send an Idempotency-Key."))?;
     let grant: GrantCredits = body(request)?;
     let account_id = caller.account(Some(&grant.account_id), &[Scope::Grant])?;
-    let (entry, replayed) =
-        app.db.grant(account_id, grant.amount, key, grant.reason.as_deref(), deadline).await?;
+    let expires_at = grant.expires_at.map(|text| timestamp("expires_at", &text)).transpose()?;
+    let (reason, expires_at) = (grant.reason.as_deref(), expires_at.as_deref());
+    let (entry, replayed) = app.db.grant(account_id, grant.amount, key, reason, expires_at, deadline).await?;
     if replayed {
         return respond(200, &entry, vec![as_replayed()]);
     }
