@@ -105,6 +105,7 @@ CREATE TABLE punchcard.audit_rounds (
     after_id uuid,  -- behind which account, or job, it goes on; NULL: with the first
     began_at timestamp with time zone NOT NULL DEFAULT now(),  -- when this round began
     entries bigint NOT NULL DEFAULT 0,  -- how many entries it has looked at
+    left_out bigint NOT NULL DEFAULT 0,  -- accounts that are too large for a tick
     done_at timestamp with time zone,  -- when the last round was through; NULL: none was
     CONSTRAINT audit_rounds_pkey PRIMARY KEY (only_one),
     CONSTRAINT audit_rounds_only_one_check CHECK (only_one)
@@ -226,6 +227,7 @@ CREATE TABLE punchcard.erasures (
     keys bigint NOT NULL DEFAULT 0,  -- how many idempotency keys are deleted
     messages bigint NOT NULL DEFAULT 0,  -- how many messages were never sent
     waits_for uuid,  -- a job that was unfinished, since it ran, or cannot be canceled
+    error text,  -- what it waits for, or why a step failed
     CONSTRAINT erasures_pkey PRIMARY KEY (account_id)
 );
 -- What is to be done (`erase_payloads`).
@@ -792,10 +794,6 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.archive_of(p_month uuid, p_account_id uuid)
 --     RETURNS SETOF punchcard.archive
 
--- The entries of the archive of the accounts behind p_after up to p_last.
--- FUNCTION punchcard.archived_between(p_after uuid, p_last uuid)
---     RETURNS SETOF punchcard.archived_entries
-
 -- What is in the archive of a job: its account, and what was captured for it. Without its account it is looked for in all of its month: for operators.
 -- FUNCTION punchcard.archived_job(p_job_id uuid, p_account_id uuid DEFAULT NULL::uuid, OUT account_id uuid, OUT captured bigint)
 --     RETURNS record
@@ -813,7 +811,7 @@ CREATE TABLE punchcard.webhooks (
 --     RETURNS TABLE(invariant text, subject uuid, finding text)
 
 -- For upkeep: looks at the next part of the accounts, and then of what names jobs, and notes what is wrong; true if there is another part. Once all is through, what was not seen again is dropped, and the round begins anew with the next call. `upkeep` says how many findings there are.
--- FUNCTION punchcard.audit_next(p_entries bigint DEFAULT 40000)
+-- FUNCTION punchcard.audit_next(p_entries bigint DEFAULT 40000, p_most bigint DEFAULT 1000000)
 --     RETURNS boolean
 
 -- What is wrong with rows that name a job, of the next jobs behind p_after (NULL: from the first on), some p_rows of each table; answers as `audit_accounts` does.
@@ -888,7 +886,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.check_options(p_options jsonb, p_max_attempts integer, OUT max_attempts smallint, OUT retry jsonb, OUT metadata jsonb, OUT tags text[], OUT webhook jsonb, OUT retry_of uuid)
 --     RETURNS record
 
--- Prepares another try of p_job_id, which must be failed or canceled, of this account, and not retried yet. Locks the account, and notes what it is retried as: p_retried_as, or a new id; answers that. Who retries it just now is waited for. Raises PT404 not_found · PT410 gone · PT409 not_retryable, already_retried.
+-- Prepares another try of p_job_id, which must be failed or canceled, of this account, and not retried yet. Locks the account, and notes what it is retried as: p_retried_as, or a new id; answers that. Who retries it just now is waited for. Raises PT404 not_found · PT410 gone · PT409 not_retryable, already_retried · PT403 account_closed.
 -- FUNCTION punchcard.check_retry_of(p_job_id uuid, p_account_id uuid, p_retried_as uuid)
 --     RETURNS uuid
 
@@ -912,7 +910,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.claim(p_limit bigint, p_kinds text[], p_http boolean, p_budget integer, p_lease double precision, p_after_kinds text[] DEFAULT '{}'::text[], p_after_priorities smallint[] DEFAULT '{}'::smallint[], p_after_run_ats bigint[] DEFAULT '{}'::bigint[], p_after_ids uuid[] DEFAULT '{}'::uuid[], p_named uuid[] DEFAULT '{}'::uuid[], p_woken boolean DEFAULT false)
 --     RETURNS TABLE(job_id uuid, lease_token bigint, account_id uuid, kind text, attempt smallint, max_attempts smallint, input text, url text, secret_version integer, retired boolean, timeout_seconds integer, backoff_seconds integer, backoff_max_seconds integer, lasts_seconds double precision, priority smallint, run_at_micros bigint, price bigint, metered boolean, backoff text, backoff_delays integer[], jitter double precision, retry text, cancel_url text, callback_seconds integer, checkpoint text, told boolean), as its owner
 
--- Takes up to p_limit messages to send, and keeps them for p_lease seconds: then another worker may. No account's are taken before another's because they are more, or older: each that has any due gets an even share, and if p_spare one share is left over. p_accounts, of which the caller has messages already or wants none, get up to p_rooms. Answers where each message goes and by which versions of the account's secret it is signed, with the job as this statement sees it: as what is said of it left it, or later. url is NULL if the webhook is gone meanwhile. Each row says, and one without a message if none was taken, whether there may be `more`, and behind which account (`walked`) it was not looked for.
+-- Takes up to p_limit messages to send, and keeps them for p_lease seconds: then another worker may. No account's are taken before another's because they are more, or older: each that has any due gets an even share, and if p_spare one share is left over. p_accounts, of which the caller has messages already or wants none, get up to p_rooms. Answers where each message goes and by which versions of the account's secret it is signed, with the job as this statement sees it: as what is said of it left it, or later. url is NULL if the webhook is gone meanwhile, or the account erased. Each row says, and one without a message if none was taken, whether there may be `more`, and behind which account (`walked`) it was not looked for.
 -- FUNCTION punchcard.claim_deliveries(p_limit integer, p_lease double precision, p_spare boolean DEFAULT false, p_accounts uuid[] DEFAULT '{}'::uuid[], p_rooms integer[] DEFAULT '{}'::integer[], p_after uuid DEFAULT '00000000-0000-0000-0000-000000000000'::uuid)
 --     RETURNS TABLE(id uuid, event text, url text, attempt smallint, put_back smallint, created_at timestamp with time zone, secret_version integer, old_secret_version integer, kind_secret_version integer, job punchcard.jobs_now, more boolean, walked uuid), as its owner
 
@@ -976,9 +974,13 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.erase_account(p_account_id uuid)
 --     RETURNS punchcard.erasures, as its owner
 
--- Takes the next step of an erasure (ADR 21): of p_account_id's, or of the one that was asked for first. Answers whether there is another step to take now. First messages that nobody has heard go; then, some hundred jobs a step, what is unfinished is canceled, or asked to stop, and what is finished loses its payloads; then keys. Jobs that were still unfinished are looked at again some minutes later, until there is none. What was done is done: a step that dies is taken again.
+-- Takes the next step of an erasure (ADR 21): of p_account_id's, or of the one that was asked for first; answers whether there is another step to take now. One that fails is tried again some minutes later, and keeps no other waiting: `erasures` says why.
 -- FUNCTION punchcard.erase_payloads(p_account_id uuid DEFAULT NULL::uuid)
 --     RETURNS boolean, as its owner
+
+-- For `erase_payloads`: first messages that nobody has heard go; then, some hundred jobs a step, what is unfinished is canceled, or asked to stop, and what is finished loses its payloads; then keys. What was still unfinished, or was just being sent, is looked at again some minutes later, until there is nothing. What was done is done: a step that dies is taken again. Answers whether there is another step to take now.
+-- FUNCTION punchcard.erase_step(p_erasure punchcard.erasures)
+--     RETURNS boolean
 
 -- What is left of an error of an account that is erased: that there was one, of which attempt, and whether the input was to blame, which says what it cost.
 -- FUNCTION punchcard.erased_error(p_error json)

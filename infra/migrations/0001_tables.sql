@@ -100,8 +100,8 @@ CREATE TABLE punchcard.dated_grants (
     account_id  uuid NOT NULL,                        -- whose
     entry       bigint NOT NULL,                      -- the number of its movement, in share 0
     expires_at  timestamptz NOT NULL,                 -- when what is left lapses
-    look_at     timestamptz NOT NULL,                 -- when upkeep looks at it: then, and as long as some of it
-                                                      -- is held, again
+    look_at     timestamptz NOT NULL,                 -- when upkeep looks at it: then, and as long as some
+                                                      -- of it is held, again
     left_over   bigint NOT NULL CHECK (left_over >= 0),  -- what was not spent of it
     PRIMARY KEY (account_id, entry)
 );
@@ -168,8 +168,9 @@ CREATE TABLE punchcard.erasures (
     jobs        bigint NOT NULL DEFAULT 0,            -- how many lost their payloads so far
     keys        bigint NOT NULL DEFAULT 0,            -- how many idempotency keys are deleted
     messages    bigint NOT NULL DEFAULT 0,            -- how many messages were never sent
-    waits_for   uuid                                  -- a job that was unfinished, since it ran, or cannot be
+    waits_for   uuid,                                 -- a job that was unfinished, since it ran, or cannot be
                                                       -- canceled
+    error       text                                  -- what it waits for, or why a step failed
 );
 
 -- What is to be done (`erase_payloads`).
@@ -771,6 +772,7 @@ CREATE TABLE punchcard.audit_rounds (
                                                       -- NULL: with the first
     began_at    timestamptz NOT NULL DEFAULT now(),   -- when this round began
     entries     bigint NOT NULL DEFAULT 0,            -- how many entries it has looked at
+    left_out    bigint NOT NULL DEFAULT 0,            -- accounts that are too large for a tick
     done_at     timestamptz                           -- when the last round was through; NULL: none was
 );
 

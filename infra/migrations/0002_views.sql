@@ -217,22 +217,9 @@ CREATE FUNCTION punchcard.archive_between(p_after uuid, p_last uuid) RETURNS SET
         WHERE m.end_id <= (SELECT r.archived_before FROM punchcard.retention r);
     END;
 
--- The entries of the archive of the accounts behind p_after up to p_last.
-CREATE FUNCTION punchcard.archived_between(p_after uuid, p_last uuid)
-    RETURNS SETOF punchcard.archived_entries
-    LANGUAGE sql STABLE
-    BEGIN ATOMIC
-        SELECT e.account_id, e.share, e.entry, e.job_id, e.price, e.captured, e.available_after, e.held_after,
-               e.at
-        FROM punchcard.archive_between(p_after, p_last) a,
-             unnest(a.accounts, a.shares, a.entries, a.job_ids, a.prices, a.captured, a.available_after,
-                    a.held_after, a.at)
-                 AS e (account_id, share, entry, job_id, price, captured, available_after, held_after, at)
-        WHERE (p_after IS NULL OR e.account_id > p_after) AND e.account_id <= p_last;
-    END;
-
--- What is left now of an account's grants with a date, of those that had some when it was last dealt with: what
--- was spent since is taken from what lapses first. What came in since, but for such grants, lapses never.
+-- What is left now of an account's grants with a date, of those that had some when it was last dealt with:
+-- what was spent since is taken from what lapses first. What came in since, but for such grants, lapses
+-- never.
 CREATE FUNCTION punchcard.dated_left(p_account_id uuid)
     RETURNS TABLE (entry bigint, expires_at timestamptz, left_over bigint)
     LANGUAGE sql STABLE
@@ -289,8 +276,16 @@ CREATE FUNCTION punchcard.audit_between(p_after uuid, p_last uuid)
             SELECT b.id, b.account_id, b.price, b.terms_id, b.share = e.share AS is_of_share, b.events,
                    e.captured, e.status, e.code, e.was_running, e.is_deferred, e.deferred_price
             FROM bought b JOIN ended e ON e.account_id = b.account_id AND e.job_id = b.id
+        ), archive AS MATERIALIZED (
+            SELECT a.* FROM punchcard.archive_between(p_after, p_last) a
         ), archived AS MATERIALIZED (
-            SELECT a.* FROM punchcard.archived_between(p_after, p_last) a
+            SELECT e.account_id, e.share, e.entry, e.job_id, e.price, e.captured, e.available_after,
+                   e.held_after
+            FROM archive a,
+                 unnest(a.accounts, a.shares, a.entries, a.job_ids, a.prices, a.captured, a.available_after,
+                        a.held_after)
+                     AS e (account_id, share, entry, job_id, price, captured, available_after, held_after)
+            WHERE (p_after IS NULL OR e.account_id > p_after) AND e.account_id <= p_last
         ), gaps AS MATERIALIZED (
             SELECT c.* FROM punchcard.carried c
             WHERE (p_after IS NULL OR c.account_id > p_after) AND c.account_id <= p_last
@@ -394,6 +389,26 @@ CREATE FUNCTION punchcard.audit_between(p_after uuid, p_last uuid)
               UNION ALL SELECT g.account_id, g.share, upper(g.numbers) - 1 FROM gaps g) n
         WHERE NOT EXISTS (SELECT FROM punchcard.accounts a WHERE a.id = n.account_id AND a.share = n.share)
         UNION ALL
+        -- A row of the archive is what its columns say, by which it is found.
+        SELECT 'I2', a.first_account, 'its archive row ' || a.first_share || '/' || a.first_entry || ' of '
+                                      || a.end_id || ' is not in order'
+        FROM archive a
+        WHERE (p_after IS NULL OR a.first_account > p_after) AND a.first_account <= p_last
+          AND ((a.first_account, a.first_share, a.first_entry, a.last_account)
+                   IS DISTINCT FROM (a.accounts[1], a.shares[1], a.entries[1],
+                                     a.accounts[cardinality(a.accounts)])
+               OR cardinality(a.accounts) <> ANY (ARRAY[
+                      cardinality(a.shares), cardinality(a.entries), cardinality(a.at),
+                      cardinality(a.job_ids), cardinality(a.prices), cardinality(a.captured),
+                      cardinality(a.available_after),
+                      cardinality(a.held_after)])
+               OR EXISTS (SELECT FROM (
+                      SELECT ROW(e.account_id, e.share, e.entry)
+                             <= lag(ROW(e.account_id, e.share, e.entry)) OVER (ORDER BY e.place) AS is_late
+                      FROM unnest(a.accounts, a.shares, a.entries) WITH ORDINALITY
+                               AS e (account_id, share, entry, place)) o
+                      WHERE o.is_late))
+        UNION ALL
         SELECT 'I2', m.account_id,
                'entry ' || m.entry || ' lacks its key, or is of a kind that is no movement'
         FROM moved m
@@ -474,7 +489,8 @@ CREATE FUNCTION punchcard.audit_between(p_after uuid, p_last uuid)
             ON b.account_id = e.account_id
         WHERE coalesce(e.total, 0) <> coalesce(b.available + b.held, 0)
         UNION ALL
-        SELECT 'I5', d.account_id, 'of ' || b.available + b.held || ' credits ' || sum(l.left_over) || ' lapse'
+        SELECT 'I5', d.account_id,
+               'of ' || b.available + b.held || ' credits ' || sum(l.left_over) || ' lapse'
         FROM punchcard.dated_accounts d
         JOIN punchcard.balances b ON b.account_id = d.account_id
         CROSS JOIN LATERAL punchcard.dated_left(d.account_id) l

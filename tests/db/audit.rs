@@ -177,7 +177,7 @@ async fn each_wrong_with_money_is_named() {
             format!(
                 "{unchecked}; INSERT INTO punchcard.movements
                      (account_id, share, entry, kind, amount, available_after, held_after)
-                 SELECT id, 0, entries + 1, 'expire', 5, available, held FROM punchcard.accounts WHERE id = '{one}'"
+                 SELECT id, 0, entries + 1, 'expire', -5, available, held FROM punchcard.accounts WHERE id = '{one}'"
             ),
             format!("I2 {one} entry "),
         ),
@@ -339,4 +339,57 @@ async fn an_audit_that_is_interrupted_is_stopped_at_the_server() {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
     }
     panic!("the server is still at it");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_findings_stay_found_and_an_account_too_large_is_left_out() {
+    let bench = Bench::new().await;
+    bench.sql("DO $$ BEGIN FOR i IN 1..1100 LOOP PERFORM punchcard.grant_credits(gen_random_uuid(), 10, 'g'); END LOOP; END $$").await;
+    bench.sql("SET session_replication_role = replica; UPDATE punchcard.accounts SET available = available + 1; RESET session_replication_role").await;
+    let round = "DO $$ BEGIN UPDATE punchcard.upkeep SET next_at = now() WHERE task = 'audit'; WHILE punchcard.keep_up('audit', 3600) LOOP END LOOP; END $$";
+    for number in 1..4 {
+        bench.sql(round).await;
+        let found = bench.count("SELECT count(*) FROM punchcard.audit_findings").await;
+        let said: Option<String> =
+            bench.rows("SELECT error FROM punchcard.upkeep WHERE task = 'audit'").await[0].get(0);
+        assert!(
+            found == 1_000 && said.is_some_and(|text| text.starts_with("1000 findings")),
+            "round {number}: {found}"
+        );
+    }
+    bench.sql("DO $$ BEGIN WHILE punchcard.audit_next(40000, 0) LOOP END LOOP; END $$").await;
+    assert_eq!(bench.count("SELECT left_out FROM punchcard.audit_rounds").await, 1_100, "each");
+}
+
+/// A row of the archive is found by columns of its own: what does not fit them is found by neither ledger nor audit.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_of_the_archive_that_is_not_as_it_says_is_found() {
+    let bench = Bench::new().await;
+    bench.begin_at("2024-01-20").await;
+    for _ in 0..3 {
+        let account = bench.account(10).await;
+        bench.enqueue(account, "qr.svg", 2).await;
+    }
+    bench
+        .sql(
+            "SELECT punchcard.cancel(q.job_id) FROM punchcard.queue q;
+             UPDATE punchcard.retention SET payload_days = 100, key_days = 100;
+             UPDATE clock.shift SET by = by + interval '200 days';
+             DO $$ BEGIN WHILE punchcard.make_periods() LOOP END LOOP; PERFORM punchcard.apply_retention(); PERFORM punchcard.apply_retention(); END $$",
+        )
+        .await;
+    bench.assert_audit_is_clean().await;
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.archive").await, 1);
+    for change in [
+        "last_account = first_account",
+        "first_entry = first_entry + 1",
+        "prices = prices[1:3]",
+        "accounts = accounts || gen_random_uuid(), shares = shares || 0::smallint, entries = entries || 9::bigint, at = at || now(),
+             job_ids = job_ids || gen_random_uuid(), prices = prices || 1::bigint, captured = captured || 1::bigint,
+             available_after = available_after || 1::bigint, held_after = held_after || 1::bigint",
+        "entries[2] = entries[3], entries[3] = entries[2]",
+    ] {
+        let found = findings(&bench, &format!("UPDATE punchcard.archive SET {change}")).await;
+        assert!(found.iter().any(|finding| finding.contains("is not in order")), "{change}: {found:?}");
+    }
 }

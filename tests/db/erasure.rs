@@ -489,3 +489,164 @@ async fn a_page_of_an_export_is_bounded_also_where_jobs_ran_often() {
         of("run").iter().map(|run| format!("{} {}", run["job_id"], run["number"])).collect();
     assert_eq!((runs.len() as i64, of("run").len() as i64), (there, there), "each once");
 }
+
+/// As each statement of an endpoint's or a worker's that shows one does.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_is_sent_what_is_said_of_a_closed_account() {
+    let bench = Bench::new().await;
+    let account = bench.account(100).await;
+    bench
+        .sql("UPDATE punchcard.kinds SET cancel_url = 'https://example.com/stop' WHERE name = 'unserved'")
+        .await;
+    let webhook = format!(
+        "{{\"webhook\":{{\"url\":\"https://example.com/{MARK}\",\"events\":[\"job.failed\",\"job.canceled\"]}}}}"
+    );
+    let settle = |job: Uuid, verdict: &str| {
+        format!(
+            "SELECT punchcard.settle(ARRAY[c.job_id], ARRAY[c.lease_token], '{{{verdict}}}', '{{3600}}', '{{NULL}}',
+                 ARRAY['{{\"code\":\"x\",\"message\":\"{MARK}\",\"attempt\":\"{MARK}\"}}'])
+             FROM punchcard.claim(5, '{{unserved}}', true, 60, 60) c WHERE c.job_id = '{job}'"
+        )
+    };
+    let mut jobs = Vec::new();
+    for verdict in ["fail", "wait"] {
+        let buy = format!(
+            "SELECT job_id FROM punchcard.enqueue('{account}', 'unserved', '\"{MARK}\"', NULL, 0, NULL, '{webhook}')"
+        );
+        let job: Uuid = bench.rows(&buy).await[0].get(0);
+        bench.sql(&settle(job, verdict)).await;
+        jobs.push(job);
+    }
+    bench.sql(&format!("SELECT punchcard.cancel('{}')", jobs[1])).await;
+    let db = bench.db();
+    db.erase_account(account, soon()).await.unwrap();
+    let taken = bench
+        .rows("SELECT c.id, c.event, c.url, c.attempt FROM punchcard.claim_deliveries(10, 60) c WHERE c.id IS NOT NULL")
+        .await;
+    let of = |event: &str| -> Vec<Option<String>> {
+        taken.iter().filter(|row| row.get::<_, String>(1) == event).map(|row| row.get(2)).collect()
+    };
+    assert_eq!((of("job.failed"), of("job.canceled")), (vec![None], vec![None]), "nowhere");
+    assert_eq!(of("cancel"), [Some("https://example.com/stop".to_owned())], "who works for it stops");
+    // One result is recorded before it is cleared, one after.
+    let settle = |row: &tokio_postgres::Row, verdict: &str| {
+        format!(
+            "SELECT punchcard.settle_deliveries(ARRAY[b.job_id], ARRAY[b.id], ARRAY[b.attempt], '{{{verdict}}}', '{{3600}}', '{{{MARK}}}',
+                 '{{NULL}}') FROM punchcard.outbox b WHERE b.id = '{}'",
+            row.get::<_, Uuid>(0)
+        )
+    };
+    for row in &taken {
+        bench.sql(&settle(row, if row.get::<_, &str>(1) == "cancel" { "retry" } else { "give_up" })).await;
+    }
+    erased(&bench, account).await;
+    assert!(db.erasure(account, soon()).await.unwrap().unwrap().done_at.is_some());
+    let cancel = taken.iter().find(|row| row.get::<_, &str>(1) == "cancel").unwrap();
+    bench.sql("UPDATE punchcard.outbox SET next_at = now()").await;
+    bench.sql("SELECT FROM punchcard.claim_deliveries(10, 60)").await;
+    bench.sql(&settle(cancel, "give_up")).await;
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.outbox").await, 0);
+    assert_eq!(left(&bench).await, BTreeSet::new());
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_sets_a_webhook_while_their_account_is_closed_is_refused() {
+    let bench = Bench::new().await;
+    let account = Uuid::new_v4();
+    let set = format!("SELECT punchcard.set_webhook('{account}', 'https://example.com/{MARK}')::text");
+    bench.sql(&set).await; // it has nothing else
+    let (closing, setting) = (connect(&bench.direct_url).await, connect(&bench.direct_url).await);
+    closing.batch_execute(&format!("BEGIN; SELECT punchcard.erase_account('{account}')")).await.unwrap();
+    let late = tokio::spawn(async move { setting.query_typed(&set, &[]).await });
+    bench.until_waiting_for_locks(1).await;
+    closing.batch_execute("COMMIT").await.unwrap();
+    let refused = late.await.unwrap().expect_err("it is closed");
+    assert_eq!(refused.code().map(|code| code.code()), Some("PT403"), "{refused:?}");
+    erased(&bench, account).await;
+    assert_eq!(left(&bench).await, BTreeSet::new());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_month_on_its_way_out_is_cleared_or_waited_for_and_keeps_no_other_waiting() {
+    let bench = Bench::new().await;
+    bench.begin_at("2024-01-20").await;
+    let (account, other) = (bench.account(100).await, bench.account(100).await);
+    bench
+        .sql(&format!(
+            "UPDATE punchcard.retention SET payload_days = 100, key_days = 100;
+             SELECT punchcard.enqueue(id, 'unserved', '\"{MARK}\"', NULL, 0, NULL, '{{\"tags\":[\"{MARK}\"]}}')
+             FROM (VALUES ('{account}'::uuid), ('{other}')) a (id);
+             SELECT punchcard.settle(array_agg(c.job_id), array_agg(c.lease_token), array_agg('complete'::text), array_agg(0::float8),
+                 array_agg('\"{MARK}\"'::text), array_agg(NULL::text))
+             FROM punchcard.claim(10, '{{unserved}}', true, 60, 60) c"
+        ))
+        .await;
+    bench.set_clock("2024-07-20").await;
+    bench.sql("DO $$ BEGIN WHILE punchcard.make_periods() LOOP END LOOP; END $$").await;
+    // The month is closed and archived, and its tables are there for an hour.
+    bench.sql("SELECT punchcard.apply_retention(); SELECT punchcard.apply_retention()").await;
+    assert_eq!(
+        bench.count("SELECT count(*) FROM punchcard.archived_months WHERE archived_at IS NOT NULL").await,
+        1
+    );
+    let insert =
+        format!("INSERT INTO punchcard.labels SELECT '{other}', 'late', j.id FROM punchcard.jobs j LIMIT 1");
+    let refused = bench.admin.batch_execute(&insert).await.unwrap_err();
+    assert!(format!("{refused:?}").contains("past_its_retention"), "{refused:?}");
+    let db = bench.db();
+    db.erase_account(account, soon()).await.unwrap();
+    while db.erase_payloads(account, soon()).await.unwrap() {}
+    let erasure = db.erasure(account, soon()).await.unwrap().unwrap();
+    assert_eq!((erasure.jobs, erasure.done_at), (1, None), "{erasure:?}");
+    assert!(
+        erasure.error.as_deref().is_some_and(|why| why.contains("a month is on its way out")),
+        "{erasure:?}"
+    );
+    let of = |id: Uuid| {
+        format!(
+            "SELECT count(*) FROM punchcard.jobs WHERE account_id = '{id}' AND input::text LIKE '%{MARK}%'"
+        )
+    };
+    assert_eq!((bench.count(&of(account)).await, bench.count(&of(other)).await), (0, 1));
+
+    // Of the other, its jobs have left their place before anything of it could be cleared.
+    bench.set_clock("2024-07-20 02:00Z").await;
+    while bench.count("SELECT count(*) FROM punchcard.periods WHERE name = 'jobs_before_2024_02'").await == 0
+    {
+        bench.sql("SELECT punchcard.apply_retention()").await;
+    }
+    db.erase_account(other, soon()).await.unwrap();
+    while db.erase_payloads(other, soon()).await.unwrap() {}
+    assert!(!left(&bench).await.is_empty());
+    assert_eq!(db.erasure(other, soon()).await.unwrap().unwrap().done_at, None, "what is left is waited for");
+    for _ in 0..10 {
+        bench.sql("DO $$ BEGIN WHILE punchcard.apply_retention() LOOP END LOOP; END $$").await;
+        bench.sql("UPDATE punchcard.archived_months SET archived_at = archived_at - interval '1 hour' WHERE gone_at IS NULL").await;
+    }
+    bench.sql("UPDATE punchcard.erasures SET look_at = clock.now()").await;
+    bench.sql("DO $$ BEGIN WHILE punchcard.erase_payloads() LOOP END LOOP; END $$").await;
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.erasures WHERE done_at IS NOT NULL").await, 2);
+    assert_eq!(left(&bench).await, BTreeSet::new());
+
+    // One that fails is put off, and said to be.
+    let (broken, sound) = (bench.account(100).await, bench.account(100).await);
+    for id in [broken, sound] {
+        bench
+            .sql(&format!(
+                "SELECT punchcard.enqueue('{id}', 'unserved'); SELECT punchcard.erase_account('{id}')"
+            ))
+            .await;
+    }
+    bench
+        .sql(&format!(
+            "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''not today''; END';
+             CREATE TRIGGER broken BEFORE DELETE ON punchcard.queue FOR EACH ROW WHEN (OLD.account_id = '{broken}')
+             EXECUTE FUNCTION public.refuse()"
+        ))
+        .await;
+    bench.sql("DO $$ BEGIN WHILE punchcard.erase_payloads() LOOP END LOOP; END $$").await;
+    let state = async |id: Uuid| db.erasure(id, soon()).await.unwrap().unwrap();
+    assert_eq!(state(broken).await.error.as_deref(), Some("not today"));
+    assert!(state(sound).await.done_at.is_some(), "it keeps no other waiting");
+}

@@ -11,11 +11,11 @@ use crate::{
 
 /// A plain account: what never lapses, and what does, by day; and what unfinished jobs hold.
 #[derive(Debug, Default)]
-struct Model {
-    undated: i64,
+pub(super) struct Model {
+    pub(super) undated: i64,
     /// The day, the order of the grant, and what is left: free or held.
-    dated: Vec<(i64, usize, i64)>,
-    held: Vec<i64>,
+    pub(super) dated: Vec<(i64, usize, i64)>,
+    pub(super) held: Vec<i64>,
 }
 
 impl Model {
@@ -23,12 +23,12 @@ impl Model {
         self.undated + self.dated.iter().map(|(_, _, left)| left).sum::<i64>()
     }
 
-    fn free(&self) -> i64 {
+    pub(super) fn free(&self) -> i64 {
         self.total() - self.held.iter().sum::<i64>()
     }
 
     /// What lapses first goes first.
-    fn spend(&mut self, mut amount: i64) {
+    pub(super) fn spend(&mut self, mut amount: i64) {
         self.dated.sort_unstable();
         for (_, _, left) in &mut self.dated {
             let taken = amount.min(*left);
@@ -39,7 +39,7 @@ impl Model {
     }
 
     /// Until a day: what is held is not taken yet.
-    fn lapse(&mut self, day: i64) {
+    pub(super) fn lapse(&mut self, day: i64) {
         self.dated.sort_unstable();
         for place in 0..self.dated.len() {
             if self.dated[place].0 <= day {

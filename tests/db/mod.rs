@@ -23,3 +23,4 @@ mod snapshots;
 mod statements;
 mod transitions;
 mod walks;
+mod years;

@@ -118,7 +118,7 @@ async fn ledger(bench: &Bench, accounts: &[Uuid], page: usize) -> BTreeMap<Uuid,
 }
 
 /// The pages of an account's statement of a month.
-async fn statement(bench: &Bench, account: Uuid, month: &str, limit: u32) -> Vec<Value> {
+pub(super) async fn statement(bench: &Bench, account: Uuid, month: &str, limit: u32) -> Vec<Value> {
     let (mut pages, mut cursor) = (Vec::new(), String::new());
     loop {
         let path = format!("/api/credits/statement?month={month}&limit={limit}{cursor}");
@@ -663,7 +663,7 @@ async fn a_month_is_closed_behind_whoever_was_in_it() {
     bench.sql(DUE).await;
     let (more, ()) = tokio::join!(step(&bench.admin), over);
     assert!(!more && error(&bench).await.contains("is unfinished"), "{}", error(&bench).await);
-    let closed = "SELECT count(*) FROM pg_constraint WHERE conname = 'past_its_retention'";
+    let closed = "SELECT count(*) FROM pg_trigger WHERE tgname = 'past_its_retention'";
     assert_eq!(
         (bench.count(closed).await, bench.count("SELECT count(*) FROM punchcard.archived_months").await),
         (0, 0)

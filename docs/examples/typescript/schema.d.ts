@@ -669,6 +669,8 @@ export interface components {
             /** @description Since when the account is closed. */
             asked_at: components["schemas"]["Timestamp"];
             done_at: components["schemas"]["Timestamp"] | null;
+            /** @description What it waits for, or why the last step failed. */
+            error: string | null;
             /**
              * Format: int64
              * @description How many jobs have lost their input, output, metadata, tags, webhook and error texts so far.

@@ -77,7 +77,7 @@ async fn erase(db: &Db, account: Uuid, yes: bool) -> Result<(), Failure> {
         let before = std::mem::replace(&mut erasure, db.erase_account(account, soon()).await?);
         if more || erasure != before {
             still = 0;
-        } else if erasure.waits_for.is_some() {
+        } else if erasure.error.is_some() {
             break;
         } else {
             // A tick, or who died of it, is at this step.
@@ -96,6 +96,7 @@ async fn erase(db: &Db, account: Uuid, yes: bool) -> Result<(), Failure> {
         Erasure { waits_for: Some(job), .. } => {
             println!("closed; job {job} is still unfinished: ticks go on once it is final");
         }
+        Erasure { error: Some(why), .. } => println!("closed, and goes on in some minutes: {why}"),
         Erasure { .. } => println!("closed; a tick is at it"),
     }
     Ok(())

@@ -1,10 +1,12 @@
 -- For upkeep: looks at the next part of the accounts, and then of what names jobs, and notes what is wrong;
 -- true if there is another part. Once all is through, what was not seen again is dropped, and the round
 -- begins anew with the next call. `upkeep` says how many findings there are.
-CREATE OR REPLACE FUNCTION punchcard.audit_next(p_entries bigint DEFAULT 40000) RETURNS boolean
+CREATE OR REPLACE FUNCTION punchcard.audit_next(
+    p_entries bigint DEFAULT 40000, p_most bigint DEFAULT 1000000) RETURNS boolean
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     round punchcard.audit_rounds;
+    next record;
     part record;
     number bigint;
 BEGIN
@@ -12,6 +14,17 @@ BEGIN
     IF round.after_id IS NULL AND NOT round.of_rows THEN
         round.began_at := clock_timestamp();
         round.entries := 0;
+        round.left_out := 0;
+    END IF;
+    -- An account that no tick gets through is left to whoever audits by hand.
+    SELECT n.id, (SELECT sum(a.entries) FROM punchcard.accounts a WHERE a.id = n.id) AS entries INTO next
+    FROM punchcard.accounts n WHERE round.after_id IS NULL OR n.id > round.after_id ORDER BY n.id LIMIT 1;
+    IF NOT round.of_rows AND next.entries > p_most THEN
+        UPDATE punchcard.audit_rounds r
+        SET after_id = next.id, began_at = round.began_at, entries = round.entries,
+            left_out = round.left_out + 1
+        WHERE r.only_one;
+        RETURN true;
     END IF;
     FOR part IN
         SELECT a.invariant, a.subject, a.finding, a.next_after, a.entries
@@ -22,7 +35,11 @@ BEGIN
     LOOP
         INSERT INTO punchcard.audit_findings AS f (invariant, subject, finding, found_at, seen_at)
         SELECT part.invariant, part.subject, part.finding, clock_timestamp(), clock_timestamp()
-        WHERE part.finding IS NOT NULL AND (SELECT count(*) FROM punchcard.audit_findings) < 1000
+        WHERE part.finding IS NOT NULL
+          AND ((SELECT count(*) FROM punchcard.audit_findings) < 1000
+               OR EXISTS (SELECT FROM punchcard.audit_findings f
+                          WHERE (f.invariant, f.subject, f.finding)
+                                = (part.invariant, part.subject, part.finding)))
         ON CONFLICT (invariant, subject, finding) DO UPDATE SET seen_at = excluded.seen_at;
     END LOOP;
     IF NOT round.of_rows THEN
@@ -38,7 +55,7 @@ BEGIN
     END IF;
     UPDATE punchcard.audit_rounds r
     SET of_rows = round.of_rows, after_id = round.after_id, began_at = round.began_at,
-        entries = round.entries, done_at = round.done_at
+        entries = round.entries, left_out = round.left_out, done_at = round.done_at
     WHERE r.only_one;
     SELECT count(*) INTO number FROM punchcard.audit_findings;
     UPDATE punchcard.upkeep u

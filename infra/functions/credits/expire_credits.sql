@@ -1,6 +1,6 @@
--- For upkeep: takes what is left of grants whose time is over, of up to 50 accounts; answers whether there are
--- more. What is held for unfinished jobs is taken once it comes back, if it does. An account that somebody
--- holds is looked at again some minutes later.
+-- For upkeep: takes what is left of grants whose time is over, of up to 50 accounts; answers whether there
+-- are more. What is held for unfinished jobs is taken once it comes back, if it does. An account that
+-- somebody holds is looked at again some minutes later.
 CREATE OR REPLACE FUNCTION punchcard.expire_credits() RETURNS boolean
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '250ms' AS $$
 DECLARE

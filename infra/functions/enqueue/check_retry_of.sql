@@ -1,6 +1,7 @@
 -- Prepares another try of p_job_id, which must be failed or canceled, of this account, and not retried yet.
 -- Locks the account, and notes what it is retried as: p_retried_as, or a new id; answers that. Who retries it
--- just now is waited for. Raises PT404 not_found · PT410 gone · PT409 not_retryable, already_retried.
+-- just now is waited for. Raises PT404 not_found · PT410 gone · PT409 not_retryable, already_retried · PT403
+-- account_closed.
 CREATE OR REPLACE FUNCTION punchcard.check_retry_of(p_job_id uuid, p_account_id uuid, p_retried_as uuid)
     RETURNS uuid
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -11,6 +12,7 @@ BEGIN
     -- The account before the retry's key, as before all else that others may hold (`lock_job`); by share 0,
     -- which whoever takes several shares takes first.
     PERFORM FROM punchcard.accounts a WHERE a.id = p_account_id AND a.share = 0 FOR NO KEY UPDATE;
+    PERFORM punchcard.refuse_closed(p_account_id, p_wait => false);
     p_retried_as := coalesce(p_retried_as, punchcard.uuid_v7());
     -- The way that a job goes: one that ends meanwhile is in the second place.
     IF EXISTS (SELECT FROM punchcard.queue q WHERE q.job_id = p_job_id AND q.account_id = p_account_id) THEN

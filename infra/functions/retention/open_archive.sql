@@ -22,9 +22,14 @@ BEGIN
         WHERE NOT EXISTS (SELECT FROM pg_catalog.pg_constraint c
                           WHERE c.conrelid = ('punchcard.' || quote_ident(m.name))::regclass
                             AND c.conname = 'past_its_retention')
+          AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t
+                          WHERE t.tgrelid = ('punchcard.' || quote_ident(m.name))::regclass
+                            AND t.tgname = 'past_its_retention')
     LOOP
-        EXECUTE format('ALTER TABLE punchcard.%I ADD CONSTRAINT past_its_retention CHECK (false) NOT VALID',
-                       closed.name);
+        -- No constraint: what is there may still be cleared (`erase_payloads`).
+        EXECUTE format('CREATE TRIGGER past_its_retention BEFORE INSERT ON punchcard.%I '
+                       'FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_change(%L)',
+                       closed.name, 'past_its_retention: what was bought in that time goes');
     END LOOP;
     -- Whoever put something in meanwhile was waited for.
     PERFORM punchcard.check_month(behind);

@@ -3,8 +3,8 @@
 -- share, and if p_spare one share is left over. p_accounts, of which the caller has messages already or wants
 -- none, get up to p_rooms. Answers where each message goes and by which versions of the account's secret it
 -- is signed, with the job as this statement sees it: as what is said of it left it, or later. url is NULL if
--- the webhook is gone meanwhile. Each row says, and one without a message if none was taken, whether there
--- may be `more`, and behind which account (`walked`) it was not looked for.
+-- the webhook is gone meanwhile, or the account erased. Each row says, and one without a message if none was
+-- taken, whether there may be `more`, and behind which account (`walked`) it was not looked for.
 CREATE OR REPLACE FUNCTION punchcard.claim_deliveries(
     p_limit integer, p_lease double precision, p_spare boolean DEFAULT false, p_accounts uuid[] DEFAULT '{}',
     p_rooms integer[] DEFAULT '{}', p_after uuid DEFAULT '00000000-0000-0000-0000-000000000000')
@@ -73,7 +73,8 @@ BEGIN
            (SELECT w.account_id FROM walk w WHERE w.n = 1000 OR w.found = p_limit ORDER BY w.n DESC LIMIT 1)
     FROM looked LEFT JOIN (
         SELECT t.id, t.event::text,
-               CASE WHEN t.url IS NULL THEN CASE WHEN w.disabled_at IS NULL THEN w.url END
+               CASE WHEN x.account_id IS NOT NULL AND t.event <> 'cancel' THEN NULL
+                    WHEN t.url IS NULL THEN CASE WHEN w.disabled_at IS NULL THEN w.url END
                     WHEN NOT EXISTS (SELECT FROM punchcard.deliveries g
                                      WHERE g.job_id = t.job_id AND g.url = t.url AND g.gone)
                     THEN t.url END,
@@ -83,5 +84,6 @@ BEGIN
         FROM taken t
         JOIN punchcard.jobs_now n ON n.account_id = t.account_id AND n.id = t.job_id
         JOIN punchcard.kinds k ON k.name = n.kind
-        LEFT JOIN punchcard.webhooks w ON w.account_id = t.account_id) m ON true;
+        LEFT JOIN punchcard.webhooks w ON w.account_id = t.account_id
+        LEFT JOIN punchcard.erasures x ON x.account_id = t.account_id) m ON true;
 END $$;

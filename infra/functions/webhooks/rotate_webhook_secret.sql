@@ -8,5 +8,6 @@ BEGIN
     INSERT INTO punchcard.webhooks (account_id, secret_version, rotated_at) VALUES (p_account_id, 2, now())
     ON CONFLICT (account_id) DO UPDATE SET secret_version = webhooks.secret_version + 1, rotated_at = now()
     RETURNING * INTO webhook;
+    PERFORM punchcard.refuse_closed(p_account_id, p_wait => false);
     RETURN webhook;
 END $$;

@@ -15,5 +15,7 @@ BEGIN
     VALUES (p_account_id, p_url, coalesce(ARRAY(SELECT jsonb_array_elements_text(vetted -> 'events')), '{}'))
     ON CONFLICT (account_id) DO UPDATE SET url = excluded.url, events = excluded.events, disabled_at = NULL
     RETURNING * INTO webhook;
+    -- Who closes an account that has nothing but a webhook is waited for by that row.
+    PERFORM punchcard.refuse_closed(p_account_id, p_wait => false);
     RETURN webhook;
 END $$;

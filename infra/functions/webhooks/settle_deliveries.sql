@@ -27,7 +27,10 @@ BEGIN
         UPDATE punchcard.outbox b
         SET settled = v.attempt, next_at = now() + make_interval(secs => v.delay),
             put_back = b.put_back + (v.verdict = 'put_back')::integer,
-            error = CASE v.verdict WHEN 'put_back' THEN b.error ELSE v.error END
+            error = CASE v.verdict WHEN 'put_back' THEN b.error
+                                   ELSE CASE WHEN NOT EXISTS (SELECT FROM punchcard.erasures x
+                                                              WHERE x.account_id = b.account_id)
+                                             THEN v.error END END
         FROM mine v
         WHERE b.id = ANY (ARRAY[v.id]) AND v.verdict IN ('retry', 'put_back')
         RETURNING b.id
@@ -48,8 +51,10 @@ BEGIN
         INSERT INTO punchcard.deliveries (id, account_id, job_id, created_at, delivered_at, event, attempt,
                                           put_back, gone, url, error)
         SELECT e.id, e.account_id, e.job_id, e.created_at, CASE e.verdict WHEN 'delivered' THEN now() END,
-               e.event, e.attempt, e.put_back, e.verdict = 'gone', e.url, e.why
-        FROM ended e
+               e.event, e.attempt, e.put_back, e.verdict = 'gone',
+               -- Of an account that is erased only that it was said.
+               CASE WHEN x.account_id IS NULL THEN e.url END, CASE WHEN x.account_id IS NULL THEN e.why END
+        FROM ended e LEFT JOIN punchcard.erasures x ON x.account_id = e.account_id
         UNION ALL
         SELECT d.id, d.account_id, d.job_id, d.created_at, NULL, d.event, d.attempt, d.put_back, false, d.url,
                'the receiver answered 410 (Gone)'

@@ -53,6 +53,8 @@ pub struct Erasure {
     pub messages: i64,
     /// A job that was still running, or cannot be canceled, when it was looked at: its payload is cleared once it is final.
     pub waits_for: Option<Uuid>,
+    /// What it waits for, or why the last step failed.
+    pub error: Option<String>,
 }
 
 impl Erasure {
@@ -65,6 +67,7 @@ impl Erasure {
             keys: row.get(4),
             messages: row.get(5),
             waits_for: row.get(6),
+            error: row.get(7),
         }
     }
 }
@@ -303,9 +306,11 @@ impl Db {
         let ids: Vec<Uuid> = page.jobs.iter().map(|job| job.id).collect();
         let (mut lines, mut next) = (Vec::new(), page.next);
         if !ids.is_empty() {
-            let params = [(&ids as _, Type::UUID_ARRAY), (&RUN_BYTES as _, Type::INT8)];
+            let of = (&account_id as _, Type::UUID);
+            let params = [(&ids as _, Type::UUID_ARRAY), (&RUN_BYTES as _, Type::INT8), of.clone()];
             let runs = self.rows(RUNS_OF, &params, Again::Safe, deadline).await?;
-            let messages = self.rows(MESSAGES_OF, &params[..1], Again::Safe, deadline).await?;
+            let params = [(&ids as _, Type::UUID_ARRAY), of];
+            let messages = self.rows(MESSAGES_OF, &params, Again::Safe, deadline).await?;
             let cut = runs.last().filter(|row| i64::try_from(runs.len()) != Ok(row.get(8)));
             let cut: Option<(Uuid, i64)> = cut.map(|row| (row.get(0), row.get(7)));
             let mut shown = None;

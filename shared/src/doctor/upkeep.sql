@@ -4,6 +4,10 @@ SELECT format(CASE u.task WHEN 'audit' THEN 'the %s has %s' ELSE 'upkeep of %s h
               u.error)
 FROM punchcard.upkeep u WHERE u.error IS NOT NULL
 UNION ALL
+SELECT format('the erasure of account %s has to wait: %s', e.account_id, e.error)
+FROM punchcard.erasures e
+WHERE e.done_at IS NULL AND e.error IS NOT NULL AND e.asked_at < now() - interval '1 hour'
+UNION ALL
 SELECT format('upkeep of %s has been due since %s: does the schedule invoke the poller, and is its build '
               'current?', u.task, to_char(u.next_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'))
 FROM punchcard.upkeep u WHERE u.error IS NULL AND u.next_at < now() - interval '26 hours'
