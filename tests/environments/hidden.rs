@@ -12,7 +12,8 @@ async fn an_audit_that_sees_no_row_is_not_clean() {
     let role = another(&server).await;
     server
         .sql(&format!(
-            "GRANT USAGE ON SCHEMA punchcard TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA punchcard TO {role}"
+            "GRANT USAGE ON SCHEMA punchcard TO {role}; GRANT SELECT ON ALL TABLES IN SCHEMA punchcard TO {role};
+             GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA punchcard TO {role}"
         ))
         .await;
     let reader = connect(&as_role(&server.direct_url, &role)).await;

@@ -184,7 +184,7 @@ async fn live(database: &Bench, what: &str) {
     assert_eq!(found["data"].as_array().map(Vec::len), Some(1), "{what}: {found}");
     assert_eq!(
         caller.ask(200, "GET", "/api/credits", None, None).await,
-        json!({"available": 42, "held": 5}),
+        json!({"available": 42, "held": 5, "expiring": []}),
         "{what}"
     );
     let ledger = caller.ask(200, "GET", "/api/credits/ledger", None, None).await;

@@ -1134,7 +1134,7 @@ export interface components {
              * @description The job it belongs to.
              */
             job_id: string | null;
-            /** @description `grant`, `hold`, `end` (what a hold came to), `adjust` or `shift` (between shares). */
+            /** @description `grant`, `hold`, `end` (what a hold came to), `adjust`, `expire` or `shift` (between shares). */
             kind: string;
             /** @description Why, in the words of whoever moved it. */
             reason: string | null;

@@ -110,7 +110,7 @@ pub struct StatementEntry {
     pub share: i16,
     /// Its number there: they have no gap.
     pub entry: i64,
-    /// `grant`, `hold`, `end` (what a hold came to), `adjust` or `shift` (between shares).
+    /// `grant`, `hold`, `end` (what a hold came to), `adjust`, `expire` or `shift` (between shares).
     pub kind: String,
     /// What it did to `available`.
     pub available_delta: i64,
