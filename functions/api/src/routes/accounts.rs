@@ -1,19 +1,19 @@
 //! An account as a whole, for the team's services with the scope `operate`: erased, or written out (ADR 21).
 
-use shared::{
-    db::accounts::{Erasure, ExportPlace},
-    domain::Deadline,
-};
+use shared::{db::accounts::ExportPlace, domain::Deadline};
 use uuid::Uuid;
 
 use super::{bad_cursor, cursor, known_query, ok, open_cursor, respond};
-#[cfg(feature = "openapi")]
-use crate::openapi::{params::*, problems::*};
 use crate::{
     App,
     auth::{Scope, caller, uuid},
     error::ApiError,
     event::{Request, Response},
+};
+#[cfg(feature = "openapi")]
+use {
+    crate::openapi::{params::*, problems::*},
+    shared::db::accounts::Erasure,
 };
 
 /// Erases an account.

@@ -68,6 +68,8 @@ SELECT json_build_object(
 pub(super) struct World {
     /// Whose credits are spent.
     pub(super) accounts: [Uuid; 2],
+    /// Some that may be erased.
+    leavers: [Uuid; 3],
     /// An account that may have two unfinished jobs.
     capped: Uuid,
     client: Client,
@@ -92,7 +94,8 @@ impl World {
         let client = database.connect().await?;
         client.batch_execute(&KINDS.replace("{url}", &target.url(""))).await?;
         let (accounts, capped) = ([Uuid::new_v4(), Uuid::new_v4()], Uuid::new_v4());
-        for account in accounts.into_iter().chain([capped]) {
+        let leavers = [Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4()];
+        for account in accounts.into_iter().chain([capped]).chain(leavers) {
             let grant = format!("SELECT punchcard.grant_credits('{account}', {CREDITS}, 'fuzz')");
             client.batch_execute(&grant).await?;
         }
@@ -103,7 +106,7 @@ impl World {
         environment.push(("PUBLIC_URL".to_owned(), "http://127.0.0.1:9".to_owned()));
         let poller = Function::new(poller, environment);
         let signing_secret = keys.signing_secret().to_owned();
-        let world = Self { accounts, capped, client, poller, pool, target, signing_secret };
+        let world = Self { accounts, leavers, capped, client, poller, pool, target, signing_secret };
         world.turn_once().await?;
         Ok(world)
     }
@@ -148,7 +151,10 @@ impl World {
         let accounts = [self.accounts.as_slice(), &[self.capped]].concat();
         // Where those are told who ask to be: never elsewhere.
         let receiver = self.target.url("/hook");
-        let pool = json!({ "accounts": accounts, "kinds": kinds, "jobs": jobs, "receiver": receiver });
+        let leavers = &self.leavers;
+        let pool = json!({
+            "accounts": accounts, "leavers": leavers, "kinds": kinds, "jobs": jobs, "receiver": receiver
+        });
         // Never half of it: it is read at any time.
         let new = self.pool.with_extension("new");
         fs::write(&new, pool.to_string())?;
