@@ -650,3 +650,39 @@ async fn a_month_on_its_way_out_is_cleared_or_waited_for_and_keeps_no_other_wait
     assert_eq!(state(broken).await.error.as_deref(), Some("not today"));
     assert!(state(sound).await.done_at.is_some(), "it keeps no other waiting");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_whose_result_is_just_being_recorded_is_waited_for() {
+    let bench = Bench::new().await;
+    let account = bench.account(100).await;
+    bench
+        .sql(&format!(
+            "SELECT punchcard.enqueue('{account}', 'unserved', '1', NULL, 0, NULL,
+                 '{{\"webhook\":{{\"url\":\"https://example.com/{MARK}\",\"events\":[\"job.failed\"]}}}}');
+             SELECT punchcard.settle(array_agg(c.job_id), array_agg(c.lease_token), '{{fail}}', '{{0}}', '{{NULL}}',
+                 '{{\"{{\\\"code\\\":\\\"x\\\",\\\"message\\\":\\\"m\\\",\\\"attempt\\\":1}}\"}}')
+             FROM punchcard.claim(5, '{{unserved}}', true, 60, 60) c"
+        ))
+        .await;
+    let sender = connect(&bench.direct_url).await;
+    sender
+        .batch_execute(&format!(
+            "SELECT FROM punchcard.claim_deliveries(10, 60);
+             BEGIN;
+             SELECT punchcard.settle_deliveries(array_agg(b.job_id), array_agg(b.id), array_agg(b.attempt), '{{give_up}}', '{{0}}',
+                 '{{{MARK}}}', '{{NULL}}') FROM punchcard.outbox b"
+        ))
+        .await
+        .unwrap();
+    let db = bench.db();
+    db.erase_account(account, soon()).await.unwrap();
+    while db.erase_payloads(account, soon()).await.unwrap() {}
+    let erasure = db.erasure(account, soon()).await.unwrap().unwrap();
+    assert!(erasure.done_at.is_none() && erasure.error.is_some(), "{erasure:?}");
+    sender.batch_execute("COMMIT").await.unwrap();
+    assert!(!left(&bench).await.is_empty(), "in the deliveries, for one");
+    while db.erase_payloads(account, soon()).await.unwrap() {}
+    let erasure = db.erasure(account, soon()).await.unwrap().unwrap();
+    assert!(erasure.done_at.is_some() && erasure.error.is_none(), "{erasure:?}");
+    assert_eq!(left(&bench).await, BTreeSet::new());
+}
