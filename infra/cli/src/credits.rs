@@ -7,7 +7,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use shared::db::{Db, audit::AuditPlace, credits::CreditSource};
 use uuid::Uuid;
 
-use crate::{Failure, in_ten_minutes, show, soon};
+use crate::{Failure, in_ten_minutes, random_name, show, soon};
 
 #[derive(Subcommand)]
 pub(crate) enum Credits {
@@ -117,11 +117,11 @@ pub(crate) async fn run(db: &Db, command: Credits) -> Result<(), Failure> {
         }
         Credits::Source(command) => source(db, command).await,
         Credits::Audit => {
-            let looked_at = Cell::new(0);
+            let (name, looked_at) = (random_name()?, Cell::new(0));
             tokio::select! {
-                done = audit(db, &looked_at) => done,
+                done = audit(db, name, &looked_at) => done,
                 Ok(()) = tokio::signal::ctrl_c() => {
-                    db.cancel_running(soon()).await?;
+                    db.stop_audit(name, soon()).await?;
                     Err(format!("stopped after {} entries", looked_at.get()).into())
                 }
             }
@@ -130,7 +130,7 @@ pub(crate) async fn run(db: &Db, command: Credits) -> Result<(), Failure> {
 }
 
 /// All of history, a part after the other.
-async fn audit(db: &Db, looked_at: &Cell<i64>) -> Result<(), Failure> {
+async fn audit(db: &Db, name: Uuid, looked_at: &Cell<i64>) -> Result<(), Failure> {
     let entries = db.count_entries(soon()).await?;
     let bar = ProgressBar::new(u64::try_from(entries).unwrap_or_default());
     if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos}/{len} entries, {eta} left") {
@@ -139,7 +139,7 @@ async fn audit(db: &Db, looked_at: &Cell<i64>) -> Result<(), Failure> {
     let (mut place, mut findings) = (Some(AuditPlace::default()), 0);
     while let Some(from) = place {
         // An account of millions of jobs is a part by itself.
-        let part = db.audit(from, in_ten_minutes()).await?;
+        let part = db.audit(name, from, in_ten_minutes()).await?;
         bar.suspend(|| part.findings.iter().try_for_each(show))?;
         findings += part.findings.len();
         looked_at.set(looked_at.get() + part.entries);

@@ -26,6 +26,7 @@ use shared::{
 };
 
 use failure::Failure;
+use uuid::Uuid;
 
 /// Operates Punchcard.
 #[derive(Parser)]
@@ -239,6 +240,13 @@ fn in_two_minutes() -> Deadline {
 
 fn soon() -> Deadline {
     Deadline::after(Duration::from_secs(30))
+}
+
+/// A name that nothing else has.
+fn random_name() -> Result<Uuid, Failure> {
+    let mut random = [0_u8; 16];
+    getrandom::fill(&mut random).map_err(|error| error.to_string())?;
+    Ok(Uuid::from_bytes(random))
 }
 
 /// 256 random bits.

@@ -12,6 +12,7 @@ pub(crate) const SEEN: &str = include_str!("audit/seen.sql");
 pub(crate) const ENTRIES: &str = include_str!("audit/entries.sql");
 pub(crate) const ACCOUNTS: &str = include_str!("audit/accounts.sql");
 pub(crate) const ROWS: &str = include_str!("audit/rows.sql");
+pub(crate) const STOP: &str = include_str!("audit/stop.sql");
 
 /// As many entries a part has, or rows of a table.
 const PART: i64 = 40_000;
@@ -50,7 +51,22 @@ pub struct AuditPart {
     pub next: Option<AuditPlace>,
 }
 
+/// How the statements of an audit begin.
+fn first_line(name: Uuid) -> String {
+    format!("-- audit {name}\n")
+}
+
 impl Db {
+    /// Has the server stop at what part of an audit it is; answers how many it was at. The future of that part is to be dropped
+    /// before.
+    ///
+    /// # Errors
+    /// [`DbError`] when there is no answer.
+    pub async fn stop_audit(&self, name: Uuid, deadline: Deadline) -> Result<i64, DbError> {
+        let rows = self.rows(STOP, &[(&first_line(name), Type::TEXT)], Again::Safe, deadline).await?;
+        Ok(rows.first().map_or(0, |row| row.get(0)))
+    }
+
     /// How many entries there are to be looked at.
     ///
     /// # Errors
@@ -60,11 +76,16 @@ impl Db {
         Ok(rows.first().map_or(0, |row| row.get(0)))
     }
 
-    /// Looks at a part of the money, as it is at this moment.
+    /// Looks at a part of the money, as it is at this moment. The server knows the statement by the name of the audit.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer.
-    pub async fn audit(&self, place: AuditPlace, deadline: Deadline) -> Result<AuditPart, DbError> {
+    pub async fn audit(
+        &self,
+        name: Uuid,
+        place: AuditPlace,
+        deadline: Deadline,
+    ) -> Result<AuditPart, DbError> {
         let (sql, after) = match place {
             AuditPlace::Seen => {
                 let rows = self.rows(SEEN, &[], Again::Safe, deadline).await?;
@@ -80,7 +101,8 @@ impl Db {
             AuditPlace::Rows(after) => (ROWS, after),
         };
         let params = [(&after as _, Type::UUID), (&PART as _, Type::INT8)];
-        let rows = self.rows(sql, &params, Again::Safe, deadline).await?;
+        let sql = format!("{}{sql}", first_line(name));
+        let rows = self.rows(&sql, &params, Again::Safe, deadline).await?;
         let first = rows.first().ok_or_else(|| DbError::Broken("the audit answered no row".into()))?;
         let (next, entries): (Option<Uuid>, Option<i64>) = (first.get(3), first.get(4));
         let found = rows.iter().filter_map(|row| {

@@ -53,17 +53,6 @@ pub async fn client(secrets: &Secrets) -> Result<Client, ConnectError> {
     start(secrets).await.map(|(client, _)| client)
 }
 
-/// Tells the server to stop what a client asked it for, if it is still at it; whether it did is not said.
-///
-/// # Errors
-/// [`ConnectError`] when it could not be told.
-pub(crate) async fn cancel(client: &Client, secrets: &Secrets) -> Result<(), ConnectError> {
-    let string = ConnectionString::parse(&secrets.database_url, secrets.pg_password.as_deref())
-        .map_err(|error| ConnectError::Unusable(format!("DATABASE_URL: {error}")))?;
-    let tls = MakeRustlsConnect::new(tls(&string, secrets.pg_ca_pem.as_deref())?);
-    client.cancel_token().cancel_query(tls).await.map_err(ConnectError::Driver)
-}
-
 async fn start(secrets: &Secrets) -> Result<(Client, JoinHandle<()>), ConnectError> {
     let password = secrets.pg_password.as_deref();
     let string = ConnectionString::parse(&secrets.database_url, password)

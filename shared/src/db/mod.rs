@@ -242,24 +242,6 @@ impl Db {
         }
     }
 
-    /// Has the server stop what it was asked for and is at; whoever asked is told so, if they still listen.
-    ///
-    /// # Errors
-    /// [`DbError::Unavailable`] when it could not be told.
-    pub async fn cancel_running(&self, deadline: Deadline) -> Result<(), DbError> {
-        let secrets = self.secrets.get(deadline).await?;
-        for slot in &self.slots {
-            let connection = slot.connection.try_lock().ok().and_then(|current| current.clone());
-            if let Some(connection) = connection {
-                let told =
-                    timeout_at(deadline.instant(), connect::cancel(&connection.client, &secrets)).await;
-                let told = told.map_err(|_| DbError::Unavailable("no answer in time".into()))?;
-                told.map_err(|error| DbError::Unavailable(error.to_string()))?;
-            }
-        }
-        Ok(())
-    }
-
     /// The first slot where the fewest statements wait, rather than one whose first waits for long: the others are
     /// behind it.
     fn slot(&self) -> &Slot {

@@ -38,6 +38,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("audit/entries", audit::ENTRIES),
     ("audit/accounts", audit::ACCOUNTS),
     ("audit/rows", audit::ROWS),
+    ("audit/stop", audit::STOP),
     ("credits/hidden", credits::HIDDEN),
     ("credits/spread", credits::SPREAD),
     ("credits/use_source", credits::USE_SOURCE),
