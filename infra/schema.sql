@@ -930,9 +930,9 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.deal_credits(p_account_id uuid, p_spread integer, p_share integer, p_least bigint, p_free boolean DEFAULT false)
 --     RETURNS bigint
 
--- Takes what an account has spent since it was last dealt with from its grants with a date, from what lapses first (ADR 23): by one statement, so that nothing is spent between the look and the note of it. For whoever holds the account's share 0: no credits come in meanwhile.
+-- Takes what an account has spent since it was last dealt with from its grants with a date, from what lapses first (ADR 23), and answers what it holds for unfinished jobs: by one statement, so that nothing is spent between the look and the note of it. For whoever holds the account's share 0: no credits come in meanwhile.
 -- FUNCTION punchcard.deal_spent(p_account_id uuid)
---     RETURNS void
+--     RETURNS bigint
 
 -- For `apply_retention`: takes a month, and all before it, out of the next table that is kept by month; false if there is none left to take. In its place comes an empty one, which takes nothing in: for whoever asks for an old id. Who reads or writes the table waits meanwhile, for a few milliseconds.
 -- FUNCTION punchcard.detach_month(p_end uuid)
@@ -990,7 +990,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.everybody_else()
 --     RETURNS text
 
--- For upkeep: takes what is left of grants whose time is over, of up to 50 accounts; answers whether there are more. What is held for unfinished jobs is taken once it comes back, if it does. An account that somebody holds is looked at again some minutes later.
+-- For upkeep: takes what is left of the grants of one account whose time is over, of up to 200 of them, and answers whether there may be more. What is held belongs to what lapses first, and is taken once it comes back, if it does. Nobody is waited for: an account that somebody holds, or that fails, is looked at again some minutes later, and keeps no other waiting.
 -- FUNCTION punchcard.expire_credits()
 --     RETURNS boolean
 

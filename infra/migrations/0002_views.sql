@@ -224,14 +224,17 @@ CREATE FUNCTION punchcard.dated_left(p_account_id uuid)
     RETURNS TABLE (entry bigint, expires_at timestamptz, left_over bigint)
     LANGUAGE sql STABLE
     BEGIN ATOMIC
+        WITH since AS MATERIALIZED (
+            SELECT d.total - b.available - b.held + coalesce((
+                       SELECT sum(m.amount) FROM punchcard.movements m
+                       WHERE m.account_id = p_account_id AND m.share = 0 AND m.entry > d.entry
+                         AND m.amount > 0 AND m.kind IN ('grant', 'adjust')), 0) AS spent
+            FROM punchcard.dated_accounts d JOIN punchcard.balances b ON b.account_id = d.account_id
+            WHERE d.account_id = p_account_id
+        )
         SELECT w.entry, w.expires_at,
                (w.left_over - least(w.left_over, greatest(s.spent - w.before, 0)))::bigint
-        FROM (SELECT d.total - b.available - b.held + coalesce((
-                         SELECT sum(m.amount) FROM punchcard.movements m
-                         WHERE m.account_id = p_account_id AND m.share = 0 AND m.entry > d.entry
-                           AND m.amount > 0 AND m.kind IN ('grant', 'adjust')), 0) AS spent
-              FROM punchcard.dated_accounts d JOIN punchcard.balances b ON b.account_id = d.account_id
-              WHERE d.account_id = p_account_id) s,
+        FROM since s,
              (SELECT g.entry, g.expires_at, g.left_over,
                      sum(g.left_over) OVER (ORDER BY g.expires_at, g.entry) - g.left_over AS before
               FROM punchcard.dated_grants g

@@ -38,13 +38,15 @@ impl Model {
         self.undated -= amount;
     }
 
-    /// Until a day: what is held is not taken yet.
+    /// Until a day: what is held belongs to what lapses first, and is not taken yet.
     pub(super) fn lapse(&mut self, day: i64) {
         self.dated.sort_unstable();
-        for place in 0..self.dated.len() {
-            if self.dated[place].0 <= day {
-                let taken = self.free().min(self.dated[place].2);
-                self.dated[place].2 -= taken;
+        let mut held: i64 = self.held.iter().sum();
+        for (at, _, left) in &mut self.dated {
+            let kept = held.min(*left);
+            held -= kept;
+            if *at <= day {
+                *left = kept;
             }
         }
     }
@@ -249,4 +251,99 @@ async fn an_allowance_is_granted_shown_spent_and_lapses_with_a_tick() {
     );
     let cli = ["credits", "grant", &id, "5", "--key", "never", "--expires-at", "2020-01-01T00:00:00Z"];
     assert!(refused(&punchcard(&bench, &cli)).contains("invalid_expires_at"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_held_over_the_date_is_the_allowances_and_no_pack_lapses_for_it() {
+    let bench = Bench::new().await;
+    bench.begin_at("2026-01-01").await;
+    bench.sql("INSERT INTO punchcard.kinds (name, price, life_seconds) VALUES ('k', 100, 2592000)").await;
+    let lapse = "UPDATE punchcard.dated_grants SET look_at = clock.now() WHERE expires_at <= clock.now();
+        DO $$ BEGIN WHILE punchcard.expire_credits() LOOP END LOOP; END $$";
+    for (captured, end) in [(true, (100, 0)), (false, (100, 0))] {
+        bench.set_clock("2026-01-01").await;
+        let account = Uuid::new_v4();
+        bench.sql(&format!("SELECT punchcard.grant_credits('{account}', 100, 'allowance', NULL, clock.now() + interval '1 day')")).await;
+        let job: Uuid =
+            bench.rows(&format!("SELECT job_id FROM punchcard.enqueue('{account}', 'k')")).await[0].get(0);
+        bench.set_clock("2026-01-03").await;
+        bench.sql(lapse).await;
+        bench.sql(&format!("SELECT punchcard.grant_credits('{account}', 100, 'a pack')")).await;
+        bench.sql(lapse).await;
+        assert_eq!(bench.balance(account).await, (100, 100), "the pack is there, and the allowance held");
+        if captured {
+            bench
+                .sql(&format!(
+                    "SELECT punchcard.settle(ARRAY[c.job_id], ARRAY[c.lease_token], '{{complete}}', '{{0}}', '{{1}}', '{{NULL}}')
+                     FROM punchcard.claim(5, '{{k}}', true, 60, 60) c"
+                ))
+                .await;
+        } else {
+            bench.sql(&format!("SELECT punchcard.cancel('{job}')")).await;
+        }
+        bench.sql(lapse).await;
+        assert_eq!(bench.balance(account).await, end, "captured: {captured}");
+        let lapsed = format!(
+            "SELECT coalesce(sum(amount), 0)::bigint FROM punchcard.movements WHERE account_id = '{account}' AND kind = 'expire'"
+        );
+        assert_eq!(bench.count(&lapsed).await, if captured { 0 } else { -100 });
+    }
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_account_that_is_busy_or_fails_keeps_no_other_from_lapsing() {
+    let bench = Bench::new().await;
+    let mut accounts = Vec::new();
+    for _ in 0..14 {
+        let account = bench.account(5).await;
+        bench
+            .sql(&format!(
+                "SELECT punchcard.grant_credits('{account}', 10, 'a', NULL, now() + interval '100 ms')"
+            ))
+            .await;
+        accounts.push(account);
+    }
+    let (broken, held) = (accounts[0], &accounts[1..12]);
+    bench
+        .sql(&format!(
+            "CREATE FUNCTION public.refuse() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RAISE EXCEPTION ''not today''; END';
+             CREATE TRIGGER broken BEFORE INSERT ON punchcard.movements FOR EACH ROW
+             WHEN (NEW.account_id = '{broken}' AND NEW.kind = 'expire') EXECUTE FUNCTION public.refuse()"
+        ))
+        .await;
+    tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    let holder = crate::support::connect(&bench.direct_url).await;
+    let ids: Vec<String> = held.iter().map(|id| format!("'{id}'")).collect();
+    let ids = ids.join(", ");
+    // One of them makes another such grant meanwhile, and has not committed it.
+    holder
+        .batch_execute(&format!(
+            "BEGIN; SELECT FROM punchcard.accounts WHERE id IN ({ids}) FOR NO KEY UPDATE;
+             SELECT punchcard.increment_user_credits('{0}', -3, 'x');
+             SELECT punchcard.grant_credits('{0}', 5, 'b', NULL, now() + interval '1 day')",
+            held[0]
+        ))
+        .await
+        .unwrap();
+    let lapse = "UPDATE punchcard.upkeep SET next_at = now() WHERE task = 'expiries';
+        DO $$ BEGIN WHILE punchcard.keep_up('expiries', 600) LOOP END LOOP; END $$";
+    bench.sql(lapse).await;
+    for free in &accounts[12..] {
+        assert_eq!(bench.balance(*free).await, (5, 0), "it lapsed");
+    }
+    assert_eq!(bench.balance(broken).await, (15, 0), "it did not");
+    let error: Option<String> =
+        bench.rows("SELECT error FROM punchcard.upkeep WHERE task = 'expiries'").await[0].get(0);
+    assert_eq!(error, None);
+    holder.batch_execute("COMMIT").await.unwrap();
+    bench
+        .sql("UPDATE punchcard.dated_grants SET look_at = least(look_at, now()) WHERE expires_at <= now()")
+        .await;
+    bench.sql(lapse).await;
+    for held in &held[1..] {
+        assert_eq!(bench.balance(*held).await, (5, 0), "once it is free");
+    }
+    assert_eq!(bench.balance(held[0]).await, (10, 0), "what lapses later is there");
+    bench.assert_audit_is_clean().await;
 }
