@@ -273,10 +273,10 @@ async fn what_is_held_over_the_date_is_the_allowances_and_no_pack_lapses_for_it(
         assert_eq!(bench.balance(account).await, (100, 100), "the pack is there, and the allowance held");
         if captured {
             bench
-                .sql(&format!(
-                    "SELECT punchcard.settle(ARRAY[c.job_id], ARRAY[c.lease_token], '{{complete}}', '{{0}}', '{{1}}', '{{NULL}}')
-                     FROM punchcard.claim(5, '{{k}}', true, 60, 60) c"
-                ))
+                .sql(
+                    "SELECT punchcard.settle(ARRAY[c.job_id], ARRAY[c.lease_token], '{complete}', '{0}', '{1}', '{NULL}')
+                     FROM punchcard.claim(5, '{k}', true, 60, 60) c"
+                )
                 .await;
         } else {
             bench.sql(&format!("SELECT punchcard.cancel('{job}')")).await;
