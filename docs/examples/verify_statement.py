@@ -1,7 +1,8 @@
 """Proves a statement of credits: python3 verify_statement.py PAGE.json... (in their order; several months one after the other).
 
 Each page is an answer of GET /api/credits/statement?month=YYYY-MM. What holds: every entry is there, each continues the
-balance before it, each job is held once and ends at most once, for what was held; the hashes are those of all entries.
+balance before it, each job is held once and ends at most once, for what was held (an end whose hold is in a month that was
+not given is taken at its word); the hashes are those of all entries.
 """
 import hashlib, json, sys
 
@@ -17,8 +18,11 @@ def check(condition, why):
 
 FIELDS = ["share", "entry", "kind", "available_delta", "held_delta", "available_after", "held_after", "job_id",
           "idempotency_key", "reason", "created_at"]
-at, held, ended, month, number, last = {}, {}, set(), None, 0, {}
+check(len(sys.argv) > 1, "give it the pages")
+at, held, ended, month, number, last, account = {}, {}, set(), None, 0, {}, None
 for page in (json.load(open(path)) for path in sys.argv[1:]):
+    account = account or page["account_id"]
+    check(page["account_id"] == account, f"it is of {account} and of {page['account_id']}")
     if page["month"] != month:
         check(all(at[share] == (its["behind"], its["closing"]["available"], its["closing"]["held"])
                   for share, its in last.items()), f"{month} does not end as it says")
@@ -34,6 +38,8 @@ for page in (json.load(open(path)) for path in sys.argv[1:]):
         check(entry["entry"] == expected, f"{name} comes where {expected} should")
         check((available, holds) == (entry["available_after"], entry["held_after"]), f"{name} does not continue the balance")
         at[entry["share"]] = (expected + 1, available, holds)
+        check(entry["kind"] == "end" or entry["held_delta"] == (-entry["available_delta"] if entry["kind"] == "hold" else 0),
+              f"{name} is no {entry['kind']}")
         if entry["kind"] == "hold":
             check(held.setdefault(entry["job_id"], entry) is entry, f"{name} holds a second time for its job")
         elif entry["kind"] == "end":

@@ -570,7 +570,17 @@ async fn a_statement_proves_that_no_entry_is_missing_or_changed() {
                 columns.split(',').map(|column| cell(&entry[column])).collect::<Vec<_>>().join(",")
             }))
             .collect();
-    assert_eq!(csv["body"].as_str().unwrap().lines().collect::<Vec<_>>(), table, "as in JSON");
+    let lines: Vec<&str> = csv["body"].as_str().unwrap().lines().collect();
+    let stood = |line: &&&str| line.contains(",opening,") || line.contains(",closing,");
+    assert_eq!(lines.iter().filter(|line| !stood(line)).copied().collect::<Vec<_>>(), table, "as in JSON");
+    let share = &pages[0]["shares"][0];
+    let side = |number: &str, kind: &str| {
+        let (number, stood) = (&share[number], &share[kind]);
+        format!("0,{number},{kind},,,{},{},,,,,", stood["available"], stood["held"])
+    };
+    let sides: Vec<&str> = lines.iter().filter(stood).copied().collect();
+    assert_eq!(sides, [side("first", "opening"), side("behind", "closing")]);
+    assert!(lines[1] == sides[0] && lines.last() == sides.last(), "before, and after");
     for (query, code) in [
         ("", "invalid_month"),
         ("?month=2024-13", "invalid_month"),

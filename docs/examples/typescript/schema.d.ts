@@ -157,8 +157,9 @@ export interface paths {
         /**
          * Shows an account's statement of a month: every entry, without a gap.
          * @description Free jobs' entries and shifts between shares are among them; of a job's end what was captured and what was released is one
-         *     entry, `end`: its `held_delta` is what was held, of which `available_delta` came back. As CSV the next page's cursor is in the header
-         *     `next-cursor`.
+         *     entry, `end`: its `held_delta` is what was held, of which `available_delta` came back. As CSV the first page begins with a line of
+         *     the kind `opening` for each share, and the last one ends with one of the kind `closing`: its number, or the next one, and its balances. The
+         *     next page's cursor is in the header `next-cursor`.
          */
         get: operations["get_statement"];
         put?: never;

@@ -64,8 +64,9 @@ struct Start {
 /// Shows an account's statement of a month: every entry, without a gap.
 ///
 /// Free jobs' entries and shifts between shares are among them; of a job's end what was captured and what was released is one
-/// entry, `end`: its `held_delta` is what was held, of which `available_delta` came back. As CSV the next page's cursor is in the header
-/// `next-cursor`.
+/// entry, `end`: its `held_delta` is what was held, of which `available_delta` came back. As CSV the first page begins with a line of
+/// the kind `opening` for each share, and the last one ends with one of the kind `closing`: its number, or the next one, and its balances. The
+/// next page's cursor is in the header `next-cursor`.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/credits/statement", tag = "credits", params(StatementWanted, OfAccount),
     responses(
@@ -118,10 +119,11 @@ pub(crate) async fn get_statement(
     if as_csv {
         let headers = [("content-type", "text/csv; charset=utf-8".to_owned())];
         let more = next_cursor.map(|cursor| ("next-cursor", cursor));
+        let (first, last) = (start.place.is_none(), more.is_none());
         return Ok(Response {
             status: 200,
             headers: headers.into_iter().chain(more).collect(),
-            body: csv(&data),
+            body: csv(&data, first.then_some(&page.shares), last.then_some(&page.shares)),
         });
     }
     let (is_final, shares, month) = (page.is_final, page.shares, month.to_owned());
@@ -214,11 +216,19 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// As RFC 4180 has it, with a header.
-fn csv(data: &[HashedEntry]) -> String {
+/// As RFC 4180 has it, with a header; with where the shares stood before, and after.
+fn csv(
+    data: &[HashedEntry],
+    opening: Option<&Vec<StatementShare>>,
+    closing: Option<&Vec<StatementShare>>,
+) -> String {
     let mut text = "share,entry,kind,available_delta,held_delta,available_after,held_after,job_id,idempotency_key,reason,\
                     created_at,hash\r\n"
         .to_owned();
+    for StatementShare { share, first, opening: stood, .. } in opening.into_iter().flatten() {
+        let (available, held) = (stood.available, stood.held);
+        text.push_str(&format!("{share},{first},opening,,,{available},{held},,,,,\r\n"));
+    }
     for HashedEntry { entry, hash } in data {
         let fields = [
             entry.share.to_string(),
@@ -236,6 +246,10 @@ fn csv(data: &[HashedEntry]) -> String {
         ];
         text.push_str(&fields.join(","));
         text.push_str("\r\n");
+    }
+    for StatementShare { share, behind, closing: stands, .. } in closing.into_iter().flatten() {
+        let (available, held) = (stands.available, stands.held);
+        text.push_str(&format!("{share},{behind},closing,,,{available},{held},,,,,\r\n"));
     }
     text
 }

@@ -16,8 +16,8 @@ WITH bound AS MATERIALIZED (
            max(punchcard.uuid_time(k.job_id))
     FROM punchcard.idempotency_keys k WHERE k.job_id < (SELECT b.key_end FROM bound b)
 ), moved AS (
-    SELECT 'entries', count(*), sum(abs(e.available_delta) + abs(e.held_delta))::bigint, min(e.created_at),
-           max(e.created_at)
+    SELECT 'entries', count(*), sum(greatest(abs(e.available_delta), abs(e.held_delta)))::bigint,
+           min(e.created_at), max(e.created_at)
     FROM punchcard.entries e
     WHERE e.kind <> 'carried' AND e.created_at < (SELECT b.money_end FROM bound b)
 )
