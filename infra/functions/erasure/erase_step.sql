@@ -11,7 +11,7 @@ DECLARE
     ids uuid[];
     unfinished uuid[];
     number bigint;
-    waits_for text;
+    why text;
 BEGIN
     DELETE FROM punchcard.outbox b
     WHERE b.id = ANY (ARRAY(SELECT m.id FROM punchcard.outbox m
@@ -62,7 +62,7 @@ BEGIN
         WHERE e.account_id = account;
         RETURN true;
     END IF;
-    waits_for := CASE
+    why := CASE
         WHEN p_erasure.waits_for IS NOT NULL THEN format('job %s is unfinished', p_erasure.waits_for)
         -- Its result is to be recorded, where this has been.
         WHEN EXISTS (SELECT FROM punchcard.outbox b WHERE b.account_id = account AND b.event <> 'cancel')
@@ -75,12 +75,11 @@ BEGIN
                           AND NOT c.relispartition AND c.relname ~ '_gone$')
             THEN 'a month is on its way out' END;
     UPDATE punchcard.erasures e
-    SET done_at = CASE WHEN step.waits_for IS NULL THEN now() END, error = step.waits_for,
+    SET done_at = CASE WHEN why IS NULL THEN now() END, error = why,
         look_at = now() + interval '5 minutes',
         -- A message that is recorded meanwhile is looked for from the first job on.
-        after_id = CASE WHEN step.waits_for LIKE 'a message%' THEN '00000000-0000-0000-0000-000000000000'
+        after_id = CASE WHEN why LIKE 'a message%' THEN '00000000-0000-0000-0000-000000000000'
                         ELSE e.after_id END
-    FROM (SELECT waits_for) AS step (waits_for)
     WHERE e.account_id = account;
     RETURN false;
 END $$;

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::{
     Again, Db, DbError,
     credits::Place,
-    jobs::{JobFilter, json},
+    jobs::JobFilter,
     life::{Attempt, Caps},
     webhooks::DeliveryShown,
 };
@@ -311,11 +311,11 @@ impl Db {
             let runs = self.rows(RUNS_OF, &params, Again::Safe, deadline).await?;
             let params = [(&ids as _, Type::UUID_ARRAY), of];
             let messages = self.rows(MESSAGES_OF, &params, Again::Safe, deadline).await?;
-            let cut = runs.last().filter(|row| i64::try_from(runs.len()) != Ok(row.get(8)));
-            let cut: Option<(Uuid, i64)> = cut.map(|row| (row.get(0), row.get(7)));
+            let cut = runs.last().filter(|row| i64::try_from(runs.len()) != Ok(row.get("there")));
+            let cut: Option<(Uuid, i64)> = cut.map(|row| (row.get("job_id"), row.get("of_job")));
             let mut shown = None;
             for job in &page.jobs {
-                let its = |row: &&Row| row.get::<_, Uuid>(0) == job.id;
+                let its = |row: &&Row| row.get::<_, Uuid>("job_id") == job.id;
                 let runs: Vec<&Row> = runs.iter().filter(its).collect();
                 // A job whose runs did not fit begins the next page.
                 if cut.is_some_and(|(id, there)| {
@@ -327,10 +327,10 @@ impl Db {
                 shown = Some(job.id);
                 lines.push(line("job", None, job)?);
                 for row in runs {
-                    lines.push(line("run", Some(job.id), &run(row)?)?);
+                    lines.push(line("run", Some(job.id), &Attempt::from_row(row)?)?);
                 }
                 for row in messages.iter().filter(its) {
-                    lines.push(line("message", Some(job.id), &message(row))?);
+                    lines.push(line("message", Some(job.id), &DeliveryShown::from_row(row))?);
                 }
             }
         }
@@ -355,30 +355,6 @@ impl Db {
             lines: lines.collect::<Result<_, _>>()?,
             next: Some(next.unwrap_or(ExportPlace::Entries(None))),
         })
-    }
-}
-
-fn run(row: &Row) -> Result<Attempt, DbError> {
-    Ok(Attempt {
-        number: row.get(1),
-        attempt: row.get(2),
-        ended: row.get(3),
-        started_at: row.get::<_, Option<OffsetDateTime>>(4).map(Timestamp),
-        ended_at: Timestamp(row.get(5)),
-        error: row.get::<_, Option<String>>(6).map(json).transpose()?,
-    })
-}
-
-fn message(row: &Row) -> DeliveryShown {
-    DeliveryShown {
-        id: row.get(1),
-        event: row.get(2),
-        url: row.get(3),
-        attempt: row.get(4),
-        next_attempt_at: row.get::<_, Option<OffsetDateTime>>(5).map(Timestamp),
-        created_at: Timestamp(row.get(6)),
-        delivered_at: row.get::<_, Option<OffsetDateTime>>(7).map(Timestamp),
-        error: row.get(8),
     }
 }
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use time::OffsetDateTime;
-use tokio_postgres::types::Type;
+use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
 
 use super::{
@@ -139,6 +139,20 @@ pub struct Attempt {
     /// What went wrong.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::domain::job::ErrorShown>))]
     pub error: Option<Box<RawValue>>,
+}
+
+impl Attempt {
+    /// From `number, attempt, ended, started_at, ended_at, error`, in this order.
+    pub(super) fn from_row(row: &Row) -> Result<Self, DbError> {
+        Ok(Self {
+            number: row.get(0),
+            attempt: row.get(1),
+            ended: row.get(2),
+            started_at: row.get::<_, Option<OffsetDateTime>>(3).map(Timestamp),
+            ended_at: Timestamp(row.get(4)),
+            error: row.get::<_, Option<String>>(5).map(json).transpose()?,
+        })
+    }
 }
 
 /// A transition of a job.
@@ -368,16 +382,7 @@ impl Db {
             (&PAGE_BYTES as _, Type::INT8),
         ];
         let rows = self.rows(ATTEMPTS, &params, Again::Safe, deadline).await?;
-        let attempts = rows.iter().map(|row| {
-            Ok(Attempt {
-                number: row.get(0),
-                attempt: row.get(1),
-                ended: row.get(2),
-                started_at: row.get::<_, Option<OffsetDateTime>>(3).map(Timestamp),
-                ended_at: Timestamp(row.get(4)),
-                error: row.get::<_, Option<String>>(5).map(json).transpose()?,
-            })
-        });
+        let attempts = rows.iter().map(Attempt::from_row);
         let attempts = attempts.collect::<Result<Vec<_>, DbError>>()?;
         let there: i64 = rows.first().map_or(0, |row| row.get(6));
         let more = i64::try_from(attempts.len()).is_ok_and(|shown| shown < there);

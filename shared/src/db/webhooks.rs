@@ -152,6 +152,22 @@ pub struct DeliveryShown {
     pub error: Option<String>,
 }
 
+impl DeliveryShown {
+    /// From `id, event, url, attempt, next_at, created_at, delivered_at, error`, in this order.
+    pub(super) fn from_row(row: &Row) -> Self {
+        Self {
+            id: row.get(0),
+            event: row.get(1),
+            url: row.get(2),
+            attempt: row.get(3),
+            next_attempt_at: row.get::<_, Option<_>>(4).map(Timestamp),
+            created_at: Timestamp(row.get(5)),
+            delivered_at: row.get::<_, Option<_>>(6).map(Timestamp),
+            error: row.get(7),
+        }
+    }
+}
+
 /// A message that was not heard, as the operator sees it.
 #[derive(Debug, Serialize)]
 pub struct Undelivered {
@@ -362,17 +378,7 @@ impl Db {
             (&limit as _, Type::INT8),
         ];
         let rows = self.rows(DELIVERIES, &params, Again::Safe, deadline).await?;
-        let shown = rows.iter().map(|row| DeliveryShown {
-            id: row.get(0),
-            event: row.get(1),
-            url: row.get(2),
-            attempt: row.get(3),
-            next_attempt_at: row.get::<_, Option<_>>(4).map(Timestamp),
-            created_at: Timestamp(row.get(5)),
-            delivered_at: row.get::<_, Option<_>>(6).map(Timestamp),
-            error: row.get(7),
-        });
-        Ok(shown.collect())
+        Ok(rows.iter().map(DeliveryShown::from_row).collect())
     }
 
     /// Messages that were given up, or whose last sending failed, newest first: up to `limit`, older than the one of the id `before`;
