@@ -686,3 +686,26 @@ async fn a_message_whose_result_is_just_being_recorded_is_waited_for() {
     assert!(erasure.done_at.is_some() && erasure.error.is_none(), "{erasure:?}");
     assert_eq!(left(&bench).await, BTreeSet::new());
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_the_account_while_it_is_closed_is_refused_once_it_is() {
+    let bench = Bench::new().await;
+    for (shares, buy) in [
+        (1, "SELECT job_id FROM punchcard.enqueue('{account}', 'qr.svg')"),
+        (1, "SELECT id FROM punchcard.enqueue_batch('{account}', '[{\"kind\":\"qr.svg\"}]')"),
+        (4, "SELECT job_id FROM punchcard.enqueue('{account}', 'qr.svg')"),
+    ] {
+        let account = bench.account(100).await;
+        bench.sql(&format!("SELECT punchcard.spread_account('{account}', {shares})")).await;
+        let (closing, buying) = (connect(&bench.direct_url).await, connect(&bench.direct_url).await);
+        closing.batch_execute(&format!("BEGIN; SELECT punchcard.erase_account('{account}')")).await.unwrap();
+        let buy = buy.replace("{account}", &account.to_string());
+        let late = tokio::spawn(async move { buying.query_typed(&buy, &[]).await });
+        bench.until_waiting_for_locks(1).await;
+        closing.batch_execute("COMMIT").await.unwrap();
+        let refused = late.await.unwrap().expect_err("it is closed");
+        assert_eq!(refused.code().map(|code| code.code()), Some("PT403"), "{shares}: {refused:?}");
+        assert_eq!(bench.balance(account).await, (100, 0));
+    }
+    bench.assert_audit_is_clean().await;
+}
