@@ -161,8 +161,11 @@ CREATE TABLE punchcard.dated_accounts (
     total bigint NOT NULL,  -- what it had, free and held
     entry bigint NOT NULL,  -- the number of its last entry in share 0
     dealt_at timestamp with time zone NOT NULL,  -- when that was
+    error text,  -- why it could not be dealt with since
     CONSTRAINT dated_accounts_pkey PRIMARY KEY (account_id)
 );
+-- What waits, for health and the doctor.
+CREATE INDEX dated_accounts_waiting ON punchcard.dated_accounts USING btree (dealt_at) WHERE (error IS NOT NULL);
 
 -- Grants whose credits lapse: what is left of each as of when the account was last dealt with (`dated_left` says what is left now). What is spent is taken from what lapses first.
 CREATE TABLE punchcard.dated_grants (
@@ -227,6 +230,7 @@ CREATE TABLE punchcard.erasures (
     keys bigint NOT NULL DEFAULT 0,  -- how many idempotency keys are deleted
     messages bigint NOT NULL DEFAULT 0,  -- how many messages were never sent
     waits_for uuid,  -- a job that was unfinished, since it ran, or cannot be canceled
+    held_id uuid,  -- the first job that somebody was at when it was to be canceled: from there on anew
     error text,  -- what it waits for, or why a step failed
     CONSTRAINT erasures_pkey PRIMARY KEY (account_id)
 );
@@ -846,9 +850,9 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.cancel(p_job_id uuid, p_account_id uuid DEFAULT NULL::uuid)
 --     RETURNS text, as its owner
 
--- For `erase_payloads`: cancels those of an account's jobs that are not finished, as `cancel` does: what is queued, or waits outside, at once; what runs is asked to stop. What somebody else is at is left, and so is what cannot be canceled any more.
+-- For `erase_payloads`: cancels those of an account's jobs that are not finished, as `cancel` does: what is queued, or waits outside, at once; what runs is asked to stop. What cannot be canceled any more is left, and so is what somebody else is at: answers the first of these.
 -- FUNCTION punchcard.cancel_all(p_account_id uuid, p_ids uuid[])
---     RETURNS void
+--     RETURNS uuid
 
 -- A JSON value as text that is the same whatever its spacing and the order of its keys, and not much longer than it was sent: as jsonb writes it, but for numbers with an exponent, of which jsonb would write every digit (1e308 has 309). These count as they are written, so that 1e2 is neither 100 nor 1E2; other numbers count digit for digit too, so that 1.0 is not 1.00.
 -- FUNCTION punchcard.canonical(p_value json)
@@ -861,6 +865,10 @@ CREATE TABLE punchcard.webhooks (
 -- For `apply_retention`: once the oldest month in the archive is past the retention of money, carries its entries, some rows of the archive a step, and then what else moved until its end, some hundred accounts a step; false if there is nothing to carry. What is carried is added to, and goes by the same transaction: a reader finds an entry here or there. It never changes, so that nobody has to be waited for.
 -- FUNCTION punchcard.carry_entries()
 --     RETURNS boolean
+
+-- Raises why the entries of a month that is past the retention of money are not carried yet: of an account that has grants with a date, what came in since it was last dealt with is still to be counted (`expire_credits`).
+-- FUNCTION punchcard.check_carry()
+--     RETURNS void
 
 -- What a worker says of the jobs that it is running, and hears: notes their progress and what they save, and answers those of which something was noted, and those that are to be canceled. NULLs are nothing new. A job that somebody else holds is not waited for: what is said of it is to be said again.
 -- FUNCTION punchcard.check_in(p_job_ids uuid[], p_lease_tokens bigint[], p_percents smallint[], p_messages text[], p_checkpoints text[])

@@ -23,14 +23,19 @@ at, held, ended, month, number, last, account = {}, {}, set(), None, 0, {}, None
 for page in (json.load(open(path)) for path in sys.argv[1:]):
     account = account or page["account_id"]
     check(page["account_id"] == account, f"it is of {account} and of {page['account_id']}")
-    if page["month"] != month:
+    if page["month"] == month:
+        last = {its["share"]: its for its in page["shares"]}  # of a month that goes on, where the last page says
+    else:
         check(all(at[share] == (its["behind"], its["closing"]["available"], its["closing"]["held"])
                   for share, its in last.items()), f"{month} does not end as it says")
+        if month:
+            print(f"{month} is {final}; its hash: {digest}")
         month, last = page["month"], {its["share"]: its for its in page["shares"]}
         digest = sha256(f"punchcard statement\n{page['account_id']}\n{month}\n")
         for share, its in last.items():
             begin = (its["first"], its["opening"]["available"], its["opening"]["held"])
             check(at.setdefault(share, begin) == begin, f"{month} does not go on where the month before ended")
+    final = "final" if page["is_final"] else "not final yet"
     for entry in page["data"]:
         number += 1
         (expected, available, holds), name = at[entry["share"]], f"entry {entry['entry']} of share {entry['share']}"
@@ -53,6 +58,5 @@ for page in (json.load(open(path)) for path in sys.argv[1:]):
         check(digest == entry["hash"], f"{name} was changed: its hash is {digest}")
 check(all(at[share] == (its["behind"], its["closing"]["available"], its["closing"]["held"]) for share, its in last.items()),
       f"{month} does not end as it says: is a page missing?")
-final = "final" if page["is_final"] else "not final yet"
 print(f"{month} is {final}; its hash: {digest}")
 print(f"proved: {number} entries, {len(held)} jobs held, {len(ended)} ended")

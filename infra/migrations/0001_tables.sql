@@ -114,8 +114,12 @@ CREATE TABLE punchcard.dated_accounts (
     account_id  uuid PRIMARY KEY,                     -- whose
     total       bigint NOT NULL,                      -- what it had, free and held
     entry       bigint NOT NULL,                      -- the number of its last entry in share 0
-    dealt_at    timestamptz NOT NULL                  -- when that was
+    dealt_at    timestamptz NOT NULL,                 -- when that was
+    error       text                                  -- why it could not be dealt with since
 );
+
+-- What waits, for health and the doctor.
+CREATE INDEX dated_accounts_waiting ON punchcard.dated_accounts (dealt_at) WHERE error IS NOT NULL;
 
 -- What jobs moved whose account somebody held when they ended: final at once, and entered into the balances
 -- by whoever holds the account next (`fold_entries`).
@@ -170,6 +174,8 @@ CREATE TABLE punchcard.erasures (
     messages    bigint NOT NULL DEFAULT 0,            -- how many messages were never sent
     waits_for   uuid,                                 -- a job that was unfinished, since it ran, or cannot be
                                                       -- canceled
+    held_id     uuid,                                 -- the first job that somebody was at when it was to be
+                                                      -- canceled: from there on anew
     error       text                                  -- what it waits for, or why a step failed
 );
 

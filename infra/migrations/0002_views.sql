@@ -253,14 +253,14 @@ CREATE FUNCTION punchcard.audit_between(p_after uuid, p_last uuid)
             WHERE (p_after IS NULL OR m.account_id > p_after) AND m.account_id <= p_last
         ), bought AS MATERIALIZED (
             SELECT j.account_id, j.id, j.share, j.price, j.entry, j.available_after, j.held_after, j.terms_id,
-                   j.kind, j.webhook -> 'events' AS events
+                   j.kind, j.max_attempts, j.webhook -> 'events' AS events
             FROM punchcard.kept_jobs j
             WHERE (p_after IS NULL OR j.account_id > p_after) AND j.account_id <= p_last
         ), queued AS MATERIALIZED (
             SELECT q.*
             FROM bought b
             CROSS JOIN LATERAL (SELECT q.job_id, q.account_id, q.share, q.price, q.bytes, q.terms_id,
-                                       q.has_run
+                                       q.has_run, q.kind, q.max_attempts
                                 FROM punchcard.queue q WHERE q.job_id = b.id LIMIT 1) q
             WHERE q.account_id = b.account_id
         ), ended AS MATERIALIZED (
@@ -470,7 +470,8 @@ CREATE FUNCTION punchcard.audit_between(p_after uuid, p_last uuid)
         UNION ALL
         SELECT 'I4', q.job_id, 'queued on other terms than it was bought on'
         FROM queued q JOIN bought b ON b.id = q.job_id
-        WHERE (q.price, q.terms_id, q.share) IS DISTINCT FROM (b.price, b.terms_id, b.share)
+        WHERE (q.price, q.terms_id, q.share, q.kind, q.max_attempts)
+              IS DISTINCT FROM (b.price, b.terms_id, b.share, b.kind, b.max_attempts)
         UNION ALL
         SELECT 'I4', d.id, 'deferred at another price than it was bought at'
         FROM done d WHERE d.is_deferred AND d.deferred_price <> d.price
@@ -499,6 +500,25 @@ CREATE FUNCTION punchcard.audit_between(p_after uuid, p_last uuid)
         CROSS JOIN LATERAL punchcard.dated_left(d.account_id) l
         WHERE (p_after IS NULL OR d.account_id > p_after) AND d.account_id <= p_last
         GROUP BY d.account_id, b.available, b.held HAVING sum(l.left_over) > b.available + b.held
+        UNION ALL
+        SELECT 'I5', g.account_id,
+               'of grant ' || g.entry || ' ' || g.left_over || ' are left, and not so many were granted'
+        FROM punchcard.dated_grants g
+        WHERE (p_after IS NULL OR g.account_id > p_after) AND g.account_id <= p_last AND g.left_over > 0
+          -- One that was carried, and still has credits, is taken at its word.
+          AND g.left_over > (SELECT m.amount FROM moved m
+                             WHERE m.account_id = g.account_id AND m.share = 0 AND m.entry = g.entry)
+        UNION ALL
+        SELECT 'I5', g.account_id, 'has grants with a date, and nothing says what it had spent of them'
+        FROM punchcard.dated_grants g
+        WHERE (p_after IS NULL OR g.account_id > p_after) AND g.account_id <= p_last AND g.left_over > 0
+          AND NOT EXISTS (SELECT FROM punchcard.dated_accounts d WHERE d.account_id = g.account_id)
+        GROUP BY g.account_id
+        UNION ALL
+        SELECT 'I5', e.account_id, 'erased, and not closed'
+        FROM punchcard.erasures e JOIN punchcard.accounts a ON a.id = e.account_id
+        WHERE (p_after IS NULL OR e.account_id > p_after) AND e.account_id <= p_last AND a.spread <> 0
+        GROUP BY e.account_id
         UNION ALL
         -- I6. Who asked to be told of an end is, once. Of an account that is erased nobody is told.
         SELECT 'I6', d.id, m.number || ' messages of its end instead of one'

@@ -1,13 +1,14 @@
 //! `punchcard apply`: it says what it does before it does it, takes nothing away unasked, and its dry run refuses all that the
 //! real run would.
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, time::Duration};
 
 use serde_json::{Value, json};
 use shared::{
     db::kinds::{BOUNDS, Bound},
     signing::kind_secret,
 };
+use time::OffsetDateTime;
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
@@ -310,6 +311,10 @@ async fn a_kind_that_nobody_serves_is_warned_of_and_the_doctor_names_it_once_its
 #[tokio::test(flavor = "multi_thread")]
 async fn a_shorter_retention_says_what_it_deletes_and_waits_to_be_told() {
     let bench = Bench::new().await;
+    let began = (OffsetDateTime::now_utc() - Duration::from_secs(300 * 86_400)).date();
+    bench.begin_at(&began.to_string()).await;
+    bench.set_clock("now").await;
+    bench.sql("DO $$ BEGIN WHILE punchcard.make_periods() LOOP END LOOP; END $$").await;
     let account = bench.account(10).await;
     bench.post(account, json!({ "kind": "qr.svg", "input": { "text": "t" } }), Some("key")).await;
     let kept = async || {
@@ -334,7 +339,7 @@ async fn a_shorter_retention_says_what_it_deletes_and_waits_to_be_told() {
     // Shorter waits to be told. What is as old as that is counted.
     let shorter = of("payload_days = 90\nkey_days = 90\nmoney_days = 90");
     let told = said(&punchcard(&bench, &["apply", shorter.path()]));
-    assert!(told.contains("nothing is that old yet\n") && told.contains("--prune shortens it"), "{told}");
+    assert!(told.contains("nothing is that old yet\n") && told.contains("--prune changes it"), "{told}");
     assert_eq!(kept().await, (Some(500), None, None));
     bench
         .sql(&format!(
@@ -352,6 +357,23 @@ async fn a_shorter_retention_says_what_it_deletes_and_waits_to_be_told() {
     assert!(told.contains("deletes: 1 jobs, 4 credits, of 20"), "{told}");
     assert!(told.contains("deletes: 1 idempotency keys, of 20"), "{told}");
     assert!(told.contains("deletes: 1 entries, "), "{told}");
+    // An end goes with its job, however late it was.
+    bench
+        .sql(
+            "SET session_replication_role = replica;
+             INSERT INTO punchcard.outcomes (job_id, account_id, share, entry, available_after, held_after, captured, status,
+                                             attempt, crashes, lease_token, finished_at, output)
+             SELECT j.id, j.account_id, 0, 10, 0, 0, 4, 'succeeded', 1, 0, 1, now(), '1' FROM punchcard.jobs j WHERE j.entry = 9;
+             RESET session_replication_role",
+        )
+        .await;
+    let told = said(&punchcard(&bench, &["apply", shorter.path(), "--dry-run"]));
+    assert!(told.contains("deletes: 2 entries, "), "{told}");
+    // A key of a batch is kept until the last of its jobs is as old.
+    bench.sql("UPDATE punchcard.idempotency_keys SET last_job_id = punchcard.uuid_v7() WHERE job_id = last_job_id OR last_job_id IS NULL").await;
+    let told = said(&punchcard(&bench, &["apply", shorter.path(), "--dry-run"]));
+    assert!(!told.contains("idempotency keys"), "{told}");
+    bench.sql("UPDATE punchcard.idempotency_keys SET last_job_id = NULL").await;
     said(&punchcard(&bench, &["apply", shorter.path(), "--prune"]));
     assert_eq!(kept().await, (Some(90), Some(90), Some(90)));
     // A file that does not speak of it leaves it as it is.

@@ -90,6 +90,9 @@ async fn each_wrong_with_money_is_named() {
     let adjustment = "WHERE kind = 'adjust' AND job_id IS NULL";
     let unchecked = "ALTER TABLE punchcard.movements DROP CONSTRAINT movements_name_jobs_to_give_back,
          DROP CONSTRAINT movements_are_of_no_job, DROP CONSTRAINT movements_have_keys";
+    let dated = format!(
+        "DO $$ BEGIN PERFORM punchcard.grant_credits('{one}', 5, 'dated', NULL, now() + interval '1 day'); END $$"
+    );
     let cases = [
         // Adjustments.
         (
@@ -156,6 +159,27 @@ async fn each_wrong_with_money_is_named() {
         (
             format!("UPDATE punchcard.queue SET terms_id = terms_id + 1 WHERE job_id = '{queued}'"),
             format!("I4 {queued} queued on other terms than it was bought on"),
+        ),
+        (
+            format!("UPDATE punchcard.queue SET max_attempts = 9 WHERE job_id = '{queued}'"),
+            format!("I4 {queued} queued on other terms than it was bought on"),
+        ),
+        // Credits with a date that would take others along; an account that was opened again.
+        (
+            format!(
+                "{dated}; UPDATE punchcard.dated_grants SET left_over = 9 WHERE account_id = '{one}'"
+            ),
+            format!("I5 {one} of grant "),
+        ),
+        (
+            format!("{dated}; DELETE FROM punchcard.dated_accounts"),
+            format!("I5 {one} has grants with a date, and nothing says"),
+        ),
+        (
+            format!(
+                "DO $$ BEGIN PERFORM punchcard.erase_account('{other}'); END $$; UPDATE punchcard.accounts SET spread = 1 WHERE id = '{other}' AND share = 1"
+            ),
+            format!("I5 {other} erased, and not closed"),
         ),
         // Credits from nowhere.
         (

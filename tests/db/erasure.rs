@@ -365,8 +365,16 @@ async fn ticks_erase_what_operators_ask_for() {
         refused(&punchcard(&bench, &["accounts", "erase", &Uuid::new_v4().to_string()]))
             .contains("no such account")
     );
-    let closed = said(&punchcard(&bench, &["accounts", "erase", &id, "--yes"]));
-    assert!(closed.contains("still unfinished"), "{closed}");
+    let closed = refused(&punchcard(&bench, &["accounts", "erase", &id, "--yes"]));
+    assert!(
+        closed.contains("closed, but not erased yet: job ") && closed.contains("is unfinished"),
+        "{closed}"
+    );
+    bench
+        .sql("UPDATE punchcard.erasures SET error = 'not today', asked_at = now() - interval '2 hours'")
+        .await;
+    let health = bench.get(Uuid::new_v4(), "/api/health").await.body;
+    assert_eq!(health["upkeep_waits"], json!(["erasures"]), "{health}");
     bench.sql("UPDATE punchcard.queue SET lease_expires_at = now() - interval '1 second' WHERE lease_expires_at IS NOT NULL").await;
     bench.sql("SELECT * FROM punchcard.rescue(100)").await;
     bench.sql("UPDATE punchcard.upkeep SET next_at = '-infinity'; UPDATE punchcard.erasures SET look_at = now()").await;
@@ -381,18 +389,29 @@ async fn ticks_erase_what_operators_ask_for() {
 async fn an_export_has_all_of_it_once_also_if_it_was_cut_off() {
     let bench = Bench::new().await;
     let (account, ids) = full(&bench, 230).await;
+    bench
+        .sql(&format!(
+            "SELECT punchcard.grant_credits('{account}', 7, 'dated', NULL, now() + interval '1 day')"
+        ))
+        .await;
+    bench
+        .sql("UPDATE punchcard.queue SET checkpoint = '{\"page\":7}' WHERE job_id = (SELECT min(job_id::text)::uuid FROM punchcard.queue)")
+        .await;
     let id = account.to_string();
     let path = std::env::temp_dir().join(format!("export-{}.jsonl", Uuid::new_v4()));
     let file = path.to_str().unwrap();
     let export = ["accounts", "export", &id, "--out", file];
     said(&punchcard(&bench, &export));
     let whole = std::fs::read_to_string(&path).unwrap();
-    assert!(said(&punchcard(&bench, &export)).contains("has all of it"));
+    assert!(refused(&punchcard(&bench, &export)).contains("is whole already"));
 
     let lines: Vec<Value> = whole.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let of = |what: &str| lines.iter().filter(|line| line["type"] == what).collect::<Vec<_>>();
     assert_eq!((of("account").len(), of("key").len(), of("end").len()), (1, 115, 1));
     assert_eq!(of("account")[0]["webhook_url"], format!("https://example.com/{MARK}"));
+    assert_eq!(of("account")[0]["shares"], 1);
+    assert_eq!((of("dated_grant").len(), &of("dated_grant")[0]["left_over"]), (1, &json!(7)));
+    assert_eq!((of("checkpoint").len(), &of("checkpoint")[0]["checkpoint"]), (1, &json!({ "page": 7 })));
     let jobs: Vec<&str> = of("job").iter().map(|job| job["id"].as_str().unwrap()).collect();
     assert_eq!(jobs, ids.iter().rev().map(String::as_str).collect::<Vec<_>>(), "newest first, each once");
     assert!(of("job").iter().all(|job| job["input"]["text"] == MARK && job["metadata"]["name"] == MARK));
@@ -423,6 +442,8 @@ async fn an_export_has_all_of_it_once_also_if_it_was_cut_off() {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), whole, "cut at {cut}");
     }
     let other = bench.account(1).await.to_string();
+    let of_other = ["accounts", "export", &other, "--out", file];
+    assert!(refused(&punchcard(&bench, &of_other)).contains("is an export of"));
     std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
     assert!(
         refused(&punchcard(&bench, &["accounts", "export", &other, "--out", file]))
@@ -708,4 +729,65 @@ async fn who_waits_for_the_account_while_it_is_closed_is_refused_once_it_is() {
         assert_eq!(bench.balance(account).await, (100, 0));
     }
     bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_is_at_while_an_account_is_erased_is_canceled_once_they_are_done() {
+    let bench = Bench::new().await;
+    let account = bench.account(1_000).await;
+    let mut ids = Vec::new();
+    for number in 0..3 {
+        let key = format!("job {number}");
+        let job = json!({ "kind": "unserved", "input": { "text": MARK } });
+        let answer = bench.post(account, job, Some(&key)).await;
+        ids.push(answer.body["id"].as_str().unwrap().to_owned());
+    }
+    let worker = connect(&bench.direct_url).await;
+    worker
+        .batch_execute(&format!(
+            "BEGIN; SELECT FROM punchcard.queue WHERE job_id = '{}' FOR NO KEY UPDATE",
+            ids[1]
+        ))
+        .await
+        .unwrap();
+    let db = bench.db();
+    db.erase_account(account, soon()).await.unwrap();
+    while db.erase_payloads(account, soon()).await.unwrap() {}
+    let erasure = db.erasure(account, soon()).await.unwrap().unwrap();
+    assert_eq!(erasure.error, Some(format!("somebody was at job {}", ids[1])));
+    assert_eq!((erasure.done_at, bench.count("SELECT count(*) FROM punchcard.queue").await), (None, 1));
+    worker.batch_execute("COMMIT").await.unwrap();
+    while db.erase_payloads(account, soon()).await.unwrap() {}
+    let erasure = db.erasure(account, soon()).await.unwrap().unwrap();
+    assert!(erasure.done_at.is_some() && erasure.error.is_none(), "{erasure:?}");
+    assert_eq!((erasure.jobs, bench.count("SELECT count(*) FROM punchcard.queue").await), (3, 0));
+    assert_eq!(left(&bench).await, BTreeSet::new());
+    bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_export_that_was_cut_off_does_not_go_on_behind_the_erasure() {
+    let bench = Bench::new().await;
+    let (account, _) = full(&bench, 120).await;
+    let id = account.to_string();
+    let path = std::env::temp_dir().join(format!("export-{}.jsonl", Uuid::new_v4()));
+    let file = path.to_str().unwrap();
+    let export = ["accounts", "export", &id, "--out", file];
+    said(&punchcard(&bench, &export));
+    let whole = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, &whole[..whole.len() / 2]).unwrap();
+    bench.db().erase_account(account, soon()).await.unwrap();
+    assert!(refused(&punchcard(&bench, &export)).contains("ends where the account was erased"));
+    std::fs::remove_file(&path).unwrap();
+    said(&punchcard(&bench, &export));
+    let first: Value =
+        serde_json::from_str(std::fs::read_to_string(&path).unwrap().lines().next().unwrap()).unwrap();
+    assert!(first["erased_at"].is_string() && first["shares"] == 0, "{first}");
+    std::fs::remove_file(&path).unwrap();
+    let nobody = Uuid::new_v4().to_string();
+    assert!(
+        refused(&punchcard(&bench, &["accounts", "export", &nobody, "--out", file]))
+            .contains("no such account")
+    );
+    assert!(!path.exists());
 }

@@ -336,6 +336,21 @@ async fn an_account_that_is_busy_or_fails_keeps_no_other_from_lapsing() {
     let error: Option<String> =
         bench.rows("SELECT error FROM punchcard.upkeep WHERE task = 'expiries'").await[0].get(0);
     assert_eq!(error, None);
+    // What waits for longer than a busy hour is said.
+    let told = async || bench.rows(include_str!("../../shared/src/doctor/upkeep.sql")).await;
+    assert!(told().await.is_empty());
+    bench
+        .sql(&format!(
+            "UPDATE punchcard.dated_accounts SET dealt_at = now() - interval '2 hours' WHERE account_id = '{broken}'"
+        ))
+        .await;
+    assert_eq!(
+        told().await[0].get::<_, &str>(0),
+        format!("what lapses of the credits of account {broken} has to wait: not today")
+    );
+    let health = bench.get(broken, "/api/health").await.body;
+    assert_eq!(health["upkeep_waits"], json!(["expiries"]), "{health}");
+    bench.sql("DROP TRIGGER broken ON punchcard.movements").await;
     holder.batch_execute("COMMIT").await.unwrap();
     bench
         .sql("UPDATE punchcard.dated_grants SET look_at = least(look_at, now()) WHERE expires_at <= now()")
@@ -345,5 +360,7 @@ async fn an_account_that_is_busy_or_fails_keeps_no_other_from_lapsing() {
         assert_eq!(bench.balance(*held).await, (5, 0), "once it is free");
     }
     assert_eq!(bench.balance(held[0]).await, (10, 0), "what lapses later is there");
+    assert_eq!(bench.balance(broken).await, (5, 0), "once it can be");
+    assert!(told().await.is_empty());
     bench.assert_audit_is_clean().await;
 }

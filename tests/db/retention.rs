@@ -457,9 +457,28 @@ async fn past_its_own_retention_money_is_carried_in_one_entry() {
         let why = refused.as_db_error().unwrap().message().to_owned();
         assert_eq!(why, format!("delete on punchcard.{table} is refused: the ledger is append-only"));
     }
-    // And it goes on from there, month by month.
+    // And it goes on from there, month by month; and waits, and says so, while what was spent is not dealt to grants with a date.
     bench.set_clock("2024-12-03").await;
+    bench
+        .sql(&format!(
+            "INSERT INTO punchcard.dated_accounts VALUES ('{0}', 0, 0, '2024-03-01', 'not today');
+             INSERT INTO punchcard.dated_grants VALUES ('{0}', 1, '2024-02-20', '2024-02-20', 0)",
+            accounts[0]
+        ))
+        .await;
     steps(&bench, 10_000).await;
+    assert_eq!(
+        error(&bench).await,
+        format!(
+            "entries before 2024-04-01 are kept: what account {} has spent is not dealt to its grants: not today",
+            accounts[0]
+        )
+    );
+    assert!(bench.count("SELECT count(*) FROM punchcard.archive").await > 0, "they are kept");
+    bench.sql("DELETE FROM punchcard.dated_accounts").await;
+    steps(&bench, 10_000).await;
+    assert_eq!(error(&bench).await, "");
+    assert_eq!(bench.count("SELECT count(*) FROM punchcard.dated_grants").await, 0);
     for (account, (entries, balance)) in &ledger(&bench, &accounts, 100).await {
         assert_eq!(
             (entries.len(), balance),

@@ -67,6 +67,8 @@ async fn what_cannot_be_kept_stays_where_it_is_and_is_named() {
     let bench = Bench::new().await;
     let (account, other) = (Uuid::new_v4(), bench.account(10).await);
     bench.enqueue(other, "qr.svg", 1).await;
+    let forgotten = bench.account(10).await;
+    bench.sql(&format!("SELECT punchcard.erase_account('{forgotten}')")).await;
     bench
         .sql(&format!(
             "CREATE TABLE public.jobs (id text PRIMARY KEY, user_id text, status text, type text, payload json, result text,
@@ -76,6 +78,7 @@ async fn what_cannot_be_kept_stays_where_it_is_and_is_named() {
                  ('nobody', 'joe', 'queued', 'qr.svg', '{{}}', 2), ('worthless', '{account}', 'queued', 'qr.svg', '{{}}', 1.5),
                  ('big', '{account}', 'done', 'qr.svg', to_json(repeat('x', 70000)), 2),
                  ('nul', '{account}', 'queued', 'qr.svg', '\"\\u0000\"', 2), ('not nul', '{account}', 'done', 'x', '\"\\\\u0000\"', 2),
+                 ('forgotten', '{forgotten}', 'failed', 'x', '{{}}', 2),
                  ('unkind', '{account}', 'failed', NULL, '{{}}', 2), ('wordless', '{account}', NULL, 'x', '{{}}', 2);
              INSERT INTO public.jobs (id, user_id, status, type, finished_at) VALUES
                  ('early', '{account}', 'done', 'x', now() - interval '1 day'), ('never', '{account}', 'done', 'x', 'infinity');
@@ -100,6 +103,7 @@ async fn what_cannot_be_kept_stays_where_it_is_and_is_named() {
                 "skipped 1: its input has more than 65,536 bytes: big",
                 "skipped 1: its input contains \\u0000: nul",
                 "skipped 1: it has no kind: unkind",
+                "skipped 1: its account is erased: forgotten",
                 "skipped 1: it has no status: wordless",
                 "skipped 2: its times are out of order: early, never",
                 "skipped 1: it waits for more than 30 days: much later",

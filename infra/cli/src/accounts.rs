@@ -24,10 +24,11 @@ const PATIENCE: u32 = 20;
 #[derive(Subcommand)]
 pub(crate) enum Accounts {
     /// Close an account for good, and clear what its users and workers wrote: inputs, outputs, metadata, tags, webhooks, error
-    /// texts and idempotency keys. Its entries stay. Run it again to go on; ticks do, too.
+    /// texts and idempotency keys. Its entries stay. Exits with 0 once nothing is left; until then
+    /// ticks go on, and so does this command when it is run again.
     Erase {
         account: Uuid,
-        /// Do it; without this, only say what would be done.
+        /// Do it; without this, only say what would be done. Needless to go on with one that was begun.
         #[arg(long)]
         yes: bool,
     },
@@ -60,7 +61,8 @@ async fn erase(db: &Db, account: Uuid, yes: bool) -> Result<(), Failure> {
         let known = db.account(account, soon()).await?.ok_or("there is no such account")?;
         println!("would close account {account} for good, and clear the payloads of its {jobs} jobs");
         println!(
-            "{} of them are unfinished and would be canceled; it has {} credits free and {} held, which stay in the books",
+            "{} of them are unfinished and would be canceled, but for those that may not be any more; it has {} credits \
+             free and {} held, which stay in the books",
             known.unfinished_jobs, known.available, known.held
         );
         return Err("nothing was done: say --yes to do it".into());
@@ -90,16 +92,15 @@ async fn erase(db: &Db, account: Uuid, yes: bool) -> Result<(), Failure> {
     match erasure {
         Erasure { done_at: Some(_), jobs, keys, messages, .. } => {
             println!(
-                "erased: {jobs} jobs, {keys} idempotency keys, {messages} messages that nobody had heard"
+                "erased: {jobs} jobs, {keys} idempotency keys, {messages} messages that were never delivered"
             );
+            Ok(())
         }
-        Erasure { waits_for: Some(job), .. } => {
-            println!("closed; job {job} is still unfinished: ticks go on once it is final");
+        Erasure { error: Some(why), .. } => {
+            Err(format!("closed, but not erased yet: {why}; ticks go on in some minutes").into())
         }
-        Erasure { error: Some(why), .. } => println!("closed, and goes on in some minutes: {why}"),
-        Erasure { .. } => println!("closed; a tick is at it"),
+        Erasure { .. } => Err("closed, but not erased yet: a tick is at it".into()),
     }
-    Ok(())
 }
 
 /// Writes the pages from one on.
@@ -120,17 +121,27 @@ async fn export(
 
 async fn export_to(db: &Db, account: Uuid, path: &Path) -> Result<(), Failure> {
     let named = |error: std::io::Error| format!("{}: {error}", path.display());
+    if db.account(account, soon()).await?.is_none() {
+        return Err("there is no such account".into());
+    }
     let mut file =
         OpenOptions::new().read(true).write(true).create(true).truncate(false).open(path).map_err(named)?;
     let from = match Left::of(&file).map_err(named)? {
         Left::Nothing => ExportPlace::default(),
         Left::Other => return Err(format!("{}: is no export", path.display()).into()),
-        Left::All => {
-            println!("{} has all of it: nothing was written", path.display());
-            return Ok(());
-        }
-        Left::Part { account: of, .. } if of != account => {
+        Left::Part { account: of, .. } | Left::All { account: of } if of != account => {
             return Err(format!("{}: is an export of account {of}", path.display()).into());
+        }
+        Left::All { .. } => {
+            return Err(format!("{}: is whole already: remove it to export anew", path.display()).into());
+        }
+        // What is behind it is gone.
+        Left::Part { is_open: true, .. } if db.erasure(account, soon()).await?.is_some() => {
+            return Err(format!(
+                "{}: ends where the account was erased; remove it to export what is left",
+                path.display()
+            )
+            .into());
         }
         Left::Part { from, length, .. } => {
             // What is behind the last whole page is written again.
@@ -157,10 +168,14 @@ enum Left {
     /// Up to here, and where to go on.
     Part {
         account: Uuid,
+        /// It was not erased then.
+        is_open: bool,
         from: ExportPlace,
         length: u64,
     },
-    All,
+    All {
+        account: Uuid,
+    },
 }
 
 impl Left {
@@ -170,9 +185,11 @@ impl Left {
             r#type: &'a str,
             next_cursor: Option<&'a str>,
             account_id: Option<Uuid>,
+            erased_at: Option<&'a str>,
         }
         let mut reader = BufReader::new(file);
         let (mut bytes, mut read, mut account, mut left) = (Vec::new(), 0, None, Self::Nothing);
+        let mut is_open = false;
         while reader.by_ref().read_until(b'\n', &mut bytes)? > 0 {
             // One that was cut off has no end.
             if bytes.last() != Some(&b'\n') {
@@ -182,13 +199,16 @@ impl Left {
             // Lines that say where to go on are short: others need not be read.
             if account.is_none() || bytes.len() < 300 {
                 let line: Option<Line<'_>> = serde_json::from_slice(&bytes).ok();
-                account = account.or_else(|| line.as_ref()?.account_id);
+                if let (None, Some(first)) = (account, &line) {
+                    account = first.account_id;
+                    is_open = first.erased_at.is_none();
+                }
                 match (account, line) {
                     (None, _) => return Ok(Self::Other),
-                    (Some(_), Some(Line { r#type: "end", .. })) => left = Self::All,
+                    (Some(account), Some(Line { r#type: "end", .. })) => left = Self::All { account },
                     (Some(account), Some(Line { r#type: "cursor", next_cursor: Some(cursor), .. })) => {
                         let Ok(from) = cursor.parse() else { return Ok(Self::Other) };
-                        left = Self::Part { account, from, length: read };
+                        left = Self::Part { account, is_open, from, length: read };
                     }
                     _ => {}
                 }

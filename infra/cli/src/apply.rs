@@ -102,38 +102,51 @@ pub(crate) async fn apply(
 
     let retired = if *prune { gone } else { Vec::new() };
     let retention = match retention {
-        Some(wanted) => kept_for(&db, wanted, *prune, *dry_run).await?,
-        None => None,
+        Some(wanted) => kept_for(&db, wanted, *prune).await?,
+        None => Kept::AsItIs,
     };
     let changes = changed.len() + retired.len();
-    if changes > 0 || retention.is_some() {
-        write(&secrets, &changed, &retired, retention, *dry_run).await?;
+    let new = match retention {
+        Kept::Changes(new) => Some(new),
+        Kept::AsItIs | Kept::Waits => None,
+    };
+    if changes > 0 || new.is_some() {
+        write(&secrets, &changed, &retired, new, *dry_run).await?;
     }
-    match (changes, dry_run) {
-        (0, _) if retention.is_none() => println!("nothing to change: what the file names is as it says"),
-        (0, _) => {}
-        (_, true) => println!("dry run: {changes} kinds would change, and nothing has"),
-        (_, false) => println!("{changes} kinds changed"),
+    let of_retention = if new.is_some() { " and the retention" } else { "" };
+    match (changes + usize::from(new.is_some()), dry_run) {
+        (0, _) if matches!(retention, Kept::Waits) => println!("nothing has changed"),
+        (0, _) => println!("nothing to change: what the file names is as it says"),
+        (_, true) => println!("dry run: {changes} kinds{of_retention} would change, and nothing has"),
+        (_, false) => println!("{changes} kinds{of_retention} changed"),
     }
     Ok(())
 }
 
-/// Tells how a retention changes; the new one, if it is to be taken: one that is shorter deletes.
-async fn kept_for(
-    db: &Db,
-    wanted: Retention,
-    prune: bool,
-    dry_run: bool,
-) -> Result<Option<Retention>, Failure> {
+/// What becomes of the retention.
+#[derive(Clone, Copy)]
+enum Kept {
+    /// It is as the file says, or the file does not speak of it.
+    AsItIs,
+    /// It becomes this.
+    Changes(Retention),
+    /// It would delete, and was not to be pruned.
+    Waits,
+}
+
+/// Tells how a retention changes, and whether it is to: one that is shorter deletes.
+async fn kept_for(db: &Db, wanted: Retention, prune: bool) -> Result<Kept, Failure> {
     let known = db.retention(soon()).await?;
     if wanted == known {
-        return Ok(None);
+        return Ok(Kept::AsItIs);
     }
+    let taken = prune || !wanted.is_shorter_than(&known);
+    let word = if taken { "changed" } else { "would change" };
     for (field, old, new) in differences(&known, &wanted) {
-        println!("changed: retention: {field}: {old} -> {new}");
+        println!("{word}: retention: {field}: {old} -> {new}");
     }
     if !wanted.is_shorter_than(&known) {
-        return Ok(Some(wanted));
+        return Ok(Kept::Changes(wanted));
     }
     let past = db.past(&wanted, in_two_minutes()).await?;
     if past.is_empty() {
@@ -143,15 +156,13 @@ async fn kept_for(
         let credits = credits.map_or_else(String::new, |credits| format!(", {credits} credits"));
         println!("deletes: {number} {what}{credits}, of {first} to {last}");
     }
-    match (prune, dry_run) {
-        (true, _) => Ok(Some(wanted)),
-        (false, _) => {
-            println!(
-                "warning: the retention is shorter, which deletes, and stays as it was: --prune shortens it"
-            );
-            Ok(None)
-        }
+    if !prune {
+        println!(
+            "warning: the retention is shorter, which deletes: all of it stays as it was; --prune changes it"
+        );
+        return Ok(Kept::Waits);
     }
+    Ok(Kept::Changes(wanted))
 }
 
 /// Whether somebody is known to do its jobs: an HTTP target, or code that is compiled into this repository's

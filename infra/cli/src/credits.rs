@@ -4,7 +4,10 @@ use std::cell::Cell;
 
 use clap::Subcommand;
 use indicatif::{ProgressBar, ProgressStyle};
-use shared::db::{Db, audit::AuditPlace, credits::CreditSource};
+use shared::{
+    db::{Db, audit::AuditPlace, credits::CreditSource},
+    domain::Timestamp,
+};
 use uuid::Uuid;
 
 use crate::{Failure, in_ten_minutes, random_name, show, soon};
@@ -21,9 +24,9 @@ pub(crate) enum Credits {
         /// Why.
         #[arg(long)]
         reason: Option<String>,
-        /// When what is left of them lapses, such as 2026-12-01T00:00:00Z; never without it.
-        #[arg(long)]
-        expires_at: Option<String>,
+        /// When what is left of them lapses, as an RFC 3339 time: 2026-12-01T00:00:00Z. Never without it.
+        #[arg(long, value_parser = time_of)]
+        expires_at: Option<Timestamp>,
     },
     /// Show an account's balance and latest entries.
     Show { account: Uuid },
@@ -80,12 +83,20 @@ pub(crate) enum Source {
     },
 }
 
+fn time_of(text: &str) -> Result<Timestamp, &'static str> {
+    Timestamp::parse(text).ok_or("it is an RFC 3339 time with its offset, such as 2026-12-01T00:00:00Z")
+}
+
 pub(crate) async fn run(db: &Db, command: Credits) -> Result<(), Failure> {
     match command {
         Credits::Grant { account, amount, key, reason, expires_at } => {
-            let (reason, expires_at) = (reason.as_deref(), expires_at.as_deref());
-            let (entry, replayed) = db.grant(account, amount, &key, reason, expires_at, soon()).await?;
+            let (reason, lapses) = (reason.as_deref(), expires_at.map(|time| time.to_string()));
+            let (entry, replayed) =
+                db.grant(account, amount, &key, reason, lapses.as_deref(), soon()).await?;
             show(&entry)?;
+            if let Some(time) = expires_at {
+                println!("what is left of them lapses at {time}");
+            }
             if replayed {
                 println!("granted before with this key: nothing moved");
             }
@@ -122,7 +133,8 @@ pub(crate) async fn run(db: &Db, command: Credits) -> Result<(), Failure> {
                 done = audit(db, name, &looked_at) => done,
                 Ok(()) = tokio::signal::ctrl_c() => {
                     db.stop_audit(name, soon()).await?;
-                    Err(format!("stopped after {} entries", looked_at.get()).into())
+                    let at = looked_at.get();
+                    Err(format!("stopped after {at} entries, with the findings above; the next audit begins anew").into())
                 }
             }
         }

@@ -19,7 +19,8 @@ BEGIN
         INSERT INTO punchcard.dated_accounts AS d (account_id, total, entry, dealt_at)
         SELECT p_account_id, h.total, h.entries, now() FROM has h
         ON CONFLICT (account_id) DO UPDATE
-        SET total = excluded.total, entry = excluded.entry, dealt_at = excluded.dealt_at
+        SET total = excluded.total, entry = excluded.entry, dealt_at = excluded.dealt_at,
+            error = NULL
     )
     SELECT h.held INTO held FROM has h;
     RETURN held;

@@ -61,6 +61,10 @@ BEGIN
             SELECT o.entry FROM punchcard.dated_grants o
             WHERE o.account_id = account AND o.left_over > 0 AND o.look_at <= now()
             FOR NO KEY UPDATE SKIP LOCKED));
+        UPDATE punchcard.dated_accounts d SET error = left(why, 500)
+        WHERE d.account_id = ANY (ARRAY(
+            SELECT o.account_id FROM punchcard.dated_accounts o
+            WHERE o.account_id = account FOR NO KEY UPDATE SKIP LOCKED));
     END;
     RETURN true;
 END $$;

@@ -44,7 +44,10 @@ BEGIN
             OR EXISTS (SELECT FROM punchcard.credit_source)
         THEN
             RAISE EXCEPTION 'invalid_expires_at' USING ERRCODE = 'PT422', DETAIL =
-                'A grant lapses within ten years; none does where credits are drawn from a source.';
+                CASE WHEN p_expires_at < now() THEN 'That time is past.'
+                     WHEN EXISTS (SELECT FROM punchcard.credit_source)
+                     THEN 'No grant lapses where credits are drawn from a source.'
+                     ELSE 'A grant lapses within ten years.' END;
         END IF;
         PERFORM punchcard.deal_spent(p_account_id);
     END IF;

@@ -1,14 +1,14 @@
 -- For `erase_payloads`: cancels those of an account's jobs that are not finished, as `cancel` does: what is
--- queued, or waits outside, at once; what runs is asked to stop. What somebody else is at is left, and so is
--- what cannot be canceled any more.
-CREATE OR REPLACE FUNCTION punchcard.cancel_all(p_account_id uuid, p_ids uuid[]) RETURNS void
+-- queued, or waits outside, at once; what runs is asked to stop. What cannot be canceled any more is
+-- left, and so is what somebody else is at: answers the first of these.
+CREATE OR REPLACE FUNCTION punchcard.cancel_all(p_account_id uuid, p_ids uuid[]) RETURNS uuid
     LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     ids uuid[];
     tokens bigint[];
 BEGIN
     IF NOT EXISTS (SELECT FROM punchcard.queue q WHERE q.job_id = ANY (p_ids)) THEN
-        RETURN;
+        RETURN NULL;
     END IF;
     PERFORM FROM punchcard.accounts a WHERE a.id = p_account_id ORDER BY a.share FOR NO KEY UPDATE;
     WITH mine AS MATERIALIZED (
@@ -31,4 +31,10 @@ BEGIN
                                  array_fill(NULL::text, ARRAY[cardinality(ids)]),
                                  array_fill(NULL::text, ARRAY[cardinality(ids)]), p_rescue => true);
     END IF;
+    RETURN (
+        SELECT q.job_id FROM punchcard.queue q
+        WHERE q.job_id = ANY (p_ids) AND q.cancel_requested_at IS NULL
+          AND ((SELECT t.on_cancel FROM punchcard.kind_terms t WHERE t.id = q.terms_id) <> 'refuse'
+               OR (coalesce(q.lease_expires_at, q.waiting_until) IS NULL AND NOT q.has_run))
+        ORDER BY q.job_id LIMIT 1);
 END $$;

@@ -8,8 +8,8 @@ DECLARE
     of_jobs uuid[];   -- and which of them has it
 BEGIN
     DELETE FROM punchcard.outbox b WHERE b.job_id = ANY (p_ids) AND b.event <> 'cancel';
-    -- A provider still hears that it is to stop.
-    UPDATE punchcard.outbox b SET error = NULL WHERE b.job_id = ANY (p_ids) AND b.error IS NOT NULL;
+    -- A provider still hears that it is to stop. Whoever records what it answered is waited for.
+    UPDATE punchcard.outbox b SET error = NULL WHERE b.job_id = ANY (p_ids);
     UPDATE punchcard.deliveries d SET url = NULL, error = NULL
     WHERE d.job_id = ANY (p_ids) AND coalesce(d.url, d.error) IS NOT NULL;
     -- Each by its key: an account has very many.

@@ -11,6 +11,7 @@ DECLARE
     ids uuid[];
     unfinished uuid[];
     number bigint;
+    held uuid;
     why text;
 BEGIN
     DELETE FROM punchcard.outbox b
@@ -26,14 +27,14 @@ BEGIN
     ids := ARRAY(SELECT j.id FROM punchcard.jobs j
                  WHERE j.account_id = account AND j.id > p_erasure.after_id ORDER BY j.id LIMIT 500);
     IF cardinality(ids) > 0 THEN
-        PERFORM punchcard.cancel_all(account, ids);
+        held := punchcard.cancel_all(account, ids);
         unfinished := ARRAY(SELECT q.job_id FROM punchcard.queue q WHERE q.job_id = ANY (ids)
                             ORDER BY q.job_id);
         number := punchcard.clear_payloads(
             account, ARRAY(SELECT i.id FROM unnest(ids) i (id) WHERE i.id <> ALL (unfinished)));
         UPDATE punchcard.erasures e
         SET after_id = ids[cardinality(ids)], jobs = e.jobs + number,
-            waits_for = coalesce(e.waits_for, unfinished[1])
+            waits_for = coalesce(e.waits_for, unfinished[1]), held_id = coalesce(e.held_id, held)
         WHERE e.account_id = account;
         RETURN true;
     END IF;
@@ -50,22 +51,31 @@ BEGIN
     -- Who set it just when the account was closed.
     DELETE FROM punchcard.webhooks w WHERE w.account_id = account;
 
-    IF p_erasure.waits_for IS NOT NULL
-        AND NOT EXISTS (SELECT FROM punchcard.queue q WHERE q.job_id = p_erasure.waits_for)
-    THEN
-        -- From there on anew.
+    -- What somebody was at is canceled once they are done; what was unfinished is cleared once it is final.
+    held := coalesce(p_erasure.held_id,
+                     CASE WHEN NOT EXISTS (SELECT FROM punchcard.queue q WHERE q.job_id = p_erasure.waits_for)
+                          THEN p_erasure.waits_for END);
+    IF held IS NOT NULL THEN
+        held := least(held, p_erasure.waits_for);
         UPDATE punchcard.erasures e
-        SET waits_for = NULL, look_at = now(), after_id = coalesce(
+        SET waits_for = NULL, held_id = NULL, after_id = coalesce(
                 (SELECT j.id FROM punchcard.jobs j
-                 WHERE j.account_id = account AND j.id < p_erasure.waits_for
-                 ORDER BY j.id DESC LIMIT 1), '00000000-0000-0000-0000-000000000000')
+                 WHERE j.account_id = account AND j.id < held
+                 ORDER BY j.id DESC LIMIT 1), '00000000-0000-0000-0000-000000000000'),
+            look_at = now() + CASE WHEN p_erasure.held_id IS NULL THEN '0' ELSE '10 seconds' END::interval,
+            error = CASE WHEN p_erasure.held_id IS NOT NULL
+                         THEN format('somebody was at job %s', p_erasure.held_id) END
         WHERE e.account_id = account;
-        RETURN true;
+        RETURN p_erasure.held_id IS NULL;
     END IF;
     why := CASE
-        WHEN p_erasure.waits_for IS NOT NULL THEN format('job %s is unfinished', p_erasure.waits_for)
+        WHEN p_erasure.waits_for IS NOT NULL THEN (
+            SELECT format('job %s of kind %s is unfinished, at the latest until %s', q.job_id, q.kind,
+                          to_char(q.expires_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'))
+            FROM punchcard.queue q WHERE q.job_id = p_erasure.waits_for)
         -- Its result is to be recorded, where this has been.
-        WHEN EXISTS (SELECT FROM punchcard.outbox b WHERE b.account_id = account AND b.event <> 'cancel')
+        WHEN EXISTS (SELECT FROM punchcard.outbox b
+                     WHERE b.account_id = account AND (b.event <> 'cancel' OR b.attempt <> b.settled))
             THEN 'a message is on its way'
         -- What is no more in `jobs`, and not gone yet, is not found here.
         WHEN EXISTS (SELECT FROM punchcard.archived_months m

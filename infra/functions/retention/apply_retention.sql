@@ -19,7 +19,11 @@ BEGIN
     END IF;
     SELECT * INTO month FROM punchcard.archived_months m WHERE m.gone_at IS NULL;
     IF NOT FOUND THEN
-        RETURN punchcard.carry_entries() OR punchcard.open_archive();
+        IF punchcard.carry_entries() OR punchcard.open_archive() THEN
+            RETURN true;
+        END IF;
+        PERFORM punchcard.check_carry();
+        RETURN false;
     END IF;
     PERFORM punchcard.check_month(month.end_id);
     IF month.archived_at IS NULL THEN

@@ -57,6 +57,8 @@ BEGIN
     DELETE FROM punchcard.archive a WHERE a.ctid = ANY (rows);
     DELETE FROM punchcard.movements m
     WHERE m.account_id = ANY (accounts) AND m.created_at < end_at AND (m.job_id IS NULL OR m.job_id < month);
+    DELETE FROM punchcard.dated_grants g
+    WHERE g.account_id = ANY (accounts) AND g.left_over = 0 AND g.expires_at < end_at;
     UPDATE punchcard.retention r SET carry_after = coalesce(accounts[cardinality(accounts)], r.carry_after)
     WHERE r.only_one;
     RETURN true;

@@ -3,6 +3,7 @@
 use std::{fmt, str::FromStr};
 
 use serde::Serialize;
+use serde_json::value::RawValue;
 use time::OffsetDateTime;
 use tokio_postgres::{Row, types::Type};
 use uuid::Uuid;
@@ -23,15 +24,19 @@ pub(crate) const ACCOUNT: &str = include_str!("accounts/account.sql");
 pub(crate) const JOBS_OF: &str = include_str!("accounts/jobs_of.sql");
 pub(crate) const RUNS_OF: &str = include_str!("accounts/runs_of.sql");
 pub(crate) const MESSAGES_OF: &str = include_str!("accounts/messages_of.sql");
+pub(crate) const CHECKPOINTS_OF: &str = include_str!("accounts/checkpoints_of.sql");
+pub(crate) const DATED_OF: &str = include_str!("accounts/dated_of.sql");
 pub(crate) const KEYS_OF: &str = include_str!("accounts/keys_of.sql");
 
 /// As many jobs a page of an export has at most,
 const JOBS: i64 = 100;
-/// and so many bytes of JSON, but for its first job: together with their runs and messages they are an answer of Lambda's.
-const JOB_BYTES: i64 = 1_200_000;
+/// and so many bytes of JSON, but for its first job: together with their runs, messages and checkpoints (16 kB each at most), all
+/// of it escaped, they are an answer of Lambda's.
+const JOB_BYTES: i64 = 900_000;
 /// And so many bytes their runs have, but for those of the first.
-const RUN_BYTES: i64 = 600_000;
-/// As many keys a page has, and as many entries.
+const RUN_BYTES: i64 = 300_000;
+/// As many grants with a date a page has, as many keys, and as many entries.
+const DATED: i64 = 5_000;
 const KEYS: i64 = 5_000;
 const ENTRIES: i64 = 1_000;
 
@@ -85,6 +90,10 @@ pub struct Account {
     pub held: i64,
     /// How many jobs are unfinished.
     pub unfinished_jobs: i64,
+    /// Over how many rows it is spread, 1 to 64; 0: it is closed.
+    pub shares: i16,
+    /// Since when it is closed, and erased.
+    pub erased_at: Option<Timestamp>,
     /// What bounds it, if it has bounds of its own.
     pub caps: Option<Caps>,
     /// Where it is told of its jobs.
@@ -99,6 +108,8 @@ pub enum ExportPlace {
     /// With the account.
     #[default]
     Account,
+    /// With the grants with a date behind the one of this number.
+    Dated(i64),
     /// With the jobs that are older than this one; with the newest without one.
     Jobs(Option<Uuid>),
     /// With the idempotency keys behind this digest.
@@ -111,6 +122,7 @@ impl fmt::Display for ExportPlace {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Account => f.write_str("account"),
+            Self::Dated(entry) => write!(f, "dated.{entry}"),
             Self::Jobs(None) => f.write_str("jobs"),
             Self::Jobs(Some(id)) => write!(f, "jobs.{id}"),
             Self::Keys(digest) => write!(f, "keys.{digest}"),
@@ -128,6 +140,9 @@ impl FromStr for ExportPlace {
     type Err = NoPlace;
 
     fn from_str(text: &str) -> Result<Self, NoPlace> {
+        if let Some(entry) = text.strip_prefix("dated.") {
+            return entry.parse().map(Self::Dated).map_err(|_| NoPlace);
+        }
         let mut words = text.split('.');
         let part = words.next();
         let id = words.next().map(Uuid::parse_str).transpose().map_err(|_| NoPlace)?;
@@ -150,7 +165,8 @@ impl FromStr for ExportPlace {
 /// A page of an export.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ExportPage {
-    /// A JSON object each, whose `type` says of what: `account`, `job`, `run`, `message`, `key` or `entry`.
+    /// A JSON object each, whose `type` says of what: `account`, `dated_grant`, `job`, `run`, `message`, `checkpoint`, `key` or
+    /// `entry`.
     pub lines: Vec<String>,
     /// Where the next page begins; none after the last.
     pub next: Option<ExportPlace>,
@@ -191,6 +207,23 @@ struct Key {
     job_id: Uuid,
     /// The last of a batch.
     last_job_id: Option<Uuid>,
+}
+
+/// A grant with a date.
+#[derive(Serialize)]
+struct DatedGrant {
+    /// The number of its entry.
+    id: i64,
+    /// When what is left lapses.
+    expires_at: Timestamp,
+    /// What was left of it when the account was last looked at.
+    left_over: i64,
+}
+
+/// What an unfinished job has saved for its next run.
+#[derive(Serialize)]
+struct Checkpoint {
+    checkpoint: Box<RawValue>,
 }
 
 impl Db {
@@ -250,6 +283,8 @@ impl Db {
                 available: row.get::<_, Option<i64>>(1).unwrap_or_default(),
                 held: row.get::<_, Option<i64>>(2).unwrap_or_default(),
                 unfinished_jobs: row.get(8),
+                shares: row.get(9),
+                erased_at: row.get::<_, Option<OffsetDateTime>>(10).map(Timestamp),
                 caps: Some(caps).filter(|caps| caps.bounds_something()),
                 webhook_url: row.get(6),
                 webhook_events: row.get::<_, Option<Vec<String>>>(7).unwrap_or_default(),
@@ -277,9 +312,10 @@ impl Db {
                 })?;
                 Ok(ExportPage {
                     lines: vec![line("account", None, &account)?],
-                    next: Some(ExportPlace::Jobs(None)),
+                    next: Some(ExportPlace::Dated(0)),
                 })
             }
+            ExportPlace::Dated(after) => self.export_dated(account_id, after, deadline).await,
             ExportPlace::Jobs(before) => self.export_jobs(account_id, before, deadline).await,
             ExportPlace::Keys(after) => self.export_keys(account_id, after, deadline).await,
             ExportPlace::Entries(before) => {
@@ -293,7 +329,7 @@ impl Db {
         }
     }
 
-    /// Jobs, and behind each its runs and messages. Three statements: of a job that ends between them, its last run and message
+    /// Jobs, and behind each its runs, its messages and what it has saved. Four statements: of a job that ends between them, its last run and message
     /// may be there although it is shown as unfinished.
     async fn export_jobs(
         &self,
@@ -311,6 +347,7 @@ impl Db {
             let runs = self.rows(RUNS_OF, &params, Again::Safe, deadline).await?;
             let params = [(&ids as _, Type::UUID_ARRAY), of];
             let messages = self.rows(MESSAGES_OF, &params, Again::Safe, deadline).await?;
+            let saved = self.rows(CHECKPOINTS_OF, &params, Again::Safe, deadline).await?;
             let cut = runs.last().filter(|row| i64::try_from(runs.len()) != Ok(row.get("there")));
             let cut: Option<(Uuid, i64)> = cut.map(|row| (row.get("job_id"), row.get("of_job")));
             let mut shown = None;
@@ -332,10 +369,35 @@ impl Db {
                 for row in messages.iter().filter(its) {
                     lines.push(line("message", Some(job.id), &DeliveryShown::from_row(row))?);
                 }
+                for row in saved.iter().filter(its) {
+                    let checkpoint = RawValue::from_string(row.get("checkpoint"));
+                    let checkpoint = checkpoint.map_err(|error| DbError::Broken(error.to_string()))?;
+                    lines.push(line("checkpoint", Some(job.id), &Checkpoint { checkpoint })?);
+                }
             }
         }
         let next = next.map_or(ExportPlace::Keys(Uuid::nil()), |id| ExportPlace::Jobs(Some(id)));
         Ok(ExportPage { lines, next: Some(next) })
+    }
+
+    async fn export_dated(
+        &self,
+        account_id: Uuid,
+        after: i64,
+        deadline: Deadline,
+    ) -> Result<ExportPage, DbError> {
+        let params = [(&account_id as _, Type::UUID), (&after as _, Type::INT8), (&DATED as _, Type::INT8)];
+        let rows = self.rows(DATED_OF, &params, Again::Safe, deadline).await?;
+        let lines = rows.iter().map(|row| {
+            let (id, expires_at, left_over) = (row.get(0), Timestamp(row.get(1)), row.get(2));
+            line("dated_grant", None, &DatedGrant { id, expires_at, left_over })
+        });
+        let full = i64::try_from(rows.len()) == Ok(DATED);
+        let next = rows.last().filter(|_| full).map(|row| ExportPlace::Dated(row.get(0)));
+        Ok(ExportPage {
+            lines: lines.collect::<Result<_, _>>()?,
+            next: Some(next.unwrap_or(ExportPlace::Jobs(None))),
+        })
     }
 
     async fn export_keys(
@@ -368,6 +430,7 @@ mod tests {
         for place in [
             ExportPlace::Account,
             ExportPlace::Jobs(None),
+            ExportPlace::Dated(7),
             ExportPlace::Jobs(Some(id)),
             ExportPlace::Keys(Uuid::nil()),
             ExportPlace::Entries(None),

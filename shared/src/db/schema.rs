@@ -51,7 +51,7 @@ functions![
     "enqueue" => ["canonical", "check_input", "check_metadata", "check_options", "check_retry_of", "check_retry_policy", "check_tags", "check_webhook", "enqueue", "enqueue_batch", "fingerprints", "first_id", "is_whole", "key_digest", "label", "options_of_batch", "read_batch", "refuse_batch", "refuse_request", "replay_batch", "replay_job", "request_hash", "uuid_time", "uuid_v7"],
     "erasure" => ["cancel_all", "clear_payloads", "erase_account", "erase_payloads", "erase_step", "erased_error", "refuse_closed"],
     "jobs" => ["cancel", "find_failed", "find_jobs", "find_labeled_jobs", "find_matching_jobs", "find_newest_jobs", "find_redrivable", "find_unfinished_jobs", "find_unsuccessful_jobs", "job_now", "lock_job", "redrive", "retry", "show_jobs"],
-    "retention" => ["apply_retention", "archive_jobs", "archive_of", "archived_job", "before_name", "carry_entries", "check_month", "detach_month", "entries_to_carry", "forget_keys", "months_before", "open_archive", "refuse_gone"],
+    "retention" => ["apply_retention", "archive_jobs", "archive_of", "archived_job", "before_name", "carry_entries", "check_carry", "check_month", "detach_month", "entries_to_carry", "forget_keys", "months_before", "open_archive", "refuse_gone"],
     "run" => ["call_back", "captured", "check_in", "claim", "claim_singly", "enter_deferred", "lapsed", "lock_due", "lock_for_settling", "rescue", "rescue_singly", "served_kinds", "settle"],
     "statement" => ["entries_since", "find_statement", "share_at"],
     "supabase" => ["broadcast_outcomes", "set_realtime"],

@@ -72,6 +72,8 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("accounts/runs_of", accounts::RUNS_OF),
     ("accounts/messages_of", accounts::MESSAGES_OF),
     ("accounts/keys_of", accounts::KEYS_OF),
+    ("accounts/dated_of", accounts::DATED_OF),
+    ("accounts/checkpoints_of", accounts::CHECKPOINTS_OF),
     ("kinds/list", kinds::LIST),
     ("kinds/apply", kinds::APPLY),
     ("kinds/unfinished", kinds::UNFINISHED),

@@ -8,6 +8,14 @@ SELECT format('the erasure of account %s has to wait: %s', e.account_id, e.error
 FROM punchcard.erasures e
 WHERE e.done_at IS NULL AND e.error IS NOT NULL AND e.asked_at < now() - interval '1 hour'
 UNION ALL
+SELECT format('what lapses of the credits of account %s has to wait: %s', d.account_id, d.error)
+FROM punchcard.dated_accounts d
+WHERE d.error IS NOT NULL AND d.dealt_at < now() - interval '1 hour'
+UNION ALL
+SELECT format('ticks leave %s accounts of more than a million entries out of the audit: '
+              '`punchcard credits audit` looks at them', r.left_out)
+FROM punchcard.audit_rounds r WHERE r.left_out > 0
+UNION ALL
 SELECT format('upkeep of %s has been due since %s: does the schedule invoke the poller, and is its build '
               'current?', u.task, to_char(u.next_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'))
 FROM punchcard.upkeep u WHERE u.error IS NULL AND u.next_at < now() - interval '26 hours'

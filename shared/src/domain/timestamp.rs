@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::{Serialize, Serializer};
-use time::{OffsetDateTime, UtcOffset};
+use time::{OffsetDateTime, UtcOffset, format_description::well_known::Rfc3339};
 
 /// A point in time by the database's clock; shown as RFC 3339 in UTC with microseconds, which is all that it has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -20,6 +20,20 @@ impl fmt::Display for Timestamp {
             "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:06}Z",
             time.microsecond()
         )
+    }
+}
+
+impl Timestamp {
+    /// An RFC 3339 time with its offset; what is before 1970 is 1970. `None` for anything else, and for what the library takes
+    /// beyond it: a leap second, an unknown offset (`-00:00`), another letter than `T`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        if text.get(10..11) != Some("T") || text.ends_with("-00:00") || text.contains(":60") {
+            return None;
+        }
+        let time = OffsetDateTime::parse(text, &Rfc3339).ok()?.checked_to_offset(UtcOffset::UTC)?;
+        // PostgreSQL knows no year 0.
+        Some(Self(time.max(OffsetDateTime::UNIX_EPOCH)))
     }
 }
 

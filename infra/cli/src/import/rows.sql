@@ -13,6 +13,8 @@ SELECT r.*, r.owner IS NOT NULL AND r.owner = r.account_id AS present,
                 AND (r.state IN ('queued', 'running') OR (r.state <> 'taken' AND r.unfinished))
                THEN 'it is in Punchcard, and its status has changed here since'
            WHEN r.owner = r.account_id OR r.state = 'running' THEN NULL
+           WHEN EXISTS (SELECT FROM punchcard.erasures e WHERE e.account_id = r.account_id)
+               THEN 'its account is erased'
            WHEN coalesce(r.kind, '') = '' THEN 'it has no kind'
            WHEN r.input IS NULL THEN 'its input is not JSON'
            WHEN pg_temp.punchcard_flaw('input', r.input) IS NOT NULL
