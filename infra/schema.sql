@@ -1022,8 +1022,8 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.find_holds(p_account_id uuid, p_before_at timestamp with time zone, p_before_key uuid, p_before_part smallint, p_before_id uuid, p_limit bigint)
 --     RETURNS TABLE(at timestamp with time zone, key uuid, part smallint, entry bigint, kind text, available bigint, held bigint, available_after bigint, held_after bigint, job_id uuid, idempotency_key text, reason text, share smallint, created_at timestamp with time zone)
 
--- The ids of an account's jobs, newest first, before p_before: up to p_limit of those of one status and kind, if these are given, that have all of p_labels. Walks past 10,000 others at most, whatever the history. `next_before` is where the next page begins, also if nothing was found so far; NULL when there is no more. Of an account that is erased, none.
--- FUNCTION punchcard.find_jobs(p_account_id uuid, p_status text, p_kind text, p_labels text[], p_before uuid, p_limit bigint, OUT ids uuid[], OUT next_before uuid)
+-- The ids of an account's jobs, newest first, before p_before: up to p_limit of those of some statuses (with commas between them) and one kind, if these are given, bought within a time, that have all of p_labels. Walks past 10,000 others at most (for each status), whatever the history. `next_before` is where the next page begins, also if nothing was found so far; NULL when there is no more. Of an account that is erased, none.
+-- FUNCTION punchcard.find_jobs(p_account_id uuid, p_status text, p_kind text, p_labels text[], p_before uuid, p_limit bigint, p_created_after timestamp with time zone DEFAULT NULL::timestamp with time zone, p_created_before timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT ids uuid[], OUT next_before uuid)
 --     RETURNS record, as its owner
 
 -- Of `find_jobs`, those that have all of p_labels, perhaps of one status and kind. `walked` is the label that it went by.
@@ -1174,9 +1174,9 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.read_batch(p_jobs json)
 --     RETURNS TABLE(kinds text[], inputs json[], bytes integer[], priorities integer[], run_ats timestamp with time zone[], prices bigint[], terms integer[], attempts integer[], lives interval[], wakes double precision[], total bigint, total_bytes bigint, unknown_kind bigint, invalid_priority bigint, max_priority smallint, invalid_run_at bigint, invalid_input bigint)
 
--- Retries failed jobs in bulk, oldest first: those of p_kind and, as wished, of one error code, one account, and finished within a time; up to p_limit after (p_after_at, p_after_id), p_per_second of them a second, the first in p_delay seconds. Answers each with the job that it is retried as, or the word of why it is not (such as insufficient_credits; account_busy: somebody has held its account for a quarter of a second; refused_by_database: something else, such as a trigger of the team's, which the server's log tells): it keeps no other from being retried. Walks past 10,000 failed jobs at most: if there may be more behind them, a last row with neither says where the next call goes on.
+-- Retries failed jobs in bulk, oldest first: those of p_kind, or of p_account_id, or both, and, as wished, of one error code, and finished within a time; up to p_limit after (p_after_at, p_after_id), p_per_second of them a second, the first in p_delay seconds. Answers each with the job that it is retried as, and its price, or the word of why it is not (such as insufficient_credits; account_busy: somebody has held its account for a quarter of a second; refused_by_database: something else, such as a trigger of the team's, which the server's log tells): it keeps no other from being retried. Walks past 10,000 failed jobs at most: if there may be more behind them, a last row with neither says where the next call goes on.
 -- FUNCTION punchcard.redrive(p_kind text, p_code text DEFAULT NULL::text, p_account_id uuid DEFAULT NULL::uuid, p_from timestamp with time zone DEFAULT NULL::timestamp with time zone, p_until timestamp with time zone DEFAULT NULL::timestamp with time zone, p_limit integer DEFAULT 1000, p_per_second double precision DEFAULT NULL::double precision, p_delay double precision DEFAULT 0, p_after_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_after_id uuid DEFAULT NULL::uuid)
---     RETURNS TABLE(job_id uuid, finished_at timestamp with time zone, retried_as uuid, refused text), as its owner
+--     RETURNS TABLE(job_id uuid, finished_at timestamp with time zone, retried_as uuid, refused text, price bigint), as its owner
 
 -- Refunds what was captured for a job, once, by the operator's decision. Answers the amount, and the job's account. Raises PT404 not_found · PT410 gone (its entries are carried) · PT409 nothing_captured, already_refunded.
 -- FUNCTION punchcard.refund(p_job_id uuid, p_reason text DEFAULT NULL::text, OUT account_id uuid, OUT amount bigint)
@@ -1282,8 +1282,8 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.share_at(p_account_id uuid, p_share smallint, p_at timestamp with time zone, OUT entry bigint, OUT available bigint, OUT held bigint)
 --     RETURNS record
 
--- The jobs of an account that have these ids, which come newest first, as they are now: the first of them, and those after it as long as they have no more than p_bytes in all. Planned once; the months that these ids are of are read alone.
--- FUNCTION punchcard.show_jobs(p_account_id uuid, p_ids uuid[], p_bytes bigint)
+-- The jobs of an account that have these ids, which come newest first, as they are now: the first of them, and those after it as long as they have no more than p_bytes in all, of what is read of them: inputs and outputs are, unless somebody does without. Planned once; the months that these ids are of are read alone.
+-- FUNCTION punchcard.show_jobs(p_account_id uuid, p_ids uuid[], p_bytes bigint, p_input boolean DEFAULT true, p_output boolean DEFAULT true)
 --     RETURNS SETOF punchcard.jobs_now
 
 -- An account's balance at the source, its row locked if p_lock; NULL if it has none. One that is no number fails.
@@ -1321,6 +1321,10 @@ CREATE TABLE punchcard.webhooks (
 -- A UUIDv7 (RFC 9562 §5.7) of a time, to its microsecond, which the 12 bits after the milliseconds have (§6.2, method 3), as PostgreSQL's own has from version 18 on. Without a time: the database's clock. One expression, which PostgreSQL puts in place of the call: the version's digit goes between the time's first twelve digits and its last three.
 -- FUNCTION punchcard.uuid_v7(p_at timestamp with time zone DEFAULT clock_timestamp())
 --     RETURNS uuid
+
+-- Checks all that `enqueue_batch` checks, by doing it, and undoes it again: answers the price of all jobs, and what the account would have left. Refuses as `enqueue_batch` does.
+-- FUNCTION punchcard.validate_batch(p_account_id uuid, p_jobs json, OUT price bigint, OUT available_after bigint)
+--     RETURNS record, as its owner
 
 -- For `make_periods`: the tables that one kept by month needs, from where its spare one begins (NULL: it has none yet) to behind p_last_month, in their order. No first id: from the least; no end: to the last. What is not new is the spare table, by another name. As a rule it only moves on behind the months; but where months have begun that nobody made, what was bought in them is in it: then it becomes the month of it, or of them, and there is a new one.
 -- FUNCTION punchcard.wanted_periods(p_table text, p_spare_from uuid, p_this_month timestamp without time zone, p_last_month timestamp without time zone)
@@ -1374,6 +1378,7 @@ GRANT EXECUTE ON FUNCTION punchcard.settle_deliveries TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.show_jobs TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.source_health TO punchcard_app;
 GRANT EXECUTE ON FUNCTION punchcard.uuid_time TO punchcard_app;
+GRANT EXECUTE ON FUNCTION punchcard.validate_batch TO punchcard_app;
 GRANT USAGE ON SCHEMA punchcard TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.accounts TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.archive TO punchcard_app;

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::support::{Bench, claims, routes_of, sign, sqs::Sqs};
 
-const ANSWERS: [(&str, u64); 28] = [
+const ANSWERS: [(&str, u64); 30] = [
     ("api-call-back", 404),
     ("api-cancel-job", 404),
     ("api-create-batch", 202),
@@ -27,18 +27,20 @@ const ANSWERS: [(&str, u64); 28] = [
     ("api-get-webhook", 200),
     ("api-grant-credits", 201),
     ("api-health", 200),
-    ("api-list-attempts", 404),
+    ("api-list-runs", 404),
     ("api-list-deliveries", 404),
     ("api-list-events", 404),
     ("api-list-jobs", 200),
+    ("api-list-kinds", 200),
     ("api-list-ledger", 200),
     ("api-get-statement", 200),
     ("api-no-token", 401),
     ("api-openapi", 200),
-    ("api-redrive", 200),
+    ("api-retry-jobs", 200),
     ("api-retry-job", 404),
     ("api-rotate-secret", 200),
     ("api-set-webhook", 200),
+    ("api-validate-jobs", 200),
 ];
 
 #[tokio::test(flavor = "multi_thread")]

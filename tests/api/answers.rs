@@ -49,7 +49,9 @@ async fn a_list_of_large_jobs_comes_in_shorter_pages_and_whole() {
     let expected = ids(&small);
     assert_eq!(expected.len(), 120);
     assert!(expected.is_sorted_by(|one, next| one > next), "newest first, each once");
-    for query in ["limit=100", "limit=100&tag=a", "limit=100&status=queued", "limit=100&kind=free"] {
+    for query in ["limit=100", "limit=100&label=a", "limit=100&status=queued", "limit=100&kind=free"]
+        .map(|query| format!("{query}&include=input,output"))
+    {
         let (all, count) = pages(&bench, account, &format!("/api/jobs?{query}"), "cursor").await;
         assert_eq!(ids(&all), expected, "{query}");
         assert!((3..=8).contains(&count), "{query}: {count} pages");
@@ -79,7 +81,7 @@ async fn a_job_with_all_that_it_may_have_is_answered() {
         )
         .await;
     assert_eq!(settled, 1);
-    for path in [format!("/api/jobs/{id}"), "/api/jobs".to_owned()] {
+    for path in [format!("/api/jobs/{id}"), "/api/jobs?include=output".to_owned()] {
         let answer = bench.get(account, &path).await;
         assert_eq!(answer.status, 200);
         let job = if path.ends_with(id) { &answer.body } else { &answer.body["data"][0] };
@@ -104,21 +106,20 @@ async fn the_attempts_of_a_job_that_failed_at_length_come_in_pages() {
              END LOOP; END $$",
         )
         .await;
-    let path = format!("/api/jobs/{id}/attempts");
-    let (attempts, count) = pages(&bench, account, &path, "after").await;
+    let path = format!("/api/jobs/{id}/runs");
+    let (attempts, count) = pages(&bench, account, &format!("{path}?limit=1000"), "cursor").await;
     let numbers: Vec<i64> = attempts.iter().map(|run| run["number"].as_i64().unwrap()).collect();
     assert_eq!(numbers, (1..=1000).collect::<Vec<_>>());
-    assert!((3..=5).contains(&count), "{count} pages");
+    assert_eq!(count, 10, "however many are asked for");
     assert_eq!(attempts[999]["error"]["message"], "\u{1}".repeat(1000));
-    let (events, _) = pages(&bench, account, &format!("/api/jobs/{id}/events"), "after").await;
+    let (events, _) = pages(&bench, account, &format!("/api/jobs/{id}/events?limit=1000"), "cursor").await;
     assert_eq!(events.len(), 2_001);
     let shown = said(&punchcard(&bench, &["jobs", "show", &id]));
     assert_eq!(shown.lines().count(), 1_001, "the command shows all");
-    for (after, status) in [("1000", 200), ("-1", 400), ("x", 400)] {
-        assert_eq!(bench.get(account, &format!("{path}?after={after}")).await.status, status, "{after}");
+    for query in ["after=1", "before=1", "cursor=x", "limit=0"] {
+        assert_eq!(bench.get(account, &format!("{path}?{query}")).await.status, 400, "{query}");
     }
-    assert_eq!(bench.get(account, &format!("{path}?before=1")).await.status, 400);
-    assert_eq!(bench.get(bench.account(0).await, &format!("{path}?after=1000")).await.status, 404);
+    assert_eq!(bench.get(bench.account(0).await, &format!("{path}?limit=1000")).await.status, 404);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,7 +25,7 @@ async fn a_thousand_jobs_are_bought_at_once_each_with_its_hold() {
     let account = bench.account(1_500).await;
     let answer = post(&bench, account, &jobs(1_000), None).await;
     assert_eq!(answer.status, 202, "{}", answer.body);
-    let data = answer.body["data"].as_array().unwrap();
+    let data = answer.body["jobs"].as_array().unwrap();
     assert_eq!((data.len(), &data[0]["status"], &data[0]["price"]), (1_000, &json!("queued"), &json!(1)));
     assert_eq!(bench.balance(account).await, (500, 1_000));
     assert_eq!(bench.count("SELECT count(*) FROM punchcard.ledger WHERE kind = 'hold'").await, 1_000);
@@ -90,14 +90,14 @@ async fn the_key_names_the_whole_batch() {
     let new = answers.iter().filter(|answer| answer.status == 202).count();
     let replayed = answers.iter().filter(|answer| answer.status == 200).count();
     assert_eq!((new, replayed), (1, 11));
-    assert!(answers.iter().all(|answer| answer.body["data"] == answers[0].body["data"]));
+    assert!(answers.iter().all(|answer| answer.body["jobs"] == answers[0].body["jobs"]));
     assert_eq!(bench.balance(account).await, (0, 30));
     let other = post(&bench, account, &jobs(29), Some("k")).await;
     assert_eq!((other.status, &other.body["code"]), (422, &json!("idempotency_mismatch")));
     // Also once the kind is not sold any more: what was bought stays bought.
     bench.sql("UPDATE punchcard.kinds SET retired_at = now() WHERE name = 'qr.svg'").await;
     let late = post(&bench, account, &batch, Some("k")).await;
-    assert_eq!((late.status, &late.body["data"]), (200, &answers[0].body["data"]));
+    assert_eq!((late.status, &late.body["jobs"]), (200, &answers[0].body["jobs"]));
     bench.sql("UPDATE punchcard.kinds SET retired_at = NULL WHERE name = 'qr.svg'").await;
     let single = bench.post(account, json!({ "kind": "qr.svg" }), Some("k")).await;
     assert_eq!(single.status, 422, "nor does it name a single job");

@@ -314,7 +314,12 @@ async fn an_input_of_64_kib_null_or_odd_numbers_is_taken_as_it_is() {
             "SELECT punchcard.enqueue('{account}', 'free', '[1e400, 1.10, 123456789012345678901234567890]')"
         ))
         .await;
-    let list = event("GET", "/api/jobs?limit=100", &[("authorization", &bearer(account))], None);
+    let list = event(
+        "GET",
+        "/api/jobs?limit=100&include=input,output",
+        &[("authorization", &bearer(account))],
+        None,
+    );
     let page = bench.api.invoke(&list).await.unwrap();
     let page = page["body"].as_str().unwrap();
     assert!(page.contains("[1e400, 1.10, 123456789012345678901234567890]"));
@@ -364,4 +369,100 @@ async fn a_database_that_is_busy_or_full_is_503_and_nothing_is_done() {
     blocker.batch_execute("ROLLBACK").await.unwrap();
     assert_eq!(bench.balance(account).await, (100, 0));
     assert_eq!(api.invoke(&post).await.unwrap()["statusCode"], 202);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_is_said_where_it_stands_all_of_it_at_once() {
+    let bench = Bench::new().await;
+    let account = bench.account(10).await;
+    let token = crate::support::bearer(account);
+    let ask = async |path: &str, body: &str| {
+        let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
+        let answer = bench.request(event("POST", path, &headers, Some(body))).await;
+        assert!((400..500).contains(&answer.status), "{body}: {}", answer.body);
+        assert_eq!(answer.headers["request-id"], answer.body["request_id"]);
+        let errors = answer.body["errors"].as_array().cloned().unwrap_or_default();
+        let said =
+            |error: &serde_json::Value, member: &str| error[member].as_str().unwrap_or_default().to_owned();
+        assert!(errors.is_empty() || said(&errors[0], "code") == answer.body["code"], "{}", answer.body);
+        errors
+            .iter()
+            .map(|error| format!("{} {}", said(error, "code"), said(error, "pointer")))
+            .collect::<Vec<_>>()
+    };
+    for (body, expected) in [
+        (r#"{"kind":5}"#, &["invalid_field #/kind"][..]),
+        ("{}", &["invalid_field #/kind"]),
+        (r#"{"kind":"free","price":0}"#, &["unknown_field #/price"]),
+        (r#"{"kind":"free","pri/ce~":0}"#, &["unknown_field #/pri~1ce~0"]),
+        (r#"{"kind":"free","kind":"free"}"#, &["duplicate_field #/kind"]),
+        (r#"{"kind":"free","retry":{"max_attempts":"x"}}"#, &["invalid_field #/retry/max_attempts"]),
+        (r#"{"kind":"free","retry":{"most":1}}"#, &["unknown_field #/retry/most"]),
+        (
+            r#"{"kind":"free","webhook":{"url":"https://example.com/","events":["job.done"]}}"#,
+            &["invalid_webhook #/webhook/events"],
+        ),
+        (r#"{"kind":"free","webhook":{"url":"ftp://example.com/"}}"#, &["invalid_webhook #/webhook/url"]),
+        (r#"{"kind":"no.such"}"#, &["unknown_kind #/kind"]),
+        (r#"{"kind":"free","run_at":"2999-01-01T00:00:00Z"}"#, &["invalid_run_at #/run_at"]),
+        (r#"{"kind":"free","tags":["a b"]}"#, &["invalid_tags #/tags"]),
+        (
+            r##"{"kind":"NO","priority":11,"run_at":"tomorrow","webhook":{"url":"#"}}"##,
+            &[
+                "unknown_kind #/kind",
+                "invalid_priority #/priority",
+                "invalid_run_at #/run_at",
+                "invalid_webhook #/webhook/url",
+            ],
+        ),
+        ("[]", &["not_an_object #"]),
+        ("{", &[]),
+    ] {
+        assert_eq!(ask("/api/jobs", body).await, expected, "{body}");
+    }
+    let batch =
+        r#"{"jobs":[{"kind":"free"},{"kind":"NO","priority":11},{"kind":"free","input":1,"price":2},5]}"#;
+    assert_eq!(
+        ask("/api/jobs:batch", batch).await,
+        [
+            "unknown_kind #/jobs/1/kind",
+            "invalid_priority #/jobs/1/priority",
+            "unknown_field #/jobs/2/price",
+            "invalid_field #/jobs/3"
+        ]
+    );
+    assert_eq!(
+        ask("/api/jobs:batch", r#"{"jobs":[{"kind":"free"},{"kind":"no.such"}]}"#).await,
+        ["unknown_kind #/jobs/1/kind"],
+        "which the database says"
+    );
+    let many = json!({ "jobs": vec![json!({ "kind": "NO", "priority": 11 }); 20] }).to_string();
+    assert_eq!(ask("/api/jobs:batch", &many).await.len(), 10);
+    assert_eq!(ask("/api/jobs?x=1", r#"{"kind":"free"}"#).await, ["unknown_parameter "]);
+    let unknown = bench.post(account, json!({ "kind": "free", "price": 0 }), None).await;
+    let allowed = unknown.body["errors"][0]["allowed"].as_array().unwrap();
+    assert!(allowed.contains(&json!("priority")), "{allowed:?}");
+    assert_eq!(bench.balance(account).await, (10, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_in_quotes_is_the_key_without_them() {
+    let bench = Bench::new().await;
+    let account = bench.account(10).await;
+    let job = json!({ "kind": "qr.svg", "input": { "text": "t" } });
+    let bare = bench.post(account, job.clone(), Some("8e03978e-40d5")).await;
+    let quoted = bench.post(account, job.clone(), Some("\"8e03978e-40d5\"")).await;
+    assert_eq!((bare.status, quoted.status), (202, 200), "{}", quoted.body);
+    assert_eq!(quoted.body["id"], bare.body["id"]);
+    assert_eq!(bench.balance(account).await, (9, 1), "one charge");
+    for bad in ["\"", "\"\"", "\"a", "a\"", "a\"b", "\"\"a\"\"", "a\\b", "\" a\"", "\"a,b\""] {
+        let refused = bench.post(account, job.clone(), Some(bad)).await;
+        assert_eq!(
+            (refused.status, &refused.body["code"]),
+            (400, &json!("invalid_idempotency_key")),
+            "{bad}"
+        );
+        assert_eq!(refused.body["errors"][0]["header"], "Idempotency-Key");
+    }
+    bench.assert_audit_is_clean().await;
 }

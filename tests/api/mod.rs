@@ -13,4 +13,5 @@ mod openapi;
 mod priority;
 mod refused_tokens;
 mod replays;
+mod validate;
 mod written_and_shown;

@@ -73,7 +73,7 @@ async fn a_job_goes_before_others_only_as_far_as_its_kind_allows() {
     }
     let bought =
         batch(&bench, account, json!([{ "kind": "free" }, { "kind": "free", "priority": -9 }])).await;
-    let ids = bought.body["data"].as_array().unwrap();
+    let ids = bought.body["jobs"].as_array().unwrap();
     let lowered = [shown(&bench, account, &ids[0]["id"]).await, shown(&bench, account, &ids[1]["id"]).await];
     assert_eq!(lowered, [-4, -9]);
     assert_eq!(bench.balance(account).await, (20, 0));
@@ -125,8 +125,9 @@ async fn what_was_bought_higher_than_is_allowed_now_is_kept_replayed_and_retried
     assert_eq!((retried.status, &retried.body["priority"]), (202, &json!(2)), "{}", retried.body);
     let token = format!("Bearer {service}");
     let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
-    let redriven = bench.request(event("POST", "/api/kinds/unserved/redrive", &headers, Some("{}"))).await;
-    assert_eq!((redriven.status, &redriven.body["redriven"]), (200, &json!(1)), "{}", redriven.body);
+    let redriven =
+        bench.request(event("POST", "/api/jobs:retry", &headers, Some(r#"{"kind":"unserved"}"#))).await;
+    assert_eq!((redriven.status, &redriven.body["matched"]), (200, &json!(1)), "{}", redriven.body);
     assert_eq!(shown(&bench, account, &redriven.body["data"][0]["retried_as"]).await, 2);
     bench.assert_audit_is_clean().await;
 }

@@ -121,14 +121,14 @@ async fn whatever_else_writes_says_so() {
     };
     let callback = format!("/api/callbacks/{}", callback_token(SIGNING_SECRET, id.parse().unwrap(), 1));
     let hook = json!({ "url": "https://127.0.0.1:9/hook" });
-    let grant = json!({ "account_id": account, "amount": 5 });
+    let (granting, grant) = (format!("/api/credits/grants?account_id={account}"), json!({ "amount": 5 }));
     for (header, request, status) in [
         ("-- set_webhook", call("PUT", "/api/webhook", &token, hook), 200),
         ("-- rotate_webhook_secret", call("POST", "/api/webhook/rotate-secret", &token, json!({})), 200),
         ("-- set_webhook", call("DELETE", "/api/webhook", &token, json!({})), 204),
-        ("-- grant", call("POST", "/api/credits/grants", &service, grant.clone()), 201),
-        ("-- grant", call("POST", "/api/credits/grants", &service, grant), 200),
-        ("-- redrive", call("POST", "/api/kinds/qr.svg/redrive", &service, json!({})), 200),
+        ("-- grant", call("POST", &granting, &service, grant.clone()), 201),
+        ("-- grant", call("POST", &granting, &service, grant), 200),
+        ("-- redrive", call("POST", "/api/jobs:retry", &service, json!({ "kind": "qr.svg" })), 200),
         ("-- call_back", call("POST", &callback, "", json!({ "status": "succeeded" })), 200),
     ] {
         let (answered, _, body) = last(&bench, header, &request).await;

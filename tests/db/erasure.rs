@@ -146,7 +146,7 @@ async fn an_account_is_closed_at_once_and_nobody_reads_its_payloads() {
 
     let mut answers = Vec::new();
     for id in &ids {
-        for end in ["", "/attempts", "/events", "/deliveries"] {
+        for end in ["", "/runs", "/events", "/deliveries"] {
             let path = format!("/api/jobs/{id}{end}");
             answers.push(bench.get(account, &path).await);
             answers.push(bench.request(as_service(&operator, "GET", &path, None)).await);
@@ -160,7 +160,7 @@ async fn an_account_is_closed_at_once_and_nobody_reads_its_payloads() {
             answers.push(bench.act(account, &format!("/api/jobs/{id}{end}")).await);
         }
     }
-    for query in ["", "&status=failed", "&status=queued", "&kind=unserved", &format!("&tag={MARK}")] {
+    for query in ["", "&status=failed", "&status=queued", "&kind=unserved", &format!("&label={MARK}")] {
         answers.push(bench.get(account, &format!("/api/jobs?limit=100{query}")).await);
     }
     for number in [0, 2] {
@@ -172,10 +172,8 @@ async fn an_account_is_closed_at_once_and_nobody_reads_its_payloads() {
         answers.push(bench.post(account, job, Some(&format!("{MARK} {number}"))).await);
     }
     answers.push(bench.get(account, "/api/webhook").await);
-    let redrive = json!({ "account_id": account });
-    answers.push(
-        bench.request(as_service(&operator, "POST", "/api/kinds/unserved/redrive", Some(redrive))).await,
-    );
+    let retry = format!("/api/jobs:retry?account_id={account}");
+    answers.push(bench.request(as_service(&operator, "POST", &retry, Some(json!({})))).await);
     let export = format!("/api/accounts/{account}/export");
     answers.push(bench.request(as_service(&operator, "GET", &export, None)).await);
     for answer in &answers {
@@ -191,15 +189,13 @@ async fn an_account_is_closed_at_once_and_nobody_reads_its_payloads() {
     assert!(!text.contains(MARK), "{text}");
 
     for (path, body) in [
-        ("/api/jobs", json!({ "kind": "qr.svg", "account_id": account })),
-        ("/api/jobs", json!({ "kind": "free", "account_id": account })),
-        (
-            "/api/jobs",
-            json!({ "kind": "qr.svg", "account_id": account, "input": { "text": "x".repeat(20_000) } }),
-        ),
-        ("/api/jobs:batch", json!({ "account_id": account, "jobs": [{ "kind": "qr.svg" }] })),
-        ("/api/credits/grants", json!({ "account_id": account, "amount": 5 })),
+        ("/api/jobs", json!({ "kind": "qr.svg" })),
+        ("/api/jobs", json!({ "kind": "free" })),
+        ("/api/jobs", json!({ "kind": "qr.svg", "input": { "text": "x".repeat(20_000) } })),
+        ("/api/jobs:batch", json!({ "jobs": [{ "kind": "qr.svg" }] })),
+        ("/api/credits/grants", json!({ "amount": 5 })),
     ] {
+        let path = &format!("{path}?account_id={account}");
         let answer = bench.request(as_service(&own, "POST", path, Some(body))).await;
         assert_eq!(
             (answer.status, &answer.body["code"]),

@@ -35,7 +35,7 @@ async fn this_build_runs_on_the_next_ones_schema_and_does_not_undo_it() {
         assert!(bought.status == 202 || bought.status == 200, "{}", bought.body);
     }
     bench.poller().invoke(&json!({})).await.expect("a tick");
-    let listed = bench.get(account, "/api/jobs?tag=a&status=succeeded").await;
+    let listed = bench.get(account, "/api/jobs?label=a&status=succeeded").await;
     assert_eq!(listed.body["data"].as_array().unwrap().len(), 2, "{}", listed.body);
     assert_eq!(bench.get(account, "/api/credits/ledger").await.status, 200);
     bench.assert_audit_is_clean().await;

@@ -67,6 +67,10 @@ impl Bench {
             (&labels, Type::TEXT_ARRAY),
             (&20_i64, Type::INT8),
             (&2_500_000_i64, Type::INT8),
+            (&None::<&str>, Type::TEXT),
+            (&None::<&str>, Type::TEXT),
+            (&true, Type::BOOL),
+            (&true, Type::BOOL),
         ];
         self.buffers("jobs/list", &params).await
     }
@@ -133,12 +137,12 @@ async fn a_list_walks_a_bounded_part_of_the_history_whatever_is_asked() {
         ("status=canceled", &canceled, 1),
         ("kind=unserved", &waits, 3),
         ("status=failed", &vec![], 1),
-        ("tag=even,odd", &vec![], 2),
-        ("tag=old", &[waits.clone(), canceled.clone()].concat(), 1),
-        ("tag=even,all,old", &vec![], 1),
-        ("tag=old,even", &canceled, 1),
-        ("tag=old&status=queued", &waits, 1),
-        ("tag=even&status=canceled", &canceled, 2),
+        ("label=even&label=odd", &vec![], 2),
+        ("label=old", &[waits.clone(), canceled.clone()].concat(), 1),
+        ("label=even&label=all&label=old", &vec![], 1),
+        ("label=old&label=even", &canceled, 1),
+        ("label=old&status=queued", &waits, 1),
+        ("label=even&status=canceled", &canceled, 2),
     ] {
         assert_eq!(bench.pages(account, query).await, (ids.clone(), count), "{query}");
     }
@@ -232,8 +236,8 @@ async fn a_redrive_and_the_dead_letters_go_on_behind_ten_thousand_of_another_kin
     let redrive = async |cursor: Value| {
         let token = format!("Bearer {operator}");
         let headers = [("authorization", token.as_str()), ("content-type", "application/json")];
-        let body = json!({ "limit": 1000, "cursor": cursor }).to_string();
-        let answer = bench.request(event("POST", "/api/kinds/qr.svg/redrive", &headers, Some(&body))).await;
+        let body = json!({ "kind": "qr.svg", "limit": 1000, "cursor": cursor }).to_string();
+        let answer = bench.request(event("POST", "/api/jobs:retry", &headers, Some(&body))).await;
         assert_eq!(answer.status, 200, "{}", answer.body);
         let told = answer.body["data"]
             .as_array()
@@ -302,7 +306,7 @@ async fn the_messages_of_a_job_and_those_that_were_not_heard_are_found_by_an_ind
     }
     let listed = said(&punchcard(&bench, &["webhooks", "failed", "--account", &account.to_string()]));
     assert!(listed.lines().count() == 1 && listed.contains("answered 500"), "{listed}");
-    let first = bench.get(account, &format!("/api/jobs/{job}/deliveries")).await;
+    let first = bench.get(account, &format!("/api/jobs/{job}/deliveries?limit=100")).await;
     assert_eq!(first.body["data"].as_array().unwrap().len(), 100);
     assert!(first.body["next_cursor"].is_string());
 }

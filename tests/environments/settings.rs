@@ -180,7 +180,7 @@ async fn live(database: &Bench, what: &str) {
     for path in ["events", "attempts", "deliveries"] {
         caller.ask(200, "GET", &format!("/api/jobs/{id_of_job}/{path}"), None, None).await;
     }
-    let found = caller.ask(200, "GET", "/api/jobs?tag=A&kind=qr.svg&status=succeeded", None, None).await;
+    let found = caller.ask(200, "GET", "/api/jobs?label=A&kind=qr.svg&status=succeeded", None, None).await;
     assert_eq!(found["data"].as_array().map(Vec::len), Some(1), "{what}: {found}");
     assert_eq!(
         caller.ask(200, "GET", "/api/credits", None, None).await,

@@ -7,7 +7,7 @@ use super::help::{code, serve, tick};
 use crate::support::{Bench, event};
 
 async fn attempts(bench: &Bench, account: Uuid, id: &str) -> Vec<Value> {
-    let answer = bench.get(account, &format!("/api/jobs/{id}/attempts")).await;
+    let answer = bench.get(account, &format!("/api/jobs/{id}/runs")).await;
     assert_eq!((answer.status, &answer.body["next_cursor"]), (200, &Value::Null), "{}", answer.body);
     answer.body["data"].as_array().expect("runs").clone()
 }
@@ -124,10 +124,10 @@ async fn runs_are_their_owners_and_those_who_may_look() {
     let (account, other) = (bench.account(10).await, bench.account(10).await);
     let id = bench.script(account, json!([{ "do": "done" }])).await;
     tick(&bench).await;
-    let path = format!("/api/jobs/{id}/attempts");
+    let path = format!("/api/jobs/{id}/runs");
     assert_eq!(code(&bench.get(other, &path).await), (404, "not_found"));
     for id in [Uuid::new_v4().to_string().as_str(), "7"] {
-        assert_eq!(code(&bench.get(account, &format!("/api/jobs/{id}/attempts")).await), (404, "not_found"));
+        assert_eq!(code(&bench.get(account, &format!("/api/jobs/{id}/runs")).await), (404, "not_found"));
     }
     assert_eq!(code(&bench.act(account, &path).await), (405, "method_not_allowed"));
     let operator = bench.service_token("a", &["operate"]).await;

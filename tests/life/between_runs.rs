@@ -72,7 +72,7 @@ async fn work_that_was_done_is_paid_for_and_none_that_was_not() {
         }
         // Many runs of work are one price; and what a later run finds away takes nothing back.
         let id = between(&bench, account, json!([yields, yields, yields, away()])).await;
-        let runs = bench.get(account, &format!("/api/jobs/{id}/attempts")).await.body;
+        let runs = bench.get(account, &format!("/api/jobs/{id}/runs")).await.body;
         assert_eq!(runs["data"].as_array().unwrap().len(), 4);
         assert_eq!(cancel(&bench, account, &id).await, credits(0, 10, 0));
         // It is given back as any captured price is, once.

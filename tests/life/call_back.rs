@@ -152,7 +152,7 @@ async fn a_failure_fails_the_job_unless_it_may_be_tried_again() {
             assert_eq!(tick(&bench).await["waiting"], 1);
             assert_refused(&call(&bench, &path(&id, 1), said).await, 409, "callback_expired");
             assert_eq!(call(&bench, &path(&id, 2), said).await.body["status"], "failed");
-            let runs = bench.get(account, &format!("/api/jobs/{id}/attempts")).await.body;
+            let runs = bench.get(account, &format!("/api/jobs/{id}/runs")).await.body;
             let ended: Vec<_> = runs["data"].as_array().unwrap().iter().map(|run| &run["ended"]).collect();
             assert_eq!(ended, ["retry", "failed"]);
         }

@@ -12,7 +12,7 @@ use super::{
 use crate::support::Bench;
 
 async fn ended(bench: &Bench, account: Uuid, id: &str) -> Vec<String> {
-    let runs = bench.get(account, &format!("/api/jobs/{id}/attempts")).await.body;
+    let runs = bench.get(account, &format!("/api/jobs/{id}/runs")).await.body;
     runs["data"].as_array().unwrap().iter().map(|run| run["ended"].as_str().unwrap().to_owned()).collect()
 }
 

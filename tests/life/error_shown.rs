@@ -53,7 +53,7 @@ async fn a_job_that_succeeds_after_an_error_shows_none_and_its_runs_do() {
             assert_eq!(json!(code), error, "{view}");
         }
         // What its first run met with is that run's.
-        let runs = bench.get(account, &format!("/api/jobs/{id}/attempts")).await.body["data"].clone();
+        let runs = bench.get(account, &format!("/api/jobs/{id}/runs")).await.body["data"].clone();
         assert_eq!(
             (&runs[0]["ended"], &runs[0]["error"]["code"]),
             (&json!("retry"), &json!("handler_error"))

@@ -49,7 +49,7 @@ async fn labels_are_kept_and_told_wherever_the_job_is() {
     bench.poller().invoke(&json!({})).await.unwrap();
     let job = bench.job(account, id).await;
     assert_eq!((&job["status"], &job["metadata"], &job["tags"]), (&json!("failed"), &metadata, &tags));
-    let listed = bench.get(account, "/api/jobs").await.body;
+    let listed = bench.get(account, "/api/jobs?include=input,output").await.body;
     assert_eq!(listed["data"][0], job);
 
     let plain = bench.post(account, json!({ "kind": "qr.svg" }), None).await;
@@ -64,10 +64,10 @@ async fn labels_are_kept_and_told_wherever_the_job_is() {
             .iter()
             .enumerate()
     {
-        let job = bench.job(account, bought.body["data"][nth]["id"].as_str().unwrap()).await;
+        let job = bench.job(account, bought.body["jobs"][nth]["id"].as_str().unwrap()).await;
         assert_eq!((&job["tags"], &job["metadata"]), (tags, metadata));
     }
-    assert_eq!(found(&bench, account, "tag=y").await, [bought.body["data"][1]["id"].as_str().unwrap()]);
+    assert_eq!(found(&bench, account, "label=y").await, [bought.body["jobs"][1]["id"].as_str().unwrap()]);
     assert_eq!(bench.balance(account).await, (6, 4));
     bench.assert_audit_is_clean().await;
 }
@@ -81,33 +81,33 @@ async fn jobs_are_found_by_all_the_labels_that_are_asked_for() {
     let blue = buy(&bench, account, "free", json!(["blue"]), json!({ "order": "7", "size": "a,b" })).await;
     buy(&bench, other, "free", json!(["red", "blue"]), json!({ "order": "7" })).await;
     let none: [&str; 0] = [];
-    assert_eq!(found(&bench, account, "tag=red").await, [&*both, &red], "newest first");
-    assert_eq!(found(&bench, account, "tag=red,blue").await, [&*both]);
-    assert_eq!(found(&bench, account, "tag=blue,red,red").await, [&*both]);
-    assert_eq!(found(&bench, account, "metadata.order=7").await, [&*blue, &red]);
-    assert_eq!(found(&bench, account, "metadata.order=7&metadata.size=a,b").await, [&*blue]);
-    assert_eq!(found(&bench, account, "tag=blue&metadata.order=7").await, [&*blue]);
-    assert_eq!(found(&bench, account, "tag=red&kind=qr.svg").await, [&*both]);
+    assert_eq!(found(&bench, account, "label=red").await, [&*both, &red], "newest first");
+    assert_eq!(found(&bench, account, "label=red&label=blue").await, [&*both]);
+    assert_eq!(found(&bench, account, "label=blue&label=red&label=red").await, [&*both]);
+    assert_eq!(found(&bench, account, "label=order=7").await, [&*blue, &red]);
+    assert_eq!(found(&bench, account, "label=order=7&label=size=a,b").await, [&*blue]);
+    assert_eq!(found(&bench, account, "label=blue&label=order=7").await, [&*blue]);
+    assert_eq!(found(&bench, account, "label=red&kind=qr.svg").await, [&*both]);
     for nothing in [
-        "tag=green",
-        "tag=",
-        "tag=red,",
-        "tag=re",
-        "metadata.order=",
-        "metadata.ord=7",
-        "metadata.=7",
-        "tag=red&metadata.order=9",
-        "tag=7",
-        "metadata.red=",
-        "tag=RED",
-        "tag=%",
-        "tag=red&status=failed",
+        "label=green",
+        "label=",
+        "label=red&label=",
+        "label=re",
+        "label=order=",
+        "label=ord=7",
+        "label==7",
+        "label=red&label=order=9",
+        "label=7",
+        "label=red=",
+        "label=RED",
+        "label=%",
+        "label=red&status=failed",
     ] {
         assert_eq!(found(&bench, account, nothing).await, none, "{nothing}");
     }
     bench.act(account, &format!("/api/jobs/{red}/cancel")).await;
-    assert_eq!(found(&bench, account, "tag=red&status=canceled").await, [&*red]);
-    assert_eq!(found(&bench, account, "tag=red&status=queued").await, [&*both]);
+    assert_eq!(found(&bench, account, "label=red&status=canceled").await, [&*red]);
+    assert_eq!(found(&bench, account, "label=red&status=queued").await, [&*both]);
     bench.assert_audit_is_clean().await;
 }
 
@@ -120,15 +120,15 @@ async fn a_list_by_labels_comes_in_pages() {
         ids.insert(0, buy(&bench, account, "free", json!(["red"]), json!({})).await);
         buy(&bench, account, "free", json!(["blue"]), json!({ "n": n.to_string() })).await;
     }
-    let (first, cursor) = page(&bench, account, "tag=red&limit=2").await;
+    let (first, cursor) = page(&bench, account, "label=red&limit=2").await;
     assert_eq!(first, ids[..2]);
     let cursor = cursor.expect("there is more");
-    let (second, next) = page(&bench, account, &format!("tag=red&limit=2&cursor={cursor}")).await;
+    let (second, next) = page(&bench, account, &format!("label=red&limit=2&cursor={cursor}")).await;
     assert_eq!(second, ids[2..4]);
     let (third, last) =
-        page(&bench, account, &format!("tag=red&limit=2&cursor={}", next.expect("one more"))).await;
+        page(&bench, account, &format!("label=red&limit=2&cursor={}", next.expect("one more"))).await;
     assert_eq!((third.as_slice(), last), (&ids[4..], None));
-    let foreign = bench.get(other, &format!("/api/jobs?tag=red&cursor={cursor}")).await;
+    let foreign = bench.get(other, &format!("/api/jobs?label=red&cursor={cursor}")).await;
     assert_eq!(code(&foreign), (400, "invalid_cursor"));
 }
 
@@ -181,7 +181,7 @@ async fn what_is_out_of_bounds_is_refused_and_changes_nothing() {
     assert_eq!(answer.status, 202, "{}", answer.body);
     let job = bench.job(account, answer.body["id"].as_str().unwrap()).await;
     assert_eq!((&job["metadata"], &job["tags"]), (&widest, &most));
-    let query = format!("metadata.{:064}={}", 15, "🦀".repeat(512));
+    let query = format!("label={:064}={}", 15, "🦀".repeat(512));
     assert_eq!(found(&bench, account, &query).await.len(), 1);
     bench.assert_audit_is_clean().await;
 }
@@ -191,18 +191,33 @@ async fn a_bad_filter_is_the_callers_fault() {
     let bench = Bench::new().await;
     let account = bench.account(0).await;
     for (query, expected) in [
-        ("tag=a,b,c,d,e,f,g,h,i,j,k", (400, "too_many_filters")),
-        ("tag=a,b,c,d,e,f,g,h,i,j&metadata.k=v", (400, "too_many_filters")),
+        (
+            "label=a&label=b&label=c&label=d&label=e&label=f&label=g&label=h&label=i&label=j&label=k",
+            (400, "too_many_filters"),
+        ),
+        (
+            "label=a&label=b&label=c&label=d&label=e&label=f&label=g&label=h&label=i&label=j&label=k=v",
+            (400, "too_many_filters"),
+        ),
         ("metadata=7", (400, "unknown_parameter")),
         ("tags=red", (400, "unknown_parameter")),
-        ("tag=\0", (400, "invalid_filter")),
-        ("metadata.k=\0", (400, "invalid_filter")),
-        ("metadata.k\0=v", (400, "invalid_filter")),
+        ("label=\0", (400, "invalid_filter")),
+        ("label=k=\0", (400, "invalid_filter")),
+        ("label=k\0=v", (400, "invalid_filter")),
     ] {
         let answer = bench.get(account, &format!("/api/jobs?{query}")).await;
         assert_eq!(code(&answer), expected, "{query:?}: {}", answer.body);
     }
-    assert_eq!(bench.get(account, "/api/jobs?tag=a,b,c,d,e,f,g,h,i,j").await.status, 200);
+    assert_eq!(
+        bench
+            .get(
+                account,
+                "/api/jobs?label=a&label=b&label=c&label=d&label=e&label=f&label=g&label=h&label=i&label=j"
+            )
+            .await
+            .status,
+        200
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

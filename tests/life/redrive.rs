@@ -9,7 +9,7 @@ use crate::{
     support::Bench,
 };
 
-const PATH: &str = "/api/kinds/test.scripted/redrive";
+const PATH: &str = "/api/jobs:retry";
 
 /// A bench with the kind, and the token of a service that may operate.
 async fn bench() -> (Bench, String) {
@@ -30,13 +30,19 @@ async fn failed(bench: &Bench, account: Uuid, count: usize, word: &str) -> Vec<S
 }
 
 async fn redrive(bench: &Bench, token: &str, wanted: Value) -> Value {
-    let answer = serve(bench, token, PATH, Some(wanted)).await;
+    redrive_of(bench, token, PATH, wanted).await
+}
+
+async fn redrive_of(bench: &Bench, token: &str, path: &str, mut wanted: Value) -> Value {
+    wanted["kind"] = json!("test.scripted");
+    let answer = serve(bench, token, path, Some(wanted)).await;
     assert_eq!(answer.status, 200, "{}", answer.body);
     answer.body
 }
 
 fn figures(body: &Value) -> (u64, u64) {
-    (body["redriven"].as_u64().expect("a count"), body["refused"].as_u64().expect("a count"))
+    let of = |name: &str| body[name].as_u64().expect("a count");
+    (of("matched") - of("refused"), of("refused"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -80,8 +86,27 @@ async fn a_filter_says_which() {
     let second = failed(&bench, b, 1, "reject").await.remove(0);
     let third = failed(&bench, a, 1, "reject").await.remove(0);
     let at = bench.job(b, &second).await["finished_at"].clone();
-    let only = async |wanted: Value, limit: &[&String]| {
-        let answer = redrive(&bench, &token, wanted.clone()).await;
+    let only = async |mut wanted: Value, limit: &[&String]| {
+        let path = match wanted.as_object_mut().unwrap().remove("account_id") {
+            Some(id) => format!("{PATH}?account_id={}", id.as_str().unwrap()),
+            None => PATH.to_owned(),
+        };
+        // What it would do, it says first.
+        let before = redrive_of(
+            &bench,
+            &token,
+            &format!("{path}{}validate_only=true", if path == PATH { "?" } else { "&" }),
+            wanted.clone(),
+        )
+        .await;
+        assert_eq!(
+            (&before["matched"], &before["data"]),
+            (&json!(limit.len()), &json!([])),
+            "{wanted}: {before}"
+        );
+        assert_eq!(before["credits"], 10 * limit.len());
+        let answer = redrive_of(&bench, &token, &path, wanted.clone()).await;
+        assert_eq!(answer["credits"], 10 * limit.len());
         let told: Vec<_> =
             answer["data"].as_array().unwrap().iter().map(|job| job["job_id"].clone()).collect();
         assert_eq!(told, limit.iter().map(|id| json!(id)).collect::<Vec<_>>(), "{wanted}");
@@ -188,8 +213,7 @@ async fn a_cursor_goes_on_behind_those_that_cannot_pay() {
     let last = redrive(&bench, &token, json!({ "limit": 2, "cursor": next["next_cursor"] })).await;
     assert_eq!((figures(&last), &last["next_cursor"]), ((0, 0), &Value::Null));
     assert_eq!((bench.balance(poor).await, bench.balance(rich).await), ((0, 20), (0, 20)));
-    let odd =
-        serve(&bench, &token, "/api/kinds/test.scripted/redrive", Some(json!({ "cursor": "odd" }))).await;
+    let odd = serve(&bench, &token, PATH, Some(json!({ "kind": "free", "cursor": "odd" }))).await;
     assert_eq!((odd.status, &odd.body["code"]), (400, &json!("invalid_cursor")));
     bench.assert_audit_is_clean().await;
 }
@@ -205,27 +229,34 @@ async fn only_a_service_that_may_operate_redrives() {
     assert_eq!(code(&serve(&bench, &backend, PATH, Some(json!({}))).await), (403, "forbidden"));
     assert_eq!(code(&bench.get(account, PATH).await), (405, "method_not_allowed"));
     for (wanted, expected) in [
-        (json!({ "limit": 0 }), (422, "invalid_redrive")),
-        (json!({ "limit": 1_001 }), (422, "invalid_redrive")),
+        (json!({ "kind": "free", "limit": 0 }), (422, "invalid_redrive")),
+        (json!({ "kind": "free", "limit": -1 }), (422, "invalid_redrive")),
         (json!({ "limit": 1.5 }), (400, "invalid_field")),
-        (json!({ "limit": 3_000_000_000_u64 }), (400, "invalid_field")),
-        (json!({ "per_second": 0 }), (422, "invalid_redrive")),
-        (json!({ "per_second": -1 }), (422, "invalid_redrive")),
-        (json!({ "per_second": 1e300 }), (422, "invalid_redrive")),
+        (json!({}), (422, "invalid_redrive")),
+        (json!({ "kind": "free", "per_second": 0 }), (422, "invalid_redrive")),
+        (json!({ "kind": "free", "per_second": -1 }), (422, "invalid_redrive")),
+        (json!({ "kind": "free", "per_second": 1e300 }), (422, "invalid_redrive")),
         (json!({ "per_second": "5" }), (400, "invalid_field")),
-        (json!({ "account_id": "7" }), (400, "invalid_field")),
+        (json!({ "account_id": account }), (400, "unknown_field")),
         (json!({ "failed_after": "yesterday" }), (400, "invalid_failed_after")),
         (json!({ "failed_before": "2026-11-24 10:00:00Z" }), (400, "invalid_failed_before")),
-        (json!({ "kind": "qr.svg" }), (400, "unknown_field")),
+        (json!({ "kind": "Not A Kind" }), (400, "invalid_kind")),
         (json!({ "code": "\0" }), (422, "nul_character")),
         (json!([]), (400, "not_an_object")),
     ] {
         assert_eq!(code(&serve(&bench, &token, PATH, Some(wanted.clone())).await), expected, "{wanted}");
     }
     assert_eq!(code(&serve(&bench, &token, PATH, None).await), (400, "body_required"));
-    let nobody = serve(&bench, &token, "/api/kinds/Not A Kind/redrive", Some(json!({}))).await;
-    assert_eq!(code(&nobody), (404, "not_found"));
-    let other = serve(&bench, &token, "/api/kinds/qr.svg/redrive", Some(json!({}))).await;
+    for (query, expected) in [
+        ("account_id=7", (422, "invalid_account")),
+        ("validate_only=1", (400, "invalid_validate_only")),
+        ("limit=5", (400, "unknown_parameter")),
+    ] {
+        let answer = serve(&bench, &token, &format!("{PATH}?{query}"), Some(json!({ "kind": "free" }))).await;
+        assert_eq!(code(&answer), expected, "{query}");
+    }
+    let other = serve(&bench, &token, PATH, Some(json!({ "kind": "qr.svg", "limit": 1_000_000 }))).await;
+    assert_eq!(other.body["limit"], 1_000, "it is lowered, and said");
     assert_eq!(figures(&other.body), (0, 0), "of that kind alone");
     assert_eq!(books(&bench).await, before);
 }

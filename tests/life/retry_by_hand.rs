@@ -64,7 +64,7 @@ async fn a_failed_job_is_bought_once_more_as_a_new_job_at_the_price_of_now() {
     after["retried_as"] = Value::Null;
     assert_eq!(after, before, "the old one stays as it was");
     assert_eq!(bench.job(account, &new).await, answer.body);
-    let labeled = bench.get(account, "/api/jobs?tag=red&metadata.order=7").await.body;
+    let labeled = bench.get(account, "/api/jobs?label=red&label=order=7").await.body;
     assert_eq!(labeled["data"].as_array().unwrap().len(), 2, "found by the same labels");
     assert_eq!(tick(&bench).await["failed"], 1);
     assert_eq!(bench.balance(account).await, (20, 0));

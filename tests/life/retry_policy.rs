@@ -26,7 +26,7 @@ async fn buy(bench: &Bench, account: Uuid, steps: Value, retry: Value) -> String
 
 /// How long after its last run a job is due, by what it shows: to ten seconds, for the statements between.
 async fn delay(bench: &Bench, account: Uuid, id: &str) -> i64 {
-    let runs = bench.get(account, &format!("/api/jobs/{id}/attempts")).await.body;
+    let runs = bench.get(account, &format!("/api/jobs/{id}/runs")).await.body;
     let ended = runs["data"].as_array().unwrap().last().expect("a run")["ended_at"].clone();
     let run_at = bench.job(account, id).await["run_at"].clone();
     let (ended, run_at) = (ended.as_str().unwrap(), run_at.as_str().unwrap());
@@ -205,7 +205,7 @@ async fn each_job_of_a_batch_may_have_its_own_policy() {
         batch(json!([job(json!({ "max_attempts": 1 })), job(json!({ "backoff_seconds": 300 }))])).await;
     assert_eq!((jobs.status, bench.balance(account).await), (202, (0, 20)));
     tick(&bench.scripted_worker()).await;
-    let id = |n: usize| jobs.body["data"][n]["id"].as_str().unwrap();
+    let id = |n: usize| jobs.body["jobs"][n]["id"].as_str().unwrap();
     assert_eq!(bench.job(account, id(0)).await["status"], "failed");
     assert_eq!(delay(&bench, account, id(1)).await, 300);
     assert_eq!(bench.balance(account).await, (10, 10));

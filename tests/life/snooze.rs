@@ -30,7 +30,7 @@ async fn a_job_sleeps_until_its_time_and_spends_no_attempt() {
         (&job["status"], &job["attempt"], &job["output"]["run"]),
         (&json!("succeeded"), &json!(1), &json!(3))
     );
-    let runs = bench.get(account, &format!("/api/jobs/{id}/attempts")).await.body;
+    let runs = bench.get(account, &format!("/api/jobs/{id}/runs")).await.body;
     let runs = runs["data"].as_array().unwrap().iter().map(|run| (&run["ended"], &run["error"]));
     let said = |word: &str| json!(word);
     let (snooze, succeeded) = (said("snooze"), said("succeeded"));

@@ -45,7 +45,7 @@ async fn assert_ended(
 }
 
 async fn how_runs_ended(bench: &Bench, account: Uuid, id: &str) -> Vec<String> {
-    let runs = bench.get(account, &format!("/api/jobs/{id}/attempts")).await.body;
+    let runs = bench.get(account, &format!("/api/jobs/{id}/runs")).await.body;
     let ended = |run: &Value| run["ended"].as_str().unwrap().to_owned();
     runs["data"].as_array().unwrap().iter().map(ended).collect()
 }

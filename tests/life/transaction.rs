@@ -75,7 +75,7 @@ async fn what_is_bought_in_a_transaction_is_there_once_it_commits() {
     team.batch_execute("COMMIT").await.unwrap();
     assert_eq!(bench.balance(account).await, (10, 20));
     assert_eq!(bench.count("SELECT count(*) FROM punchcard.ledger WHERE kind = 'hold'").await, 2);
-    let found = bench.get(account, "/api/jobs?tag=mine").await.body;
+    let found = bench.get(account, "/api/jobs?label=mine").await.body;
     assert_eq!(found["data"].as_array().unwrap().len(), 2);
     assert_eq!(tick(&bench).await["succeeded"], 2);
     assert_eq!(bench.balance(account).await, (10, 0));
@@ -159,7 +159,7 @@ async fn each_order_buys_its_job_and_without_credits_there_is_no_order() {
     assert_eq!(bench.count("SELECT count(*) FROM public.orders").await, 2);
     assert_eq!(bench.count("SELECT count(*) FROM punchcard.jobs").await, 2);
 
-    let job = bench.get(user, "/api/jobs?metadata.order=2").await.body["data"][0].clone();
+    let job = bench.get(user, "/api/jobs?include=input&label=order=2").await.body["data"][0].clone();
     assert_eq!((&job["kind"], &job["input"]), (&json!("qr.svg"), &json!({ "text": "code 2" })));
     bench.poller().invoke(&json!({})).await.unwrap();
     assert_eq!(bench.job(user, job["id"].as_str().unwrap()).await["status"], "succeeded");
@@ -198,7 +198,7 @@ async fn an_order_and_its_job_go_together_or_neither_does() {
     as_user(&bench, user, &drop(1)).await.unwrap();
     assert_eq!(bench.balance(user).await, (4, 1), "released");
     assert_eq!(bench.count("SELECT min(id) FROM public.orders").await, 2);
-    let job = bench.get(user, "/api/jobs?metadata.order=1").await.body["data"][0].clone();
+    let job = bench.get(user, "/api/jobs?label=order=1").await.body["data"][0].clone();
     assert_eq!(job["status"], "canceled");
     assert_eq!(as_user(&bench, user, &drop(1)).await.unwrap_err(), "P0001 no such order");
 

@@ -195,7 +195,7 @@ async fn a_jobs_own_webhook_goes_before_the_accounts_and_hears_what_it_asked_for
                       { "kind": "test.scripted", "input": input }]);
     let batch = ask(&bench, account, "POST", "/api/jobs:batch", Some(json!({ "jobs": jobs }))).await;
     assert_eq!(batch.status, 202, "{}", batch.body);
-    let [first, second] = [0, 1].map(|n| batch.body["data"][n]["id"].as_str().unwrap().to_owned());
+    let [first, second] = [0, 1].map(|n| batch.body["jobs"][n]["id"].as_str().unwrap().to_owned());
     assert_eq!(bench.job(account, &first).await["webhook"]["url"], own_url["url"]);
     assert_eq!(bench.job(account, &second).await["webhook"], Value::Null);
     let events = json!(["job.succeeded", "job.failed", "job.canceled"]);
@@ -232,8 +232,8 @@ async fn a_retry_and_a_redrive_are_told_where_the_first_try_was() {
     let retried = bench.act(account, &format!("/api/jobs/{by_hand}/retry")).await;
     assert_eq!((retried.status, &retried.body["webhook"]), (202, &own["webhook"]));
     tick(&bench).await;
-    let redriven = serve(&bench, &service, "/api/kinds/test.scripted/redrive", Some(json!({}))).await;
-    assert_eq!((redriven.status, &redriven.body["redriven"]), (200, &json!(1)), "{}", redriven.body);
+    let redriven = serve(&bench, &service, "/api/jobs:retry", Some(json!({ "kind": "test.scripted" }))).await;
+    assert_eq!((redriven.status, &redriven.body["matched"]), (200, &json!(1)), "{}", redriven.body);
     tick(&bench).await;
     let third = redriven.body["data"][0]["retried_as"].as_str().unwrap();
     let second = retried.body["id"].as_str().unwrap();

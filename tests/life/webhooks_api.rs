@@ -104,7 +104,7 @@ async fn a_service_names_the_account_and_needs_the_scope() {
         "account_required",
     );
     let named = ask(&bench, account, "GET", &path, None).await;
-    assert_refused(&named, 400, "unknown_field");
+    assert_refused(&named, 400, "unknown_parameter");
     assert_refused(&ask(&bench, account, "GET", "/api/webhook?x=1", None).await, 400, "unknown_parameter");
     assert_eq!(bench.request(event("GET", "/api/webhook", &[], None)).await.status, 401);
 }
@@ -244,22 +244,24 @@ async fn the_messages_of_a_job_are_listed_to_its_owner() {
     let job = buy(&bench, account, json!([{ "do": "done" }]), own).await;
     let common = buy(&bench, account, json!([{ "do": "done" }]), json!({})).await;
     let path = format!("/api/jobs/{job}/deliveries");
-    assert_eq!(bench.get(account, &path).await.body, json!({ "data": [], "next_cursor": null }));
+    assert_eq!(bench.get(account, &path).await.body, json!({ "data": [], "next_cursor": null, "limit": 20 }));
     tick(&bench).await;
     let listed = bench.get(account, &path).await.body;
     let [first, second] = listed["data"].as_array().unwrap().as_slice() else { panic!("{listed}") };
     assert_eq!((&first["event"], &second["event"]), (&json!("job.running"), &json!("job.succeeded")));
     assert_eq!((&first["url"], &first["attempt"]), (&json!(server.url("/own")), &json!(1)));
     assert!(first["delivered_at"].is_string() && first["created_at"].is_string() && first["error"].is_null());
-    let after = format!("{path}?after={}", first["id"].as_str().unwrap());
-    assert_eq!(bench.get(account, &after).await.body["data"], json!([second]));
+    let page = bench.get(account, &format!("{path}?limit=1")).await.body;
+    assert_eq!((&page["data"], &page["limit"]), (&json!([first]), &json!(1)));
+    let rest = format!("{path}?cursor={}", page["next_cursor"].as_str().unwrap());
+    assert_eq!(bench.get(account, &rest).await.body["data"], json!([second]));
     let listed = bench.get(account, &format!("/api/jobs/{common}/deliveries")).await.body;
     assert_eq!(listed["data"][0]["url"], Value::Null, "the account's, as it is when it is sent");
 
     assert_refused(&bench.get(other, &path).await, 404, "not_found");
     let nobody = format!("/api/jobs/{}/deliveries", Uuid::new_v4());
     assert_refused(&bench.get(account, &nobody).await, 404, "not_found");
-    assert_refused(&bench.get(account, &format!("{path}?after=1")).await, 400, "invalid_after");
+    assert_refused(&bench.get(account, &format!("{path}?cursor=1")).await, 400, "invalid_cursor");
     assert_refused(&bench.get(account, &format!("{path}?before=1")).await, 400, "unknown_parameter");
     let operator = bench.service_token("operator", &["operate"]).await;
     let granter = bench.service_token("payments", &["grant"]).await;

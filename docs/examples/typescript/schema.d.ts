@@ -199,7 +199,7 @@ export interface paths {
         };
         /**
          * Lists the jobs of an account, newest first, in pages.
-         * @description A page may have fewer than `limit` jobs, even none, although there are more: as long as there is a `next_cursor`, the list goes
+         * @description Without their inputs and outputs, unless `include` asks for them. A page may have fewer than `limit` jobs, even none, although there are more: as long as there is a `next_cursor`, the list goes
          *     on. It ends with 2.5 MB of JSON, and once 10,000 jobs were looked at for those that are wanted.
          */
         get: operations["list_jobs"];
@@ -238,26 +238,6 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/jobs/{id}/attempts": {
-        parameters: {
-            query?: never;
-            header?: never;
-            path?: never;
-            cookie?: never;
-        };
-        /**
-         * Lists the runs of a job that have ended, oldest first.
-         * @description `next_cursor` is the `after` of the next page; there is one only if the runs have more than 2.5 MB of errors.
-         */
-        get: operations["list_attempts"];
-        put?: never;
-        post?: never;
-        delete?: never;
-        options?: never;
-        head?: never;
-        patch?: never;
-        trace?: never;
-    };
     "/api/jobs/{id}/cancel": {
         parameters: {
             query?: never;
@@ -285,10 +265,7 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /**
-         * Lists what is or was to be said of a job, oldest first, in pages.
-         * @description `next_cursor` is the `after` of the next page.
-         */
+        /** Lists what is or was to be said of a job, oldest first, in pages. */
         get: operations["list_deliveries"];
         put?: never;
         post?: never;
@@ -307,7 +284,7 @@ export interface paths {
         };
         /**
          * Lists what has happened to a job, oldest first.
-         * @description Numbers never change. `next_cursor` is the `after` of the next page.
+         * @description Numbers never change.
          */
         get: operations["list_events"];
         put?: never;
@@ -338,6 +315,26 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
+    "/api/jobs/{id}/runs": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Lists the runs of a job that have ended, oldest first.
+         * @description A page ends with 2.5 MB of errors, too.
+         */
+        get: operations["list_runs"];
+        put?: never;
+        post?: never;
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
     "/api/jobs:batch": {
         parameters: {
             query?: never;
@@ -358,7 +355,7 @@ export interface paths {
         patch?: never;
         trace?: never;
     };
-    "/api/kinds/{kind}/redrive": {
+    "/api/jobs:retry": {
         parameters: {
             query?: never;
             header?: never;
@@ -368,11 +365,52 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Retries failed jobs of a kind, oldest first, at a rate.
-         * @description For services with the scope `operate`. Those that are refused, for want of credits say, are told, and stay as they are. It looks at
-         *     10,000 failed jobs at most: as long as there is a `next_cursor`, there may be more, even if it found none.
+         * Retries failed jobs, oldest first, at a rate.
+         * @description For services with the scope `operate`. Those that are refused, for want of credits say, are named, and stay as they are. It looks at
+         *     10,000 failed jobs at most: as long as there is a `next_cursor`, there may be more, even if it found none. With `validate_only`
+         *     it says how many it would try, and what they cost, and changes nothing.
          */
-        post: operations["redrive"];
+        post: operations["retry_jobs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/jobs:validate": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Says what a batch would cost, and buys nothing.
+         * @description Everything is checked as if it were bought: each job, the limits of the account, and whether it can pay.
+         */
+        post: operations["validate_jobs"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "/api/kinds": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        /**
+         * Lists the kinds of jobs that are offered, by name.
+         * @description For everybody who may call.
+         */
+        get: operations["list_kinds"];
+        put?: never;
+        post?: never;
         delete?: never;
         options?: never;
         head?: never;
@@ -451,25 +489,6 @@ export interface paths {
 export type webhooks = Record<string, never>;
 export interface components {
     schemas: {
-        /** @description A run of a job that has ended. */
-        Attempt: {
-            /**
-             * Format: int32
-             * @description Which attempt it was, as the policy counts; crashed and snoozed runs give theirs back.
-             */
-            attempt: number;
-            /** @description `retry`, `snooze`, `crash`; or, of the run that ended the job, the job's status. */
-            ended: string;
-            /** @description When it was settled. */
-            ended_at: components["schemas"]["Timestamp"];
-            error: components["schemas"]["JobError"] | null;
-            /**
-             * Format: int64
-             * @description Rises from run to run; there may be gaps.
-             */
-            number: number;
-            started_at: components["schemas"]["Timestamp"] | null;
-        };
         /** @description What an account has. */
         Balance: {
             /**
@@ -482,6 +501,11 @@ export interface components {
              * @description Set aside for unfinished jobs.
              */
             held: number;
+        };
+        /** @description What a batch bought. */
+        Batch: {
+            /** @description Its jobs, in the order in which they were sent. */
+            jobs: components["schemas"]["BatchedJob"][];
         };
         /** @description A job of a batch, in short. */
         BatchedJob: {
@@ -532,23 +556,18 @@ export interface components {
             /** @description `running` (or `starting`, `processing`), `succeeded`, `failed` or `canceled` (or `aborted`). */
             status: string;
         };
+        /**
+         * @description What is kept of a price.
+         * @enum {string}
+         */
+        Charge: "release" | "capture" | "refuse";
         /** @description Jobs to buy, all or none. */
         CreateBatch: {
-            /**
-             * Format: uuid
-             * @description Who pays; a service names it, a user never does.
-             */
-            account_id?: string | null;
-            /** @description The jobs, none with an `account_id` of its own. */
+            /** @description The jobs. */
             jobs: components["schemas"]["CreateJob"][];
         };
         /** @description A job to buy. */
         CreateJob: {
-            /**
-             * Format: uuid
-             * @description Who pays; a service names it, a user never does.
-             */
-            account_id?: string | null;
             /** @description With what: any JSON of up to 64 KiB; `{}` if it is left out. */
             input?: unknown;
             /** @description What to do. */
@@ -695,13 +714,13 @@ export interface components {
         };
         /** @description A transition of a job. */
         Event: {
-            /** @description When. */
-            at: components["schemas"]["Timestamp"];
             /**
              * Format: int32
              * @description Starts that counted by then; of a run, the one that it is.
              */
             attempt: number;
+            /** @description When. */
+            created_at: components["schemas"]["Timestamp"];
             error: components["schemas"]["JobError"] | null;
             /**
              * Format: int64
@@ -723,13 +742,23 @@ export interface components {
             /** @description When they lapse. */
             expires_at: components["schemas"]["Timestamp"];
         };
+        /** @description One thing that is wrong with a request. */
+        Flaw: {
+            /** @description What would be right, where that can be listed. */
+            allowed?: string[] | null;
+            /** @description As the problem's. */
+            code: string;
+            /** @description What is wrong, for a person. */
+            detail: string;
+            /** @description Or which header. */
+            header?: string | null;
+            /** @description Or which parameter of the query. */
+            parameter?: string | null;
+            /** @description Where in the body: a JSON Pointer (RFC 6901) behind `#`. */
+            pointer?: string | null;
+        };
         /** @description Credits to add. */
         GrantCredits: {
-            /**
-             * Format: uuid
-             * @description Whose they will be.
-             */
-            account_id: string;
             /**
              * Format: int64
              * @description How many.
@@ -810,8 +839,8 @@ export interface components {
              * @description UUIDv7.
              */
             id: string;
-            /** @description With what, as it was sent. */
-            input: unknown;
+            /** @description With what, as it was sent; in a list, if it was asked for. */
+            input?: unknown;
             /** @description What to do. */
             kind: string;
             /**
@@ -823,8 +852,8 @@ export interface components {
             metadata: {
                 [key: string]: string;
             };
-            /** @description What came of it. */
-            output: unknown;
+            /** @description What came of it, null until then; in a list, if it was asked for. */
+            output?: unknown;
             /**
              * Format: int32
              * @description Higher first, -10 to 10.
@@ -910,46 +939,115 @@ export interface components {
             /** @description HTTPS, public. */
             url: string;
         };
-        /** @description Entries, and where the next page begins. */
-        Page_Attempt: {
-            /** @description The entries. */
-            data: components["schemas"]["Attempt"][];
-            /** @description Where the next page begins; none after the last. */
-            next_cursor: string | null;
-        };
-        /** @description Entries, and where the next page begins. */
-        Page_BatchedJob: {
-            /** @description The entries. */
-            data: components["schemas"]["BatchedJob"][];
-            /** @description Where the next page begins; none after the last. */
-            next_cursor: string | null;
+        /** @description A kind of job that is offered. */
+        OfferedKind: {
+            /**
+             * Format: int32
+             * @description How long a job may take in all, from when it is due, in seconds: unfinished by then, it fails.
+             */
+            life_seconds: number;
+            /**
+             * Format: int32
+             * @description How often a job is tried, at most.
+             */
+            max_attempts: number;
+            /**
+             * Format: int32
+             * @description The highest priority that a caller may give a job, -10 to 10.
+             */
+            max_priority: number;
+            /** @description Whether that is the most, and what was used is captured. */
+            metered: boolean;
+            /** @description Its name. */
+            name: string;
+            /**
+             * @description What becomes of the price when a job is canceled that runs, or has run: `release`, `capture`, or `refuse`, which refuses
+             *     to cancel it.
+             */
+            on_cancel: components["schemas"]["Charge"];
+            /** @description What becomes of it when a job fails and its input is to blame: `release` or `capture`. */
+            on_input_error: components["schemas"]["Charge"];
+            /**
+             * Format: int64
+             * @description What is held for a job, in credits.
+             */
+            price: number;
+            /**
+             * Format: int32
+             * @description How long one attempt may take, in seconds.
+             */
+            timeout_seconds: number;
         };
         /** @description Entries, and where the next page begins. */
         Page_DeliveryShown: {
             /** @description The entries. */
             data: components["schemas"]["DeliveryShown"][];
-            /** @description Where the next page begins; none after the last. */
+            /**
+             * Format: int64
+             * @description How many entries a page has at most: as many as were asked for, or as many as there may be.
+             */
+            limit: number;
+            /** @description The `cursor` of the next page; null after the last. */
             next_cursor: string | null;
         };
         /** @description Entries, and where the next page begins. */
         Page_Entry: {
             /** @description The entries. */
             data: components["schemas"]["Entry"][];
-            /** @description Where the next page begins; none after the last. */
+            /**
+             * Format: int64
+             * @description How many entries a page has at most: as many as were asked for, or as many as there may be.
+             */
+            limit: number;
+            /** @description The `cursor` of the next page; null after the last. */
             next_cursor: string | null;
         };
         /** @description Entries, and where the next page begins. */
         Page_Event: {
             /** @description The entries. */
             data: components["schemas"]["Event"][];
-            /** @description Where the next page begins; none after the last. */
+            /**
+             * Format: int64
+             * @description How many entries a page has at most: as many as were asked for, or as many as there may be.
+             */
+            limit: number;
+            /** @description The `cursor` of the next page; null after the last. */
             next_cursor: string | null;
         };
         /** @description Entries, and where the next page begins. */
         Page_Job: {
             /** @description The entries. */
             data: components["schemas"]["Job"][];
-            /** @description Where the next page begins; none after the last. */
+            /**
+             * Format: int64
+             * @description How many entries a page has at most: as many as were asked for, or as many as there may be.
+             */
+            limit: number;
+            /** @description The `cursor` of the next page; null after the last. */
+            next_cursor: string | null;
+        };
+        /** @description Entries, and where the next page begins. */
+        Page_OfferedKind: {
+            /** @description The entries. */
+            data: components["schemas"]["OfferedKind"][];
+            /**
+             * Format: int64
+             * @description How many entries a page has at most: as many as were asked for, or as many as there may be.
+             */
+            limit: number;
+            /** @description The `cursor` of the next page; null after the last. */
+            next_cursor: string | null;
+        };
+        /** @description Entries, and where the next page begins. */
+        Page_Run: {
+            /** @description The entries. */
+            data: components["schemas"]["Run"][];
+            /**
+             * Format: int64
+             * @description How many entries a page has at most: as many as were asked for, or as many as there may be.
+             */
+            limit: number;
+            /** @description The `cursor` of the next page; null after the last. */
             next_cursor: string | null;
         };
         /** @description What went wrong (RFC 9457). */
@@ -964,10 +1062,12 @@ export interface components {
              * @description Of `too_many_…`: what the account may have.
              */
             cap?: number;
-            /** @description What went wrong, in a word that a program can act on. */
+            /** @description What went wrong, in a word that a program can act on. There may be more of them one day. */
             code: string;
             /** @description What went wrong, for a person. */
             detail: string;
+            /** @description What is wrong with the request, and where, if it is: up to ten things at once, the first as above. */
+            errors?: components["schemas"]["Flaw"][];
             /** @description What the logs know this request by. */
             request_id: string;
             /**
@@ -995,16 +1095,54 @@ export interface components {
             /** @description `urn:punchcard:problem:` and the code. */
             type: string;
         };
-        /** @description Which failed jobs to retry, and how fast. */
-        RedriveJobs: {
+        /** @description What a redrive did with a failed job. */
+        Redriven: {
+            /** @description When it failed. */
+            finished_at: components["schemas"]["Timestamp"];
             /**
              * Format: uuid
-             * @description Only those of this account.
+             * @description The failed job.
              */
-            account_id?: string | null;
+            job_id: string;
+            /**
+             * Format: int64
+             * @description What that holds; null if it is not retried.
+             */
+            price: number | null;
+            /** @description Why it is not, in a word such as `insufficient_credits`, or `refused_by_database`: by a trigger of the team's, say. */
+            refused: string | null;
+            /**
+             * Format: uuid
+             * @description The job that it is retried as.
+             */
+            retried_as: string | null;
+        };
+        /** @description What became of failed jobs that were to be retried. */
+        RetriedJobs: {
+            /**
+             * Format: int64
+             * @description How many credits are held for them; with `validate_only`, what was held for those jobs that failed.
+             */
+            credits: number;
+            /** @description Each of them; none with `validate_only`. */
+            data: components["schemas"]["Redriven"][];
+            /**
+             * Format: int64
+             * @description How many one call takes at most.
+             */
+            limit: number;
+            /** @description How many are retried; with `validate_only`, would be tried to. */
+            matched: number;
+            /** @description The `cursor` of the next call; null if there was nothing more. */
+            next_cursor: string | null;
+            /** @description How many of them are not. */
+            refused: number;
+        };
+        /** @description Which failed jobs to retry, and how fast. */
+        RetryJobs: {
             /** @description Only those whose error has this code. */
             code?: string | null;
-            /** @description Go on behind the last redrive: its `next_cursor`. */
+            /** @description Go on behind the last call: its `next_cursor`. */
             cursor?: string | null;
             /**
              * Format: date-time
@@ -1016,9 +1154,11 @@ export interface components {
              * @description Only those that failed before.
              */
             failed_before?: string | null;
+            /** @description Only those of this kind; one of it and `account_id` must be named. */
+            kind?: string | null;
             /**
-             * Format: int32
-             * @description At most so many; 100 if it is left out.
+             * Format: int64
+             * @description At most so many; 100 if it is left out, and no more than 1,000.
              */
             limit?: number | null;
             /**
@@ -1026,34 +1166,6 @@ export interface components {
              * @description So many a second; all at once if it is left out.
              */
             per_second?: number | null;
-        };
-        /** @description What a redrive did with a failed job. */
-        Redriven: {
-            /** @description When it failed. */
-            finished_at: components["schemas"]["Timestamp"];
-            /**
-             * Format: uuid
-             * @description The failed job.
-             */
-            job_id: string;
-            /** @description Why it is not, in a word such as `insufficient_credits`, or `refused_by_database`: by a trigger of the team's, say. */
-            refused: string | null;
-            /**
-             * Format: uuid
-             * @description The job that it is retried as.
-             */
-            retried_as: string | null;
-        };
-        /** @description What a redrive did. */
-        RedrivenJobs: {
-            /** @description Each of them. */
-            data: components["schemas"]["Redriven"][];
-            /** @description Where the next redrive goes on; none if there was nothing more. */
-            next_cursor: string | null;
-            /** @description Jobs that are retried. */
-            redriven: number;
-            /** @description Jobs that are not. */
-            refused: number;
         };
         /** @description Where a job's policy differs from its kind's. */
         RetryOverrides: {
@@ -1081,6 +1193,25 @@ export interface components {
              */
             max_attempts?: number | null;
         };
+        /** @description A run of a job that has ended. */
+        Run: {
+            /**
+             * Format: int32
+             * @description Which attempt it was, as the policy counts; crashed and snoozed runs give theirs back.
+             */
+            attempt: number;
+            /** @description `retry`, `snooze`, `crash`; or, of the run that ended the job, the job's status. */
+            ended: string;
+            /** @description When it was settled. */
+            ended_at: components["schemas"]["Timestamp"];
+            error: components["schemas"]["JobError"] | null;
+            /**
+             * Format: int64
+             * @description Rises from run to run; there may be gaps.
+             */
+            number: number;
+            started_at: components["schemas"]["Timestamp"] | null;
+        };
         /** @description A page of a statement. */
         Statement: {
             /**
@@ -1092,6 +1223,11 @@ export interface components {
             data: components["schemas"]["HashedEntry"][];
             /** @description Whether no entry of this month can come any more. */
             is_final: boolean;
+            /**
+             * Format: int64
+             * @description How many entries a page has at most.
+             */
+            limit: number;
             /** @description Of which month, in UTC: `2026-11`. */
             month: string;
             /** @description The `cursor` of the next page; null on the last one, whose last hash is that of the whole month. */
@@ -1177,6 +1313,19 @@ export interface components {
          * @description A point in time by the database's clock; shown as RFC 3339 in UTC with microseconds, which is all that it has.
          */
         Timestamp: string;
+        /** @description What a purchase would come to, were it made now. */
+        Validated: {
+            /**
+             * Format: int64
+             * @description What the account would have left.
+             */
+            available_after: number;
+            /**
+             * Format: int64
+             * @description What would be held for all jobs.
+             */
+            price: number;
+        };
         /** @description A webhook, as it is asked for. */
         WantedWebhook: {
             /** @description Of what; of every end of a job if it is left out. */
@@ -1204,10 +1353,150 @@ export interface components {
             url: string | null;
         };
     };
-    responses: never;
+    responses: {
+        /** @description 400: bad request. */
+        BadRequest: {
+            headers: {
+                "request-id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description 409: conflict. */
+        Conflict: {
+            headers: {
+                "request-id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description 413: content too large. */
+        ContentTooLarge: {
+            headers: {
+                "request-id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description 403: forbidden. */
+        Forbidden: {
+            headers: {
+                "request-id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description 410: gone. */
+        Gone: {
+            headers: {
+                "request-id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description 500: internal server error. */
+        InternalServerError: {
+            headers: {
+                "request-id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description 404: not found. */
+        NotFound: {
+            headers: {
+                "request-id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description 402: payment required. */
+        PaymentRequired: {
+            headers: {
+                "request-id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description 503: service unavailable. */
+        ServiceUnavailable: {
+            headers: {
+                "request-id": components["headers"]["RequestId"];
+                /** @description Seconds until it is worth trying again. */
+                "retry-after"?: number;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description 429: too many requests. */
+        TooManyRequests: {
+            headers: {
+                "request-id": components["headers"]["RequestId"];
+                /** @description Seconds until it is worth trying again. */
+                "retry-after"?: number;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description 401: unauthorized. */
+        Unauthorized: {
+            headers: {
+                "request-id": components["headers"]["RequestId"];
+                /** @description `Bearer`. */
+                "www-authenticate"?: string;
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description 422: unprocessable content. */
+        UnprocessableContent: {
+            headers: {
+                "request-id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+        /** @description 415: unsupported media type. */
+        UnsupportedMediaType: {
+            headers: {
+                "request-id": components["headers"]["RequestId"];
+                [name: string]: unknown;
+            };
+            content: {
+                "application/problem+json": components["schemas"]["Problem"];
+            };
+        };
+    };
     parameters: never;
     requestBodies: never;
-    headers: never;
+    headers: {
+        /** @description What the access log and the function's log know this request by; in a problem, its `request_id`. */
+        RequestId: string;
+    };
     pathItems: never;
 }
 export type $defs = Record<string, never>;
@@ -1227,6 +1516,7 @@ export interface operations {
             /** @description Nothing of its payloads is left. */
             200: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1236,6 +1526,7 @@ export interface operations {
             /** @description It is closed, and is being erased. */
             202: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1243,79 +1534,15 @@ export interface operations {
                 };
             };
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `forbidden` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `not_found` */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "not_found";
-                        /** @enum {integer} */
-                        status?: 404;
-                    };
-                };
-            };
+            404: components["responses"]["NotFound"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     get_erasure: {
@@ -1333,6 +1560,7 @@ export interface operations {
             /** @description How far it is. */
             200: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1340,79 +1568,15 @@ export interface operations {
                 };
             };
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `forbidden` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `not_found` */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "not_found";
-                        /** @enum {integer} */
-                        status?: 404;
-                    };
-                };
-            };
+            404: components["responses"]["NotFound"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     export_account: {
@@ -1433,6 +1597,7 @@ export interface operations {
             /** @description A page of lines. */
             200: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1440,93 +1605,17 @@ export interface operations {
                 };
             };
             /** @description `unknown_parameter`, `invalid_cursor` */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unknown_parameter" | "invalid_cursor";
-                        /** @enum {integer} */
-                        status?: 400;
-                    };
-                };
-            };
+            400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `forbidden` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `not_found` */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "not_found";
-                        /** @enum {integer} */
-                        status?: 404;
-                    };
-                };
-            };
+            404: components["responses"]["NotFound"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     call_back: {
@@ -1548,6 +1637,7 @@ export interface operations {
             /** @description It was heard. */
             200: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1555,133 +1645,23 @@ export interface operations {
                 };
             };
             /** @description `body_required`, `invalid_json`, `too_deep`, `not_an_object`, `unknown_field`, `duplicate_field`, `invalid_field`, `duplicate_header`, `invalid_header` */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "body_required" | "invalid_json" | "too_deep" | "not_an_object" | "unknown_field" | "duplicate_field" | "invalid_field" | "duplicate_header" | "invalid_header";
-                        /** @enum {integer} */
-                        status?: 400;
-                    };
-                };
-            };
+            400: components["responses"]["BadRequest"];
             /** @description `not_found` */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "not_found";
-                        /** @enum {integer} */
-                        status?: 404;
-                    };
-                };
-            };
+            404: components["responses"]["NotFound"];
             /** @description `callback_used`, `callback_expired` */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "callback_used" | "callback_expired";
-                        /** @enum {integer} */
-                        status?: 409;
-                    };
-                };
-            };
+            409: components["responses"]["Conflict"];
             /** @description `gone` */
-            410: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "gone";
-                        /** @enum {integer} */
-                        status?: 410;
-                    };
-                };
-            };
+            410: components["responses"]["Gone"];
             /** @description `too_large` */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "too_large";
-                        /** @enum {integer} */
-                        status?: 413;
-                    };
-                };
-            };
+            413: components["responses"]["ContentTooLarge"];
             /** @description `unsupported_media_type` */
-            415: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unsupported_media_type";
-                        /** @enum {integer} */
-                        status?: 415;
-                    };
-                };
-            };
+            415: components["responses"]["UnsupportedMediaType"];
             /** @description `nul_character`, `invalid_status`, `invalid_credits_used`, `invalid_progress` */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "nul_character" | "invalid_status" | "invalid_credits_used" | "invalid_progress";
-                        /** @enum {integer} */
-                        status?: 422;
-                    };
-                };
-            };
+            422: components["responses"]["UnprocessableContent"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     get_credits: {
@@ -1699,107 +1679,39 @@ export interface operations {
             /** @description What is free to spend, what is held, and what of it lapses. */
             200: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Credits"];
                 };
             };
-            /** @description `unknown_field`, `account_required`, `unknown_parameter` */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unknown_field" | "account_required" | "unknown_parameter";
-                        /** @enum {integer} */
-                        status?: 400;
-                    };
-                };
-            };
+            /** @description `unknown_parameter`, `account_required` */
+            400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `forbidden` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `invalid_account` */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "invalid_account";
-                        /** @enum {integer} */
-                        status?: 422;
-                    };
-                };
-            };
+            422: components["responses"]["UnprocessableContent"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     grant_credits: {
         parameters: {
-            query?: never;
+            query: {
+                /** @description Whose. */
+                account_id: string;
+            };
             header: {
-                /** @description With the same key the same is done once, however often it is sent. Printable ASCII without a comma. */
+                /**
+                 * @description With the same key the same is done once, however often it is sent, for as long as keys are kept (400 days unless the
+                 *     operator says otherwise); sent again after that, it buys again. Printable ASCII without quotes, backslashes and commas; one
+                 *     pair of quotes around it, as a structured string has, is no part of it.
+                 */
                 "Idempotency-Key": string;
             };
             path?: never;
@@ -1816,6 +1728,7 @@ export interface operations {
                 headers: {
                     /** @description `true`. */
                     "idempotent-replayed"?: string;
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -1825,148 +1738,37 @@ export interface operations {
             /** @description Granted. */
             201: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Entry"];
                 };
             };
-            /** @description `unknown_field`, `account_required`, `invalid_idempotency_key`, `body_required`, `invalid_json`, `too_deep`, `not_an_object`, `duplicate_field`, `invalid_field`, `duplicate_header`, `invalid_header`, `idempotency_key_required`, `invalid_expires_at` */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unknown_field" | "account_required" | "invalid_idempotency_key" | "body_required" | "invalid_json" | "too_deep" | "not_an_object" | "duplicate_field" | "invalid_field" | "duplicate_header" | "invalid_header" | "idempotency_key_required" | "invalid_expires_at";
-                        /** @enum {integer} */
-                        status?: 400;
-                    };
-                };
-            };
+            /** @description `unknown_parameter`, `account_required`, `invalid_idempotency_key`, `body_required`, `invalid_json`, `too_deep`, `not_an_object`, `unknown_field`, `duplicate_field`, `invalid_field`, `duplicate_header`, `invalid_header`, `idempotency_key_required`, `invalid_expires_at` */
+            400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `forbidden`, `account_closed` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden" | "account_closed";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `gone` */
-            410: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "gone";
-                        /** @enum {integer} */
-                        status?: 410;
-                    };
-                };
-            };
+            410: components["responses"]["Gone"];
             /** @description `too_large` */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "too_large";
-                        /** @enum {integer} */
-                        status?: 413;
-                    };
-                };
-            };
+            413: components["responses"]["ContentTooLarge"];
             /** @description `unsupported_media_type` */
-            415: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unsupported_media_type";
-                        /** @enum {integer} */
-                        status?: 415;
-                    };
-                };
-            };
+            415: components["responses"]["UnsupportedMediaType"];
             /** @description `invalid_account`, `idempotency_mismatch`, `nul_character`, `invalid_amount`, `reason_too_long`, `invalid_expires_at` */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "invalid_account" | "idempotency_mismatch" | "nul_character" | "invalid_amount" | "reason_too_long" | "invalid_expires_at";
-                        /** @enum {integer} */
-                        status?: 422;
-                    };
-                };
-            };
+            422: components["responses"]["UnprocessableContent"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     list_ledger: {
         parameters: {
             query?: {
-                /** @description Entries of a page; 20 if it is left out. */
+                /** @description Entries of a page; 20 if it is left out. More than 100 are taken for 100: `limit` in the answer says so. */
                 limit?: number;
                 /** @description The `next_cursor` of the page before. */
                 cursor?: string;
@@ -1982,100 +1784,25 @@ export interface operations {
             /** @description A page of entries. */
             200: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Page_Entry"];
                 };
             };
-            /** @description `unknown_field`, `account_required`, `unknown_parameter`, `invalid_limit`, `invalid_cursor` */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unknown_field" | "account_required" | "unknown_parameter" | "invalid_limit" | "invalid_cursor";
-                        /** @enum {integer} */
-                        status?: 400;
-                    };
-                };
-            };
+            /** @description `unknown_parameter`, `account_required`, `invalid_limit`, `invalid_cursor` */
+            400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `forbidden` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `invalid_account` */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "invalid_account";
-                        /** @enum {integer} */
-                        status?: 422;
-                    };
-                };
-            };
+            422: components["responses"]["UnprocessableContent"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     get_statement: {
@@ -2085,7 +1812,7 @@ export interface operations {
                 month: string;
                 /** @description `json`, or `csv`. */
                 format?: string;
-                /** @description Entries of a page; 1000 if it is left out. */
+                /** @description Entries of a page; 1,000 if it is left out, or if it is more: `limit` in the answer says so. */
                 limit?: number;
                 /** @description The `next_cursor` of the page before. */
                 cursor?: string;
@@ -2101,6 +1828,7 @@ export interface operations {
             /** @description A page of entries. */
             200: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2108,122 +1836,22 @@ export interface operations {
                     "text/csv": string;
                 };
             };
-            /** @description `unknown_field`, `account_required`, `unknown_parameter`, `invalid_limit`, `invalid_cursor`, `invalid_month`, `invalid_format` */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unknown_field" | "account_required" | "unknown_parameter" | "invalid_limit" | "invalid_cursor" | "invalid_month" | "invalid_format";
-                        /** @enum {integer} */
-                        status?: 400;
-                    };
-                };
-            };
+            /** @description `unknown_parameter`, `account_required`, `invalid_limit`, `invalid_cursor`, `invalid_month`, `invalid_format` */
+            400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `forbidden` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `not_found` */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "not_found";
-                        /** @enum {integer} */
-                        status?: 404;
-                    };
-                };
-            };
+            404: components["responses"]["NotFound"];
             /** @description `gone` */
-            410: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "gone";
-                        /** @enum {integer} */
-                        status?: 410;
-                    };
-                };
-            };
+            410: components["responses"]["Gone"];
             /** @description `invalid_account` */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "invalid_account";
-                        /** @enum {integer} */
-                        status?: 422;
-                    };
-                };
-            };
+            422: components["responses"]["UnprocessableContent"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     health: {
@@ -2238,58 +1866,37 @@ export interface operations {
             /** @description It does. */
             200: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Health"];
                 };
             };
+            /** @description `unknown_parameter` */
+            400: components["responses"]["BadRequest"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     list_jobs: {
         parameters: {
             query?: {
-                /** @description Only jobs of this status. */
-                status?: "queued" | "running" | "succeeded" | "failed" | "canceled";
+                /** @description Only jobs of one of these statuses. */
+                status?: components["schemas"]["Status"][];
                 /** @description Only jobs of this kind. */
                 kind?: string;
-                /** @description Only jobs with all of these tags, with commas between them. */
-                tag?: string[];
-                /** @description Only jobs with all of these: `metadata.order=7`, for each name of theirs. */
-                metadata?: {
-                    [key: string]: string;
-                };
-                /** @description Entries of a page; 20 if it is left out. */
+                /** @description Only jobs with all of these labels: tags (`label=red`), and pairs of the metadata (`label=order=7`). */
+                label?: string[];
+                /** @description Only jobs that were created then or later (RFC 3339). */
+                created_after?: string;
+                /** @description Only jobs that were created before. */
+                created_before?: string;
+                /** @description What else to show of each job: `input`, `output`. */
+                include?: ("input" | "output")[];
+                /** @description Entries of a page; 20 if it is left out. More than 100 are taken for 100: `limit` in the answer says so. */
                 limit?: number;
                 /** @description The `next_cursor` of the page before. */
                 cursor?: string;
@@ -2305,107 +1912,39 @@ export interface operations {
             /** @description A page of jobs. */
             200: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Page_Job"];
                 };
             };
-            /** @description `unknown_field`, `account_required`, `unknown_parameter`, `invalid_limit`, `invalid_cursor`, `invalid_status`, `invalid_kind`, `too_many_filters`, `invalid_filter` */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unknown_field" | "account_required" | "unknown_parameter" | "invalid_limit" | "invalid_cursor" | "invalid_status" | "invalid_kind" | "too_many_filters" | "invalid_filter";
-                        /** @enum {integer} */
-                        status?: 400;
-                    };
-                };
-            };
+            /** @description `unknown_parameter`, `account_required`, `invalid_limit`, `invalid_cursor`, `invalid_status`, `invalid_kind`, `too_many_filters`, `invalid_filter`, `invalid_include`, `invalid_created_after`, `invalid_created_before` */
+            400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `forbidden` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `invalid_account` */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "invalid_account";
-                        /** @enum {integer} */
-                        status?: 422;
-                    };
-                };
-            };
+            422: components["responses"]["UnprocessableContent"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     create_job: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Whose; a service names it, a user never does. */
+                account_id?: string;
+            };
             header?: {
-                /** @description With the same key the same is done once, however often it is sent. Printable ASCII without a comma. */
+                /**
+                 * @description With the same key the same is done once, however often it is sent, for as long as keys are kept (400 days unless the
+                 *     operator says otherwise); sent again after that, it buys again. Printable ASCII without quotes, backslashes and commas; one
+                 *     pair of quotes around it, as a structured string has, is no part of it.
+                 */
                 "Idempotency-Key"?: string;
                 /** @description `wait=10`: to be answered once the job is final, or after so many seconds, 25 at most (RFC 7240). */
                 Prefer?: string;
@@ -2428,6 +1967,7 @@ export interface operations {
                     location?: string;
                     /** @description `wait` and the seconds, if it was waited for. */
                     "preference-applied"?: string;
+                    "request-id": components["headers"]["RequestId"];
                     /** @description Seconds until it is worth a look, if it is not final. */
                     "retry-after"?: number;
                     [name: string]: unknown;
@@ -2443,6 +1983,7 @@ export interface operations {
                     location?: string;
                     /** @description `wait` and the seconds, if it was waited for. */
                     "preference-applied"?: string;
+                    "request-id": components["headers"]["RequestId"];
                     /** @description Seconds until it is worth a look. */
                     "retry-after"?: number;
                     [name: string]: unknown;
@@ -2451,166 +1992,28 @@ export interface operations {
                     "application/json": components["schemas"]["Job"];
                 };
             };
-            /** @description `unknown_field`, `account_required`, `invalid_idempotency_key`, `body_required`, `invalid_json`, `too_deep`, `not_an_object`, `duplicate_field`, `invalid_field`, `duplicate_header`, `invalid_header`, `invalid_run_at` */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unknown_field" | "account_required" | "invalid_idempotency_key" | "body_required" | "invalid_json" | "too_deep" | "not_an_object" | "duplicate_field" | "invalid_field" | "duplicate_header" | "invalid_header" | "invalid_run_at";
-                        /** @enum {integer} */
-                        status?: 400;
-                    };
-                };
-            };
+            /** @description `unknown_parameter`, `account_required`, `invalid_idempotency_key`, `body_required`, `invalid_json`, `too_deep`, `not_an_object`, `unknown_field`, `duplicate_field`, `invalid_field`, `duplicate_header`, `invalid_header`, `invalid_run_at` */
+            400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `insufficient_credits` */
-            402: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "insufficient_credits";
-                        /** @enum {integer} */
-                        status?: 402;
-                    };
-                };
-            };
+            402: components["responses"]["PaymentRequired"];
             /** @description `forbidden`, `account_closed` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden" | "account_closed";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `gone` */
-            410: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "gone";
-                        /** @enum {integer} */
-                        status?: 410;
-                    };
-                };
-            };
+            410: components["responses"]["Gone"];
             /** @description `too_large` */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "too_large";
-                        /** @enum {integer} */
-                        status?: 413;
-                    };
-                };
-            };
+            413: components["responses"]["ContentTooLarge"];
             /** @description `unsupported_media_type` */
-            415: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unsupported_media_type";
-                        /** @enum {integer} */
-                        status?: 415;
-                    };
-                };
-            };
+            415: components["responses"]["UnsupportedMediaType"];
             /** @description `invalid_account`, `idempotency_mismatch`, `nul_character`, `unknown_kind`, `over_cap`, `invalid_priority`, `invalid_run_at`, `invalid_retry`, `invalid_metadata`, `invalid_tags`, `invalid_webhook`, `webhooks_not_offered` */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "invalid_account" | "idempotency_mismatch" | "nul_character" | "unknown_kind" | "over_cap" | "invalid_priority" | "invalid_run_at" | "invalid_retry" | "invalid_metadata" | "invalid_tags" | "invalid_webhook" | "webhooks_not_offered";
-                        /** @enum {integer} */
-                        status?: 422;
-                    };
-                };
-            };
+            422: components["responses"]["UnprocessableContent"];
             /** @description `too_many_jobs`, `too_many_bytes`, `too_many_enqueues` */
-            429: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "too_many_jobs" | "too_many_bytes" | "too_many_enqueues";
-                        /** @enum {integer} */
-                        status?: 429;
-                    };
-                };
-            };
+            429: components["responses"]["TooManyRequests"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown`, `credit_source_failed` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown" | "credit_source_failed";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     get_job: {
@@ -2636,6 +2039,7 @@ export interface operations {
                 headers: {
                     /** @description What this answer is known by. */
                     etag?: string;
+                    "request-id": components["headers"]["RequestId"];
                     /** @description Seconds until it is worth a look, if it is not final. */
                     "retry-after"?: number;
                     [name: string]: unknown;
@@ -2649,6 +2053,7 @@ export interface operations {
                 headers: {
                     /** @description What that answer is known by. */
                     etag?: string;
+                    "request-id": components["headers"]["RequestId"];
                     /** @description Seconds until it is worth a look, if it is not final. */
                     "retry-after"?: number;
                     [name: string]: unknown;
@@ -2656,235 +2061,19 @@ export interface operations {
                 content?: never;
             };
             /** @description `unknown_parameter`, `invalid_wait` */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unknown_parameter" | "invalid_wait";
-                        /** @enum {integer} */
-                        status?: 400;
-                    };
-                };
-            };
+            400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `forbidden` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `not_found` */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "not_found";
-                        /** @enum {integer} */
-                        status?: 404;
-                    };
-                };
-            };
+            404: components["responses"]["NotFound"];
             /** @description `gone` */
-            410: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "gone";
-                        /** @enum {integer} */
-                        status?: 410;
-                    };
-                };
-            };
+            410: components["responses"]["Gone"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
-        };
-    };
-    list_attempts: {
-        parameters: {
-            query?: {
-                /** @description Only those after the one of this number. */
-                after?: number;
-            };
-            header?: never;
-            path: {
-                /** @description The job. */
-                id: string;
-            };
-            cookie?: never;
-        };
-        requestBody?: never;
-        responses: {
-            /** @description The runs that have ended. */
-            200: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/json": components["schemas"]["Page_Attempt"];
-                };
-            };
-            /** @description `unknown_parameter`, `invalid_after` */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unknown_parameter" | "invalid_after";
-                        /** @enum {integer} */
-                        status?: 400;
-                    };
-                };
-            };
-            /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
-            /** @description `forbidden` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
-            /** @description `not_found` */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "not_found";
-                        /** @enum {integer} */
-                        status?: 404;
-                    };
-                };
-            };
-            /** @description `gone` */
-            410: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "gone";
-                        /** @enum {integer} */
-                        status?: 410;
-                    };
-                };
-            };
-            /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
-            /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     cancel_job: {
@@ -2902,6 +2091,7 @@ export interface operations {
             /** @description The job is canceled. */
             200: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
@@ -2911,6 +2101,7 @@ export interface operations {
             /** @description It is running, and asked to stop. */
             202: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     /** @description Seconds until it is worth a look. */
                     "retry-after"?: number;
                     [name: string]: unknown;
@@ -2919,115 +2110,31 @@ export interface operations {
                     "application/json": components["schemas"]["Job"];
                 };
             };
+            /** @description `unknown_parameter` */
+            400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `forbidden` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `not_found` */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "not_found";
-                        /** @enum {integer} */
-                        status?: 404;
-                    };
-                };
-            };
+            404: components["responses"]["NotFound"];
             /** @description `not_cancelable` */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "not_cancelable";
-                        /** @enum {integer} */
-                        status?: 409;
-                    };
-                };
-            };
+            409: components["responses"]["Conflict"];
             /** @description `gone` */
-            410: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "gone";
-                        /** @enum {integer} */
-                        status?: 410;
-                    };
-                };
-            };
+            410: components["responses"]["Gone"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     list_deliveries: {
         parameters: {
             query?: {
-                /** @description Only those after the one of this id. */
-                after?: string;
+                /** @description Entries of a page; 20 if it is left out. More than 100 are taken for 100: `limit` in the answer says so. */
+                limit?: number;
+                /** @description The `next_cursor` of the page before. */
+                cursor?: string;
             };
             header?: never;
             path: {
@@ -3038,117 +2145,30 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Up to a hundred messages. */
+            /** @description A page of messages. */
             200: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Page_DeliveryShown"];
                 };
             };
-            /** @description `unknown_parameter`, `invalid_after` */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unknown_parameter" | "invalid_after";
-                        /** @enum {integer} */
-                        status?: 400;
-                    };
-                };
-            };
+            /** @description `unknown_parameter`, `invalid_limit`, `invalid_cursor` */
+            400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `forbidden` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `not_found` */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "not_found";
-                        /** @enum {integer} */
-                        status?: 404;
-                    };
-                };
-            };
+            404: components["responses"]["NotFound"];
             /** @description `gone` */
-            410: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "gone";
-                        /** @enum {integer} */
-                        status?: 410;
-                    };
-                };
-            };
+            410: components["responses"]["Gone"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     list_events: {
@@ -3156,6 +2176,10 @@ export interface operations {
             query?: {
                 /** @description Only those after the one of this number. */
                 after?: number;
+                /** @description Entries of a page; 20 if it is left out. More than 100 are taken for 100: `limit` in the answer says so. */
+                limit?: number;
+                /** @description The `next_cursor` of the page before. */
+                cursor?: string;
             };
             header?: never;
             path: {
@@ -3166,117 +2190,30 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description Up to a hundred transitions. */
+            /** @description A page of transitions. */
             200: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["Page_Event"];
                 };
             };
-            /** @description `unknown_parameter`, `invalid_after` */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unknown_parameter" | "invalid_after";
-                        /** @enum {integer} */
-                        status?: 400;
-                    };
-                };
-            };
+            /** @description `unknown_parameter`, `invalid_limit`, `invalid_cursor`, `invalid_after` */
+            400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `forbidden` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `not_found` */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "not_found";
-                        /** @enum {integer} */
-                        status?: 404;
-                    };
-                };
-            };
+            404: components["responses"]["NotFound"];
             /** @description `gone` */
-            410: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "gone";
-                        /** @enum {integer} */
-                        status?: 410;
-                    };
-                };
-            };
+            410: components["responses"]["Gone"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     retry_job: {
@@ -3296,6 +2233,7 @@ export interface operations {
                 headers: {
                     /** @description Where the new job is. */
                     location?: string;
+                    "request-id": components["headers"]["RequestId"];
                     /** @description Seconds until it is worth a look. */
                     "retry-after"?: number;
                     [name: string]: unknown;
@@ -3304,159 +2242,85 @@ export interface operations {
                     "application/json": components["schemas"]["Job"];
                 };
             };
+            /** @description `unknown_parameter` */
+            400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `insufficient_credits` */
-            402: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "insufficient_credits";
-                        /** @enum {integer} */
-                        status?: 402;
-                    };
-                };
-            };
+            402: components["responses"]["PaymentRequired"];
             /** @description `forbidden`, `account_closed` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden" | "account_closed";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `not_found` */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "not_found";
-                        /** @enum {integer} */
-                        status?: 404;
-                    };
-                };
-            };
+            404: components["responses"]["NotFound"];
             /** @description `not_retryable`, `already_retried` */
-            409: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "not_retryable" | "already_retried";
-                        /** @enum {integer} */
-                        status?: 409;
-                    };
-                };
-            };
+            409: components["responses"]["Conflict"];
             /** @description `gone` */
-            410: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "gone";
-                        /** @enum {integer} */
-                        status?: 410;
-                    };
-                };
-            };
+            410: components["responses"]["Gone"];
             /** @description `unknown_kind`, `over_cap` */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unknown_kind" | "over_cap";
-                        /** @enum {integer} */
-                        status?: 422;
-                    };
-                };
-            };
+            422: components["responses"]["UnprocessableContent"];
             /** @description `too_many_jobs`, `too_many_bytes`, `too_many_enqueues` */
-            429: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "too_many_jobs" | "too_many_bytes" | "too_many_enqueues";
-                        /** @enum {integer} */
-                        status?: 429;
-                    };
-                };
-            };
+            429: components["responses"]["TooManyRequests"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown`, `credit_source_failed` */
-            503: {
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    list_runs: {
+        parameters: {
+            query?: {
+                /** @description Entries of a page; 20 if it is left out. More than 100 are taken for 100: `limit` in the answer says so. */
+                limit?: number;
+                /** @description The `next_cursor` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path: {
+                /** @description The job. */
+                id: string;
+            };
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of runs. */
+            200: {
                 headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown" | "credit_source_failed";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
+                    "application/json": components["schemas"]["Page_Run"];
                 };
             };
+            /** @description `unknown_parameter`, `invalid_limit`, `invalid_cursor` */
+            400: components["responses"]["BadRequest"];
+            /** @description `unauthorized` */
+            401: components["responses"]["Unauthorized"];
+            /** @description `forbidden` */
+            403: components["responses"]["Forbidden"];
+            /** @description `not_found` */
+            404: components["responses"]["NotFound"];
+            /** @description `gone` */
+            410: components["responses"]["Gone"];
+            /** @description `internal` */
+            500: components["responses"]["InternalServerError"];
+            /** @description `unavailable`, `outcome_unknown` */
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     create_batch: {
         parameters: {
-            query?: never;
+            query?: {
+                /** @description Whose; a service names it, a user never does. */
+                account_id?: string;
+            };
             header?: {
-                /** @description With the same key the same is done once, however often it is sent. Printable ASCII without a comma. */
+                /**
+                 * @description With the same key the same is done once, however often it is sent, for as long as keys are kept (400 days unless the
+                 *     operator says otherwise); sent again after that, it buys again. Printable ASCII without quotes, backslashes and commas; one
+                 *     pair of quotes around it, as a structured string has, is no part of it.
+                 */
                 "Idempotency-Key"?: string;
             };
             path?: never;
@@ -3473,352 +2337,173 @@ export interface operations {
                 headers: {
                     /** @description `true`. */
                     "idempotent-replayed"?: string;
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Page_BatchedJob"];
+                    "application/json": components["schemas"]["Batch"];
                 };
             };
             /** @description Queued, and the price of each is held. */
             202: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["Page_BatchedJob"];
+                    "application/json": components["schemas"]["Batch"];
                 };
             };
-            /** @description `unknown_field`, `account_required`, `invalid_idempotency_key`, `body_required`, `invalid_json`, `too_deep`, `not_an_object`, `duplicate_field`, `invalid_field`, `duplicate_header`, `invalid_header`, `invalid_run_at` */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unknown_field" | "account_required" | "invalid_idempotency_key" | "body_required" | "invalid_json" | "too_deep" | "not_an_object" | "duplicate_field" | "invalid_field" | "duplicate_header" | "invalid_header" | "invalid_run_at";
-                        /** @enum {integer} */
-                        status?: 400;
-                    };
-                };
-            };
+            /** @description `unknown_parameter`, `account_required`, `invalid_idempotency_key`, `body_required`, `invalid_json`, `too_deep`, `not_an_object`, `unknown_field`, `duplicate_field`, `invalid_field`, `duplicate_header`, `invalid_header`, `invalid_run_at` */
+            400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `insufficient_credits` */
-            402: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "insufficient_credits";
-                        /** @enum {integer} */
-                        status?: 402;
-                    };
-                };
-            };
+            402: components["responses"]["PaymentRequired"];
             /** @description `forbidden`, `account_closed` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden" | "account_closed";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `gone` */
-            410: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "gone";
-                        /** @enum {integer} */
-                        status?: 410;
-                    };
-                };
-            };
+            410: components["responses"]["Gone"];
             /** @description `too_large` */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "too_large";
-                        /** @enum {integer} */
-                        status?: 413;
-                    };
-                };
-            };
+            413: components["responses"]["ContentTooLarge"];
             /** @description `unsupported_media_type` */
-            415: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unsupported_media_type";
-                        /** @enum {integer} */
-                        status?: 415;
-                    };
-                };
-            };
+            415: components["responses"]["UnsupportedMediaType"];
             /** @description `invalid_account`, `idempotency_mismatch`, `nul_character`, `unknown_kind`, `over_cap`, `invalid_priority`, `invalid_run_at`, `invalid_retry`, `invalid_metadata`, `invalid_tags`, `invalid_webhook`, `webhooks_not_offered`, `invalid_batch` */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "invalid_account" | "idempotency_mismatch" | "nul_character" | "unknown_kind" | "over_cap" | "invalid_priority" | "invalid_run_at" | "invalid_retry" | "invalid_metadata" | "invalid_tags" | "invalid_webhook" | "webhooks_not_offered" | "invalid_batch";
-                        /** @enum {integer} */
-                        status?: 422;
-                    };
-                };
-            };
+            422: components["responses"]["UnprocessableContent"];
             /** @description `too_many_jobs`, `too_many_bytes`, `too_many_enqueues` */
-            429: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "too_many_jobs" | "too_many_bytes" | "too_many_enqueues";
-                        /** @enum {integer} */
-                        status?: 429;
-                    };
-                };
-            };
+            429: components["responses"]["TooManyRequests"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown`, `credit_source_failed` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown" | "credit_source_failed";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
-    redrive: {
+    retry_jobs: {
         parameters: {
-            query?: never;
-            header?: never;
-            path: {
-                /** @description The kind. */
-                kind: string;
+            query?: {
+                /** @description Whose; a service names it, a user never does. */
+                account_id?: string;
+                /** @description `true`: everything is checked as ever, and nothing is done. */
+                validate_only?: boolean;
             };
+            header?: never;
+            path?: never;
             cookie?: never;
         };
         requestBody: {
             content: {
-                "application/json": components["schemas"]["RedriveJobs"];
+                "application/json": components["schemas"]["RetryJobs"];
             };
         };
         responses: {
             /** @description What became of each of them. */
             200: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/json": components["schemas"]["RedrivenJobs"];
+                    "application/json": components["schemas"]["RetriedJobs"];
                 };
             };
-            /** @description `body_required`, `invalid_json`, `too_deep`, `not_an_object`, `unknown_field`, `duplicate_field`, `invalid_field`, `duplicate_header`, `invalid_header`, `invalid_failed_after`, `invalid_failed_before`, `invalid_cursor` */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "body_required" | "invalid_json" | "too_deep" | "not_an_object" | "unknown_field" | "duplicate_field" | "invalid_field" | "duplicate_header" | "invalid_header" | "invalid_failed_after" | "invalid_failed_before" | "invalid_cursor";
-                        /** @enum {integer} */
-                        status?: 400;
-                    };
-                };
-            };
+            /** @description `body_required`, `invalid_json`, `too_deep`, `not_an_object`, `unknown_field`, `duplicate_field`, `invalid_field`, `duplicate_header`, `invalid_header`, `unknown_parameter`, `invalid_validate_only`, `account_required`, `invalid_kind`, `invalid_failed_after`, `invalid_failed_before`, `invalid_cursor` */
+            400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `forbidden` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
-            /** @description `not_found` */
-            404: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "not_found";
-                        /** @enum {integer} */
-                        status?: 404;
-                    };
-                };
-            };
-            /** @description `gone` */
-            410: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "gone";
-                        /** @enum {integer} */
-                        status?: 410;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `too_large` */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "too_large";
-                        /** @enum {integer} */
-                        status?: 413;
-                    };
-                };
-            };
+            413: components["responses"]["ContentTooLarge"];
             /** @description `unsupported_media_type` */
-            415: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unsupported_media_type";
-                        /** @enum {integer} */
-                        status?: 415;
-                    };
-                };
-            };
-            /** @description `nul_character`, `invalid_redrive` */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "nul_character" | "invalid_redrive";
-                        /** @enum {integer} */
-                        status?: 422;
-                    };
-                };
-            };
+            415: components["responses"]["UnsupportedMediaType"];
+            /** @description `nul_character`, `invalid_account`, `invalid_redrive` */
+            422: components["responses"]["UnprocessableContent"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    validate_jobs: {
+        parameters: {
+            query?: {
+                /** @description Whose; a service names it, a user never does. */
+                account_id?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["CreateBatch"];
+            };
+        };
+        responses: {
+            /** @description It could be bought now. */
+            200: {
                 headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
+                    "application/json": components["schemas"]["Validated"];
                 };
             };
+            /** @description `unknown_parameter`, `account_required`, `body_required`, `invalid_json`, `too_deep`, `not_an_object`, `unknown_field`, `duplicate_field`, `invalid_field`, `duplicate_header`, `invalid_header`, `invalid_run_at` */
+            400: components["responses"]["BadRequest"];
+            /** @description `unauthorized` */
+            401: components["responses"]["Unauthorized"];
+            /** @description `insufficient_credits` */
+            402: components["responses"]["PaymentRequired"];
+            /** @description `forbidden`, `account_closed` */
+            403: components["responses"]["Forbidden"];
+            /** @description `too_large` */
+            413: components["responses"]["ContentTooLarge"];
+            /** @description `unsupported_media_type` */
+            415: components["responses"]["UnsupportedMediaType"];
+            /** @description `invalid_account`, `nul_character`, `unknown_kind`, `over_cap`, `invalid_priority`, `invalid_run_at`, `invalid_retry`, `invalid_metadata`, `invalid_tags`, `invalid_webhook`, `webhooks_not_offered`, `invalid_batch` */
+            422: components["responses"]["UnprocessableContent"];
+            /** @description `too_many_jobs`, `too_many_bytes`, `too_many_enqueues` */
+            429: components["responses"]["TooManyRequests"];
+            /** @description `internal` */
+            500: components["responses"]["InternalServerError"];
+            /** @description `unavailable`, `outcome_unknown`, `credit_source_failed` */
+            503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    list_kinds: {
+        parameters: {
+            query?: {
+                /** @description Entries of a page; 20 if it is left out. More than 100 are taken for 100: `limit` in the answer says so. */
+                limit?: number;
+                /** @description The `next_cursor` of the page before. */
+                cursor?: string;
+            };
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        requestBody?: never;
+        responses: {
+            /** @description A page of kinds. */
+            200: {
+                headers: {
+                    "request-id": components["headers"]["RequestId"];
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": components["schemas"]["Page_OfferedKind"];
+                };
+            };
+            /** @description `unknown_parameter`, `invalid_limit`, `invalid_cursor` */
+            400: components["responses"]["BadRequest"];
+            /** @description `unauthorized` */
+            401: components["responses"]["Unauthorized"];
+            /** @description `internal` */
+            500: components["responses"]["InternalServerError"];
+            /** @description `unavailable`, `outcome_unknown` */
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     openapi: {
@@ -3835,12 +2520,15 @@ export interface operations {
                 headers: {
                     /** @description How long it may be kept. */
                     "cache-control"?: string;
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": unknown;
                 };
             };
+            /** @description `unknown_parameter` */
+            400: components["responses"]["BadRequest"];
         };
     };
     get_webhook: {
@@ -3858,100 +2546,25 @@ export interface operations {
             /** @description Where the account is told of its jobs. */
             200: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["WebhookShown"];
                 };
             };
-            /** @description `unknown_field`, `account_required`, `unknown_parameter` */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unknown_field" | "account_required" | "unknown_parameter";
-                        /** @enum {integer} */
-                        status?: 400;
-                    };
-                };
-            };
+            /** @description `unknown_parameter`, `account_required` */
+            400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `forbidden` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `invalid_account` */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "invalid_account";
-                        /** @enum {integer} */
-                        status?: 422;
-                    };
-                };
-            };
+            422: components["responses"]["UnprocessableContent"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     set_webhook: {
@@ -3973,128 +2586,29 @@ export interface operations {
             /** @description It is told there from now on. */
             200: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["WebhookShown"];
                 };
             };
-            /** @description `unknown_field`, `account_required`, `unknown_parameter`, `body_required`, `invalid_json`, `too_deep`, `not_an_object`, `duplicate_field`, `invalid_field`, `duplicate_header`, `invalid_header` */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unknown_field" | "account_required" | "unknown_parameter" | "body_required" | "invalid_json" | "too_deep" | "not_an_object" | "duplicate_field" | "invalid_field" | "duplicate_header" | "invalid_header";
-                        /** @enum {integer} */
-                        status?: 400;
-                    };
-                };
-            };
+            /** @description `unknown_parameter`, `account_required`, `body_required`, `invalid_json`, `too_deep`, `not_an_object`, `unknown_field`, `duplicate_field`, `invalid_field`, `duplicate_header`, `invalid_header` */
+            400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `forbidden`, `account_closed` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden" | "account_closed";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `too_large` */
-            413: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "too_large";
-                        /** @enum {integer} */
-                        status?: 413;
-                    };
-                };
-            };
+            413: components["responses"]["ContentTooLarge"];
             /** @description `unsupported_media_type` */
-            415: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unsupported_media_type";
-                        /** @enum {integer} */
-                        status?: 415;
-                    };
-                };
-            };
+            415: components["responses"]["UnsupportedMediaType"];
             /** @description `invalid_account`, `nul_character`, `invalid_webhook`, `webhooks_not_offered` */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "invalid_account" | "nul_character" | "invalid_webhook" | "webhooks_not_offered";
-                        /** @enum {integer} */
-                        status?: 422;
-                    };
-                };
-            };
+            422: components["responses"]["UnprocessableContent"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     delete_webhook: {
@@ -4112,98 +2626,23 @@ export interface operations {
             /** @description It is told nothing more. */
             204: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content?: never;
             };
-            /** @description `unknown_field`, `account_required`, `unknown_parameter` */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unknown_field" | "account_required" | "unknown_parameter";
-                        /** @enum {integer} */
-                        status?: 400;
-                    };
-                };
-            };
+            /** @description `unknown_parameter`, `account_required` */
+            400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `forbidden`, `account_closed` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden" | "account_closed";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `invalid_account` */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "invalid_account";
-                        /** @enum {integer} */
-                        status?: 422;
-                    };
-                };
-            };
+            422: components["responses"]["UnprocessableContent"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
     rotate_secret: {
@@ -4221,100 +2660,25 @@ export interface operations {
             /** @description Both secrets. */
             200: {
                 headers: {
+                    "request-id": components["headers"]["RequestId"];
                     [name: string]: unknown;
                 };
                 content: {
                     "application/json": components["schemas"]["WebhookShown"];
                 };
             };
-            /** @description `unknown_field`, `account_required`, `unknown_parameter` */
-            400: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unknown_field" | "account_required" | "unknown_parameter";
-                        /** @enum {integer} */
-                        status?: 400;
-                    };
-                };
-            };
+            /** @description `unknown_parameter`, `account_required` */
+            400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
-            401: {
-                headers: {
-                    /** @description `Bearer`. */
-                    "www-authenticate"?: string;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unauthorized";
-                        /** @enum {integer} */
-                        status?: 401;
-                    };
-                };
-            };
+            401: components["responses"]["Unauthorized"];
             /** @description `forbidden`, `account_closed` */
-            403: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "forbidden" | "account_closed";
-                        /** @enum {integer} */
-                        status?: 403;
-                    };
-                };
-            };
+            403: components["responses"]["Forbidden"];
             /** @description `invalid_account`, `webhooks_not_offered` */
-            422: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "invalid_account" | "webhooks_not_offered";
-                        /** @enum {integer} */
-                        status?: 422;
-                    };
-                };
-            };
+            422: components["responses"]["UnprocessableContent"];
             /** @description `internal` */
-            500: {
-                headers: {
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "internal";
-                        /** @enum {integer} */
-                        status?: 500;
-                    };
-                };
-            };
+            500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
-            503: {
-                headers: {
-                    /** @description Seconds until it is worth trying again. */
-                    "retry-after"?: number;
-                    [name: string]: unknown;
-                };
-                content: {
-                    "application/problem+json": components["schemas"]["Problem"] & {
-                        /** @enum {string} */
-                        code?: "unavailable" | "outcome_unknown";
-                        /** @enum {integer} */
-                        status?: 503;
-                    };
-                };
-            };
+            503: components["responses"]["ServiceUnavailable"];
         };
     };
 }

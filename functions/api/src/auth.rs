@@ -104,15 +104,18 @@ impl Caller {
         match (self, named) {
             (Self::User { account_id }, None) => Ok(*account_id),
             (Self::User { .. }, Some(_)) => {
-                Err(ApiError::bad("unknown_field", "Only a service names the account_id."))
+                Err(ApiError::bad("unknown_parameter", "Only a service names the account_id.")
+                    .of_parameter("account_id"))
             }
             (Self::Service { .. }, _) if !self.has(scopes) => {
                 Err(ApiError::forbidden("This token's scopes do not allow it."))
             }
-            (Self::Service { .. }, None) => Err(ApiError::bad("account_required", "Name the account_id.")),
-            (Self::Service { .. }, Some(named)) => {
-                uuid(named).ok_or_else(|| ApiError::invalid("invalid_account", "An account_id is a UUID."))
+            (Self::Service { .. }, None) => {
+                Err(ApiError::bad("account_required", "Name the account_id.").of_parameter("account_id"))
             }
+            (Self::Service { .. }, Some(named)) => uuid(named).ok_or_else(|| {
+                ApiError::invalid("invalid_account", "An account_id is a UUID.").of_parameter("account_id")
+            }),
         }
     }
 }

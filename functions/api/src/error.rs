@@ -1,10 +1,14 @@
 //! Errors of the API: a code, a status, and what the caller may know, as `application/problem+json` (RFC 9457).
 //! The only place in the project that knows error statuses.
 
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 use shared::db::DbError;
 
 use crate::event::Response;
+
+/// As many flaws of a request are named at once.
+pub(crate) const MOST_FLAWS: usize = 10;
 
 /// What the caller did wrong, or what we could not do.
 #[derive(Debug)]
@@ -12,13 +16,106 @@ pub(crate) struct ApiError {
     status: u16,
     code: String,
     detail: String,
+    /// Where in the request, and what else is wrong with it.
+    errors: Vec<Flaw>,
     more: Map<String, Value>,
     allow: Option<String>,
 }
 
+/// One thing that is wrong with a request.
+#[derive(Debug, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub(crate) struct Flaw {
+    /// As the problem's.
+    code: String,
+    /// What is wrong, for a person.
+    detail: String,
+    /// Where in the body: a JSON Pointer (RFC 6901) behind `#`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<String>,
+    /// Or which parameter of the query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parameter: Option<String>,
+    /// Or which header.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    header: Option<&'static str>,
+    /// What would be right, where that can be listed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    allowed: Option<Vec<String>>,
+}
+
 impl ApiError {
     fn new(status: u16, code: impl Into<String>, detail: impl Into<String>) -> Self {
-        Self { status, code: code.into(), detail: detail.into(), more: Map::new(), allow: None }
+        Self {
+            status,
+            code: code.into(),
+            detail: detail.into(),
+            errors: Vec::new(),
+            more: Map::new(),
+            allow: None,
+        }
+    }
+
+    fn flawed(mut self, place: impl FnOnce(&mut Flaw)) -> Self {
+        if self.errors.is_empty() {
+            let (code, detail) = (self.code.clone(), self.detail.clone());
+            let flaw = Flaw { code, detail, pointer: None, parameter: None, header: None, allowed: None };
+            self.errors.push(flaw);
+        }
+        self.errors.first_mut().map(place);
+        self
+    }
+
+    /// The same, of what stands there in the body: `/retry/backoff`, or nothing for all of it.
+    pub(crate) fn at(self, pointer: &str) -> Self {
+        self.flawed(|flaw| flaw.pointer = Some(format!("#{pointer}")))
+    }
+
+    /// The same, of a parameter of the query.
+    pub(crate) fn of_parameter(self, name: &str) -> Self {
+        self.flawed(|flaw| flaw.parameter = Some(name.to_owned()))
+    }
+
+    /// The same, of a header.
+    pub(crate) fn of_header(self, name: &'static str) -> Self {
+        self.flawed(|flaw| flaw.header = Some(name))
+    }
+
+    /// And these would be right.
+    pub(crate) fn allowed(self, right: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.flawed(|flaw| flaw.allowed = Some(right.into_iter().map(Into::into).collect()))
+    }
+
+    /// All that is wrong, as one: the first, with the flaws of the others.
+    pub(crate) fn all(errors: impl IntoIterator<Item = Self>) -> Option<Self> {
+        errors.into_iter().reduce(|mut first, other| {
+            first.errors.extend(other.errors);
+            first.errors.truncate(MOST_FLAWS);
+            first
+        })
+    }
+
+    /// The same, where the database refused what stands in a body: it knows which member it was, by the code.
+    pub(crate) fn in_body(mut self) -> Self {
+        let job = self.more.remove("job").and_then(|number| number.as_u64());
+        let member = match self.code.as_str() {
+            "unknown_kind" => "/kind",
+            "invalid_priority" => "/priority",
+            "invalid_run_at" => "/run_at",
+            "invalid_retry" => "/retry",
+            "invalid_metadata" => "/metadata",
+            "invalid_tags" => "/tags",
+            "invalid_webhook" => "/webhook",
+            "invalid_amount" => "/amount",
+            "reason_too_long" => "/reason",
+            "invalid_expires_at" => "/expires_at",
+            "idempotency_mismatch" | "invalid_idempotency_key" => return self.of_header("Idempotency-Key"),
+            _ => return self,
+        };
+        match job.and_then(|number| number.checked_sub(1)) {
+            Some(index) => self.at(&format!("/jobs/{index}{member}")),
+            None => self.at(member),
+        }
     }
 
     fn with(self, more: Map<String, Value>) -> Self {
@@ -76,10 +173,15 @@ impl ApiError {
         Self::new(500, "internal", "Something is wrong on our side.")
     }
 
-    /// The same, said of one job of a batch.
-    pub(crate) fn of_job(mut self, number: usize) -> Self {
-        self.detail = format!("Job {number} of the batch: {}", self.detail);
-        self
+    /// The same, said of one job of a batch, counted from 0.
+    pub(crate) fn of_job(self, index: usize) -> Self {
+        let mut error = if self.errors.is_empty() { self.at("") } else { self };
+        error.detail = format!("Job {} of the batch: {}", index + 1, error.detail);
+        for flaw in &mut error.errors {
+            let place = flaw.pointer.as_deref().unwrap_or("#").trim_start_matches('#');
+            flaw.pointer = Some(format!("#/jobs/{index}{place}"));
+        }
+        error
     }
 
     /// 503: who is calling cannot be found out now.
@@ -102,6 +204,9 @@ impl ApiError {
         }
         if let Some(body) = body.as_object_mut() {
             body.extend(self.more);
+            if !self.errors.is_empty() {
+                body.insert("errors".into(), json!(self.errors));
+            }
         }
         headers.extend(self.allow.map(|methods| ("allow", methods)));
         match self.status {

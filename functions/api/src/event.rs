@@ -28,6 +28,7 @@ pub struct Event {
     version: Scalar,
     http_method: Option<IgnoredAny>,
     raw_path: Option<Scalar>,
+    raw_query_string: Scalar,
     query_string_parameters: Parameters,
     headers: Option<Headers>,
     request_context: Option<RequestContext>,
@@ -54,7 +55,10 @@ pub(crate) struct Request {
     pub(crate) path: String,
     /// What stood before it: of a stage, or of a domain of one's own.
     pub(crate) base: String,
+    /// Each parameter once; of one that stands there several times, all values with commas between them.
     pub(crate) query: HashMap<String, String>,
+    /// As it was sent.
+    raw_query: String,
     headers: Headers,
     pub(crate) body: Bytes,
 }
@@ -66,9 +70,15 @@ impl Request {
         match (values.next(), values.next()) {
             (None, _) => Ok(None),
             (Some(Some(text)), None) => Ok(Some(text.trim())),
-            (Some(None), None) => Err(ApiError::bad("invalid_header", name)),
-            (Some(_), Some(_)) => Err(ApiError::bad("duplicate_header", name)),
+            (Some(None), None) => Err(ApiError::bad("invalid_header", name).of_header(name)),
+            (Some(_), Some(_)) => Err(ApiError::bad("duplicate_header", name).of_header(name)),
         }
+    }
+
+    /// The values of a parameter that may stand there several times: the first `most` of them.
+    pub(crate) fn repeated(&self, name: &str, most: usize) -> Vec<String> {
+        let pairs = form_urlencoded::parse(self.raw_query.as_bytes());
+        pairs.filter(|(its, _)| its == name).take(most).map(|(_, value)| value.into_owned()).collect()
     }
 
     /// All values of a header that is a list, as one (RFC 9110 §5.3); what is not text is left out.
@@ -139,7 +149,8 @@ pub(crate) fn decode(event: Event, base: &str) -> Result<Result<Request, ApiErro
     let (base, path) = split(&path, base, stage.as_deref());
     let (base, path) = (base.to_owned(), path.to_owned());
     let (query, headers) = (event.query_string_parameters.0, event.headers.unwrap_or_default());
-    Ok(Ok(Request { method, path, base, query, headers, body }))
+    let raw_query = event.raw_query_string.text().unwrap_or_default();
+    Ok(Ok(Request { method, path, base, query, raw_query, headers, body }))
 }
 
 /// Where the API's own path begins. API Gateway leaves in front of it the name of a stage other than `$default`, and the path by

@@ -4,6 +4,7 @@ use std::{cell::Cell, fmt};
 
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
+use serde_path_to_error::Segment;
 use shared::domain::{job::MAX_OUTPUT_DEPTH, json::depth};
 
 use crate::{error::ApiError, event::Request};
@@ -64,7 +65,7 @@ fn read<'a, T: Deserialize<'a>>(
     let mut reader = serde_json::Deserializer::from_str(text);
     let is_object = Any { nul: &nul }.deserialize(&mut reader).and_then(|it| reader.end().map(|()| it));
     if !is_object.map_err(|error| ApiError::bad("invalid_json", position(&error)))? {
-        return Err(ApiError::bad("not_an_object", "Send a JSON object."));
+        return Err(ApiError::bad("not_an_object", "Send a JSON object.").at(""));
     }
     if nul.get() {
         return Err(ApiError::invalid("nul_character", "Text cannot contain \\u0000."));
@@ -75,14 +76,19 @@ fn read<'a, T: Deserialize<'a>>(
 /// Reads a job within a batch that was read before.
 pub(crate) fn member<'a, T: Deserialize<'a>>(object: &'a RawValue) -> Result<T, ApiError> {
     if object.get().len() > MAX_JOB_BYTES {
-        return Err(ApiError::too_large("A job of a batch has at most 128 KiB of JSON."));
+        return Err(ApiError::too_large("A job of a batch has at most 128 KiB of JSON.").at(""));
     }
     fields(object.get())
 }
 
 fn fields<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
-    serde_json::from_str(text).map_err(|error| {
-        let said = short(&error.to_string());
+    let mut reader = serde_json::Deserializer::from_str(text);
+    serde_path_to_error::deserialize(&mut reader).map_err(|error| {
+        let said = short(&error.inner().to_string());
+        let words = backticked(&said);
+        let mut place = pointer(error.path());
+        // The path ends where the member stands that is not known, is there twice, or is missing.
+        let name = words.first().map(|name| format!("/{}", name.replace('~', "~0").replace('/', "~1")));
         let code = if said.starts_with("unknown field") {
             "unknown_field"
         } else if said.starts_with("duplicate field") {
@@ -90,8 +96,37 @@ fn fields<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
         } else {
             "invalid_field"
         };
-        ApiError::bad(code, said)
+        let of_member = code != "invalid_field" || said.starts_with("missing field");
+        if let Some(name) = name.filter(|name| of_member && !place.ends_with(name.as_str())) {
+            place.push_str(&name);
+        }
+        let error = ApiError::bad(code, said.clone()).at(&place);
+        match words.get(1..) {
+            Some(known) if !known.is_empty() && said.starts_with("unknown") => error.allowed(known.to_vec()),
+            _ => error,
+        }
     })
+}
+
+/// A path as a JSON Pointer (RFC 6901).
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    let mut pointer = String::new();
+    for segment in path {
+        match segment {
+            Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
+            Segment::Map { key } | Segment::Enum { variant: key } => {
+                pointer.push('/');
+                pointer.push_str(&short(key).replace('~', "~0").replace('/', "~1"));
+            }
+            Segment::Unknown => {}
+        }
+    }
+    pointer
+}
+
+/// What stands between backticks: the names that serde speaks of, first the one that is wrong.
+fn backticked(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
 }
 
 fn position(error: &serde_json::Error) -> String {

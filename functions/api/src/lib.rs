@@ -76,7 +76,8 @@ impl App {
             Err(error) => Err(error),
         };
         let request_id = context.request_id;
-        let response = response.unwrap_or_else(|error| error.into_response(&request_id));
+        let mut response = response.unwrap_or_else(|error| error.into_response(&request_id));
+        response.headers.push(("request-id", request_id));
         Ok(event::encode(response))
     }
 }

@@ -6,7 +6,7 @@ use crate::{
     App,
     error::ApiError,
     event::{Request, Response},
-    routes::{self, accounts, callbacks, credits, jobs, life, statement, webhooks},
+    routes::{self, accounts, callbacks, credits, jobs, kinds, life, statement, webhooks},
 };
 
 /// Makes the table of routes, and what follows from it.
@@ -43,15 +43,17 @@ routes! {
     GET  "/api/openapi.json"          => routes::openapi;
     POST "/api/jobs"                  => jobs::create_job;
     POST "/api/jobs:batch"            => jobs::create_batch;
+    POST "/api/jobs:validate"         => jobs::validate_jobs;
+    POST "/api/jobs:retry"            => life::retry_jobs;
     GET  "/api/jobs"                  => jobs::list_jobs;
     GET  "/api/jobs/{id}"             => jobs::get_job(id);
     POST "/api/jobs/{id}/cancel"      => life::cancel_job(id);
     POST "/api/jobs/{id}/retry"       => life::retry_job(id);
-    GET  "/api/jobs/{id}/attempts"    => life::list_attempts(id);
+    GET  "/api/jobs/{id}/runs"        => life::list_runs(id);
     GET  "/api/jobs/{id}/events"      => life::list_events(id);
     GET  "/api/jobs/{id}/deliveries"  => webhooks::list_deliveries(id);
     POST "/api/callbacks/{token}"     => callbacks::call_back(token);
-    POST "/api/kinds/{kind}/redrive"  => life::redrive(kind);
+    GET  "/api/kinds"                 => kinds::list_kinds;
     GET  "/api/webhook"               => webhooks::get_webhook;
     PUT  "/api/webhook"               => webhooks::set_webhook;
     DELETE "/api/webhook"             => webhooks::delete_webhook;

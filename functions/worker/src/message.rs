@@ -45,7 +45,7 @@ pub(crate) fn request(delivery: &Delivery, master: &str, private: bool) -> Resul
                 attempt: job.attempt.unsigned_abs().into(),
                 max_attempts: job.max_attempts.unsigned_abs().into(),
                 credits: job.credits.price,
-                input: job.input.get(),
+                input: job.input.as_ref().map_or("{}", |input| input.get()),
                 callback_url: None,
             };
             let target = HttpTarget::new(Some(master.to_owned()), private);
@@ -91,7 +91,7 @@ struct Data<'a> {
 
 impl<'a> Data<'a> {
     fn of(job: &'a Job) -> Self {
-        let output = job.output.as_deref();
+        let output = job.output.as_ref().and_then(Option::as_deref);
         let fits = output.filter(|output| output.get().len() <= MOST_OUTPUT_BYTES);
         Self {
             id: job.id,

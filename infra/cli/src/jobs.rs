@@ -109,16 +109,17 @@ impl Filter {
 pub(crate) async fn run(db: &Db, command: Jobs) -> Result<(), Failure> {
     match command {
         Jobs::List { account, status, labels } => {
-            list(db, account, JobFilter { status, labels, ..JobFilter::default() }).await
+            let statuses = status.into_iter().collect();
+            list(db, account, JobFilter { statuses, labels, ..JobFilter::default() }).await
         }
         Jobs::Show { id } => {
             show(&db.find_job(id, None, soon()).await?.ok_or("there is no such job")?)?;
             let (mut after, mut more) = (0, true);
             while more {
-                let attempts;
-                (attempts, more) = db.attempts(id, None, after, soon()).await?;
-                attempts.iter().try_for_each(show)?;
-                after = attempts.last().map_or(after, |run| run.number);
+                let runs;
+                (runs, more) = db.runs(id, None, after, PAGE.into(), soon()).await?;
+                runs.iter().try_for_each(show)?;
+                after = runs.last().map_or(after, |run| run.number);
             }
             Ok(())
         }

@@ -16,7 +16,8 @@ CREATE OR REPLACE FUNCTION punchcard.access()
             'dated_grants', 'dated_accounts']) name
         UNION ALL
         SELECT 'punchcard_app', 'EXECUTE', 'FUNCTION', 'punchcard.' || name, NULL FROM unnest(ARRAY[
-            'enqueue', 'enqueue_batch', 'find_jobs', 'find_failed', 'find_redrivable', 'find_entries',
+            'enqueue', 'enqueue_batch', 'validate_batch', 'find_jobs', 'find_failed',
+            'find_redrivable', 'find_entries',
             'find_statement',
             'show_jobs', 'jobs_between', 'first_id', 'uuid_time', 'no_time', 'key_digest', 'keep_up',
             'cancel', 'retry', 'redrive', 'grant_credits', 'balance', 'return_credits', 'source_health',

@@ -1,7 +1,10 @@
 -- The jobs of an account that have these ids, which come newest first, as they are now: the first of them,
--- and those after it as long as they have no more than p_bytes in all. Planned once; the months that these
+-- and those after it as long as they have no more than p_bytes in all, of what is read of them: inputs and
+-- outputs are, unless somebody does without. Planned once; the months that these
 -- ids are of are read alone.
-CREATE OR REPLACE FUNCTION punchcard.show_jobs(p_account_id uuid, p_ids uuid[], p_bytes bigint)
+CREATE OR REPLACE FUNCTION punchcard.show_jobs(
+    p_account_id uuid, p_ids uuid[], p_bytes bigint, p_input boolean DEFAULT true,
+    p_output boolean DEFAULT true)
     RETURNS SETOF punchcard.jobs_now
     LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp
     SET plan_cache_mode = force_generic_plan SET enable_seqscan = off SET enable_bitmapscan = off
@@ -10,7 +13,8 @@ BEGIN
     RETURN QUERY
     SELECT (p.job).*
     FROM (SELECT n::punchcard.jobs_now AS job, w.place,
-                 sum(2000 + octet_length(n.input::text) + coalesce(octet_length(n.output::text), 0)
+                 sum(2000 + CASE WHEN p_input THEN octet_length(n.input::text) ELSE 0 END
+                     + CASE WHEN p_output THEN coalesce(octet_length(n.output::text), 0) ELSE 0 END
                      + coalesce(octet_length(n.error::text), 0) + coalesce(octet_length(n.metadata::text), 0)
                      + coalesce(octet_length(n.webhook::text), 0)) OVER (ORDER BY w.place) AS bytes
           -- By their keys, one by one.

@@ -12,7 +12,7 @@ use super::{
     Again, Db, DbError,
     credits::Place,
     jobs::JobFilter,
-    life::{Attempt, Caps},
+    life::{Caps, Run},
     webhooks::DeliveryShown,
 };
 use crate::domain::{Deadline, Timestamp};
@@ -337,7 +337,7 @@ impl Db {
         before: Option<Uuid>,
         deadline: Deadline,
     ) -> Result<ExportPage, DbError> {
-        let filter = JobFilter { before, ..JobFilter::default() };
+        let filter = JobFilter { before, input: true, output: true, ..JobFilter::default() };
         let page = self.list_jobs_of(account_id, &filter, JOBS, JOB_BYTES, deadline).await?;
         let ids: Vec<Uuid> = page.jobs.iter().map(|job| job.id).collect();
         let (mut lines, mut next) = (Vec::new(), page.next);
@@ -364,7 +364,7 @@ impl Db {
                 shown = Some(job.id);
                 lines.push(line("job", None, job)?);
                 for row in runs {
-                    lines.push(line("run", Some(job.id), &Attempt::from_row(row)?)?);
+                    lines.push(line("run", Some(job.id), &Run::from_row(row)?)?);
                 }
                 for row in messages.iter().filter(its) {
                     lines.push(line("message", Some(job.id), &DeliveryShown::from_row(row))?);

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::domain::{Deadline, Status};
 
+pub(crate) const VALIDATE_BATCH: &str = include_str!("batch/validate_batch.sql");
 pub(crate) const ENQUEUE_BATCH: &str = include_str!("batch/enqueue_batch.sql");
 
 /// A job of a batch, in short.
@@ -29,6 +30,16 @@ pub struct BatchedJob {
     /// When a wake-up is due for it, if one is.
     #[serde(skip)]
     pub wake_after: Option<Duration>,
+}
+
+/// What a purchase would come to, were it made now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Validated {
+    /// What would be held for all jobs.
+    pub price: i64,
+    /// What the account would have left.
+    pub available_after: i64,
 }
 
 /// A batch that was bought, now or before.
@@ -66,5 +77,20 @@ impl Db {
         });
         let replayed = rows.first().is_some_and(|row| row.get(4));
         Ok(EnqueuedBatch { jobs: jobs.collect::<Result<_, DbError>>()?, replayed })
+    }
+    /// Checks all that [`Db::enqueue_batch`] checks, and buys nothing.
+    ///
+    /// # Errors
+    /// As [`Db::enqueue_batch`].
+    pub async fn validate_batch(
+        &self,
+        account_id: Uuid,
+        jobs: &str,
+        deadline: Deadline,
+    ) -> Result<Validated, DbError> {
+        let params = [(&account_id as _, Type::UUID), (&jobs as _, Type::TEXT)];
+        let rows = self.rows(VALIDATE_BATCH, &params, Again::Safe, deadline).await?;
+        let row = rows.first().ok_or_else(|| DbError::Broken("a validation answered no row".into()))?;
+        Ok(Validated { price: row.get(0), available_after: row.get(1) })
     }
 }

@@ -31,12 +31,14 @@ pub struct Job {
     pub status: Status,
     /// Higher first, -10 to 10.
     pub priority: i16,
-    /// With what, as it was sent.
+    /// With what, as it was sent; in a list, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
-    pub input: Box<RawValue>,
-    /// What came of it.
+    pub input: Option<Box<RawValue>>,
+    /// What came of it, null until then; in a list, if it was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
-    pub output: Option<Box<RawValue>>,
+    pub output: Option<Option<Box<RawValue>>>,
     /// Why the last attempt that erred did; none of a job that succeeded.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::domain::job::ErrorShown>))]
     pub error: Option<Box<RawValue>>,
@@ -129,6 +131,11 @@ impl JobCredits {
 
 impl Job {
     pub(super) fn from_row(row: &Row) -> Result<Self, DbError> {
+        Self::with(row, true)
+    }
+
+    /// The same; without its output, if that was not asked for. A job whose input was not has none.
+    fn with(row: &Row, output: bool) -> Result<Self, DbError> {
         let time = |column: usize| row.get::<_, Option<_>>(column).map(Timestamp);
         let metadata = row.get::<_, Option<String>>(24).map(|text| serde_json::from_str(&text)).transpose();
         let webhook = row.get::<_, Option<String>>(28).map(|text| serde_json::from_str(&text)).transpose();
@@ -144,8 +151,8 @@ impl Job {
             max_attempts: row.get(6),
             crashes: row.get(17),
             progress,
-            input: json(row.get(7))?,
-            output: row.get::<_, Option<String>>(8).map(json).transpose()?,
+            input: row.get::<_, Option<String>>(7).map(json).transpose()?,
+            output: output.then(|| row.get::<_, Option<String>>(8).map(json).transpose()).transpose()?,
             error: row.get::<_, Option<String>>(9).map(json).transpose()?,
             run_at: Timestamp(row.get(10)),
             created_at: Timestamp(row.get(11)),
@@ -230,14 +237,22 @@ pub struct JobPage {
 /// Which of an account's jobs to list.
 #[derive(Debug, Clone, Default)]
 pub struct JobFilter {
-    /// Only those of this status.
-    pub status: Option<Status>,
+    /// Only those of one of these statuses; of any, if there is none.
+    pub statuses: Vec<Status>,
     /// Only those of this kind.
     pub kind: Option<String>,
     /// Only those that have all of these: tags, and pairs of the metadata as `key=value`.
     pub labels: Vec<String>,
     /// Only those created before this one.
     pub before: Option<Uuid>,
+    /// Only those created at this time (RFC 3339) or later, as their ids tell it.
+    pub created_after: Option<String>,
+    /// Only those created before this time.
+    pub created_before: Option<String>,
+    /// With their inputs.
+    pub input: bool,
+    /// With their outputs.
+    pub output: bool,
 }
 
 /// What a replay reads its job again within: what is known of it without that is enough for an answer.
@@ -285,8 +300,8 @@ impl Db {
             account_id,
             status: Status::Queued,
             priority: row.get(8),
-            input: job.input.to_owned(),
-            output: None,
+            input: Some(job.input.to_owned()),
+            output: Some(None),
             error: None,
             attempt: 0,
             max_attempts: row.get(2),
@@ -371,7 +386,8 @@ impl Db {
         bytes: i64,
         deadline: Deadline,
     ) -> Result<JobPage, DbError> {
-        let status = filter.status.map(Status::as_str);
+        let words: Vec<&str> = filter.statuses.iter().map(|status| status.as_str()).collect();
+        let status = (!words.is_empty()).then(|| words.join(","));
         let params = [
             (&account_id as _, Type::UUID),
             (&status as _, Type::TEXT),
@@ -380,11 +396,16 @@ impl Db {
             (&filter.labels as _, Type::TEXT_ARRAY),
             (&limit as _, Type::INT8),
             (&bytes as _, Type::INT8),
+            (&filter.created_after as _, Type::TEXT),
+            (&filter.created_before as _, Type::TEXT),
+            (&filter.input as _, Type::BOOL),
+            (&filter.output as _, Type::BOOL),
         ];
         let rows = self.rows(LIST, &params, Again::Safe, deadline).await?;
         let first = rows.first().ok_or_else(|| DbError::Broken("a list answered no row".into()))?;
         let (next, found): (Option<Uuid>, i32) = (first.get(29), first.get(30));
-        let jobs = rows.iter().filter(|row| row.get::<_, Option<Uuid>>(0).is_some()).map(Job::from_row);
+        let jobs = rows.iter().filter(|row| row.get::<_, Option<Uuid>>(0).is_some());
+        let jobs = jobs.map(|row| Job::with(row, filter.output));
         let jobs = jobs.collect::<Result<Vec<_>, _>>()?;
         let all = i32::try_from(jobs.len()) == Ok(found);
         let next = if all { next } else { jobs.last().map(|job| job.id) };

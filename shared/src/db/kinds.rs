@@ -186,6 +186,7 @@ pub struct Kind {
 
 /// What is kept of a price.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Charge {
     /// Nothing.

@@ -17,7 +17,7 @@ pub(crate) const RETRY: &str = include_str!("life/retry.sql");
 pub(crate) const REDRIVE: &str = include_str!("life/redrive.sql");
 pub(crate) const FAILED: &str = include_str!("life/failed.sql");
 pub(crate) const REDRIVABLE: &str = include_str!("life/redrivable.sql");
-pub(crate) const ATTEMPTS: &str = include_str!("life/attempts.sql");
+pub(crate) const RUNS: &str = include_str!("life/runs.sql");
 pub(crate) const EVENTS: &str = include_str!("life/events.sql");
 pub(crate) const REFUND: &str = include_str!("life/refund.sql");
 pub(crate) const CAPS: &str = include_str!("life/caps.sql");
@@ -118,6 +118,8 @@ pub struct Redriven {
     pub finished_at: Timestamp,
     /// The job that it is retried as.
     pub retried_as: Option<Uuid>,
+    /// What that holds; null if it is not retried.
+    pub price: Option<i64>,
     /// Why it is not, in a word such as `insufficient_credits`, or `refused_by_database`: by a trigger of the team's, say.
     pub refused: Option<String>,
 }
@@ -125,7 +127,7 @@ pub struct Redriven {
 /// A run of a job that has ended.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Attempt {
+pub struct Run {
     /// Rises from run to run; there may be gaps.
     pub number: i64,
     /// Which attempt it was, as the policy counts; crashed and snoozed runs give theirs back.
@@ -141,7 +143,7 @@ pub struct Attempt {
     pub error: Option<Box<RawValue>>,
 }
 
-impl Attempt {
+impl Run {
     /// From `number, attempt, ended, started_at, ended_at, error`, in this order.
     pub(super) fn from_row(row: &Row) -> Result<Self, DbError> {
         Ok(Self {
@@ -165,7 +167,7 @@ pub struct Event {
     #[serde(rename = "type")]
     pub kind: String,
     /// When.
-    pub at: Timestamp,
+    pub created_at: Timestamp,
     /// Starts that counted by then; of a run, the one that it is.
     pub attempt: i16,
     /// Of a job that was queued again: how its run ended, in the word of its attempts.
@@ -282,6 +284,7 @@ impl Db {
             finished_at: Timestamp(row.get(1)),
             retried_as: row.get(2),
             refused: row.get(3),
+            price: row.get(4),
         });
         // Neither one nor the other: no job, but how far it looked.
         let (jobs, looked): (Vec<_>, Vec<_>) =
@@ -363,30 +366,31 @@ impl Db {
         Ok(FailedPage { jobs, next })
     }
 
-    /// The runs of a job that have ended, oldest first, after the one of that number: no more than have
+    /// At most `limit` runs of a job that have ended, oldest first, after the one of that number: no more than have
     /// [`PAGE_BYTES`](super::PAGE_BYTES). And whether there are more.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer.
-    pub async fn attempts(
+    pub async fn runs(
         &self,
         id: Uuid,
         account_id: Option<Uuid>,
         after: i64,
+        limit: i64,
         deadline: Deadline,
-    ) -> Result<(Vec<Attempt>, bool), DbError> {
+    ) -> Result<(Vec<Run>, bool), DbError> {
         let params = [
             (&id as _, Type::UUID),
             (&account_id as _, Type::UUID),
             (&after as _, Type::INT8),
             (&PAGE_BYTES as _, Type::INT8),
+            (&limit as _, Type::INT8),
         ];
-        let rows = self.rows(ATTEMPTS, &params, Again::Safe, deadline).await?;
-        let attempts = rows.iter().map(Attempt::from_row);
-        let attempts = attempts.collect::<Result<Vec<_>, DbError>>()?;
+        let rows = self.rows(RUNS, &params, Again::Safe, deadline).await?;
+        let runs = rows.iter().map(Run::from_row).collect::<Result<Vec<_>, DbError>>()?;
         let there: i64 = rows.first().map_or(0, |row| row.get(6));
-        let more = i64::try_from(attempts.len()).is_ok_and(|shown| shown < there);
-        Ok((attempts, more))
+        let more = i64::try_from(runs.len()).is_ok_and(|shown| shown < there);
+        Ok((runs, more))
     }
 
     /// At most `limit` transitions of a job, oldest first, after the one of that number.
@@ -412,7 +416,7 @@ impl Db {
             Ok(Event {
                 number: row.get(0),
                 kind: format!("job.{}", status(row.get(1))?),
-                at: Timestamp(row.get(2)),
+                created_at: Timestamp(row.get(2)),
                 attempt: row.get(3),
                 reason: row.get(4),
                 error: row.get::<_, Option<String>>(5).map(json).transpose()?,

@@ -8,6 +8,7 @@ use super::{
 pub const STATEMENTS: &[(&str, &str)] = &[
     ("jobs/enqueue", jobs::ENQUEUE),
     ("batch/enqueue_batch", batch::ENQUEUE_BATCH),
+    ("batch/validate_batch", batch::VALIDATE_BATCH),
     ("jobs/find", jobs::FIND),
     ("jobs/is_final", jobs::IS_FINAL),
     ("jobs/is_keyed", jobs::IS_KEYED),
@@ -17,7 +18,7 @@ pub const STATEMENTS: &[(&str, &str)] = &[
     ("life/redrive", life::REDRIVE),
     ("life/failed", life::FAILED),
     ("life/redrivable", life::REDRIVABLE),
-    ("life/attempts", life::ATTEMPTS),
+    ("life/runs", life::RUNS),
     ("life/events", life::EVENTS),
     ("life/refund", life::REFUND),
     ("life/caps", life::CAPS),

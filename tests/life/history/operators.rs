@@ -236,7 +236,7 @@ impl Actor {
         let seen = found.map(|job| Seen {
             status: job.status,
             captured: job.credits.captured,
-            output: job.output.map(|output| output.get().to_owned()),
+            output: job.output.flatten().map(|output| output.get().to_owned()),
         });
         let shown =
             seen.as_ref().is_none_or(|seen| (seen.status == Status::Succeeded) == seen.output.is_some());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        ArrayBuilder, ObjectBuilder, RefOr, Required, Schema,
+        ArrayBuilder, ObjectBuilder, RefOr, Schema,
         schema::{SchemaType, Type},
         security::{Http, HttpAuthScheme, SecurityScheme},
     },
@@ -36,34 +36,42 @@ use problems::Problem;
         (name = "webhooks", description = "Who is told of jobs, and what became of each message."),
         (name = "operation", description = "For those who run Punchcard."),
     ),
-    components(schemas(Problem)),
-    security(("user" = []), ("service" = [])),
-    modifiers(&Bearers),
+    components(schemas(Problem, crate::error::Flaw)),
+    security(("bearer" = [])),
+    modifiers(&Bearer),
 )]
 struct Api;
 
-/// Who may call: both send `Authorization: Bearer`.
-struct Bearers;
+/// Who may call.
+struct Bearer;
 
-impl Modify for Bearers {
+impl Modify for Bearer {
     fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
-        let components = document.components.get_or_insert_default();
-        let mut user = Http::new(HttpAuthScheme::Bearer);
-        user.bearer_format = Some("JWT".into());
-        user.description = Some("A signed-in user, who acts on their own account.".into());
-        let mut service = Http::new(HttpAuthScheme::Bearer);
-        service.description = Some(
-            "One of the team's services, by a token with the scopes `enqueue`, `grant` or `operate`.".into(),
+        let mut bearer = Http::new(HttpAuthScheme::Bearer);
+        bearer.description = Some(
+            "The JWT of a signed-in user, who acts on their own account; or the token of one of the team's services, with the \
+             scopes `enqueue`, `grant` or `operate`."
+                .into(),
         );
-        components.add_security_scheme("user", SecurityScheme::Http(user));
-        components.add_security_scheme("service", SecurityScheme::Http(service));
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
     }
 }
 
 /// What is sent and may have members that are not known: a provider's own.
 const SENT: &[&str] = &["CalledBack", "CallBackError", "CallBackProgress"];
 /// What an answer may leave out; all else in it is always there, perhaps as `null`.
-const LEFT_OUT: &[(&str, &str)] = &[("Health", "upkeep_waits"), ("Entry", "share"), ("JobError", "attempt")];
+const LEFT_OUT: &[(&str, &str)] = &[
+    ("Health", "upkeep_waits"),
+    ("Flaw", "pointer"),
+    ("Flaw", "parameter"),
+    ("Flaw", "header"),
+    ("Flaw", "allowed"),
+    ("Entry", "share"),
+    ("JobError", "attempt"),
+    ("Job", "input"),
+    ("Job", "output"),
+];
 
 /// The document, as it is kept and served.
 #[must_use]
@@ -85,10 +93,79 @@ pub fn document() -> String {
                 json!({ "$ref": format!("#/components/schemas/{entry}") });
         }
     }
+    name_requests(&mut document);
+    share_problems(&mut document);
     let mut text = String::new();
     write(&document, 0, &mut text);
     text.push('\n');
     text
+}
+
+fn responses(document: &mut Value) -> impl Iterator<Item = (&String, &mut Value)> {
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    let operations = paths.flat_map(|(_, path)| path.as_object_mut().into_iter().flatten());
+    operations.flat_map(|(_, operation)| operation["responses"].as_object_mut().into_iter().flatten())
+}
+
+/// Every answer says what the logs know its request by.
+fn name_requests(document: &mut Value) {
+    for (_, response) in responses(document) {
+        response["headers"]["request-id"] = json!({ "$ref": "#/components/headers/RequestId" });
+    }
+    document["components"]["headers"]["RequestId"] = json!({
+        "description": "What the access log and the function's log know this request by; in a problem, its `request_id`.",
+        "schema": { "type": "string" },
+    });
+}
+
+/// The problems of a status are one response of all operations, whose `code` is open: which codes an operation answers, its
+/// own description of that response says, and its `x-problems`.
+fn share_problems(document: &mut Value) {
+    let mut shared = serde_json::Map::new();
+    let paths = document["paths"].as_object_mut().into_iter().flatten();
+    for (_, operation) in paths.flat_map(|(_, path)| path.as_object_mut().into_iter().flatten()) {
+        let mut problems = serde_json::Map::new();
+        for (status, response) in operation["responses"].as_object_mut().into_iter().flatten() {
+            let Some(content) = response.pointer_mut("/content/application~1problem+json") else { continue };
+            problems.insert(status.clone(), content["schema"]["x-codes"].take());
+            *content = json!({ "schema": { "$ref": "#/components/schemas/Problem" } });
+            let (name, said) = (reason(status), response["description"].take());
+            response["description"] = json!(in_words(status));
+            shared.insert(name.to_owned(), response.clone());
+            *response = json!({ "$ref": format!("#/components/responses/{name}"), "description": said });
+        }
+        operation["x-problems"] = problems.into();
+    }
+    document["components"]["responses"] = shared.into();
+}
+
+/// A status in words (RFC 9110 §15), as a name.
+fn reason(status: &str) -> &'static str {
+    match status {
+        "400" => "BadRequest",
+        "401" => "Unauthorized",
+        "402" => "PaymentRequired",
+        "403" => "Forbidden",
+        "404" => "NotFound",
+        "409" => "Conflict",
+        "410" => "Gone",
+        "413" => "ContentTooLarge",
+        "415" => "UnsupportedMediaType",
+        "422" => "UnprocessableContent",
+        "429" => "TooManyRequests",
+        "500" => "InternalServerError",
+        "503" => "ServiceUnavailable",
+        _ => "Problem",
+    }
+}
+
+/// The same, for a person.
+fn in_words(status: &str) -> String {
+    let words = reason(status).chars().flat_map(|letter| {
+        let space = letter.is_ascii_uppercase().then_some(' ');
+        space.into_iter().chain([letter.to_ascii_lowercase()])
+    });
+    format!("{status}:{}.", words.collect::<String>())
 }
 
 /// A line for each operation and each schema: short enough to be served, and a change can be read.
@@ -146,26 +223,4 @@ pub(crate) fn webhook_events() -> RefOr<Schema> {
         .min_items(Some(1))
         .description(Some("Of what; of every end of a job if it is left out."));
     Schema::from(array).into()
-}
-
-/// A query parameter for each pair of the metadata that a job must have.
-fn metadata_wanted() -> utoipa::openapi::path::Parameter {
-    use utoipa::openapi::path::{ParameterBuilder, ParameterIn, ParameterStyle};
-    let name =
-        ObjectBuilder::new().schema_type(Type::String).pattern(Some(r"^metadata\.[A-Za-z0-9_.-]{1,64}$"));
-    let value = ObjectBuilder::new().schema_type(Type::String);
-    let pairs = ObjectBuilder::new()
-        .schema_type(Type::Object)
-        .property_names(Some(name))
-        .additional_properties(Some(Schema::from(value)))
-        .max_properties(Some(10));
-    ParameterBuilder::new()
-        .name("metadata")
-        .parameter_in(ParameterIn::Query)
-        .required(Required::False)
-        .style(Some(ParameterStyle::Form))
-        .explode(Some(true))
-        .description(Some("Only jobs with all of these: `metadata.order=7`, for each name of theirs."))
-        .schema(Some(Schema::from(pairs)))
-        .build()
 }

@@ -35,22 +35,15 @@ pub(crate) struct ExportWanted {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub(crate) struct IdempotencyKey {
-    /// With the same key the same is done once, however often it is sent. Printable ASCII without a comma.
+    /// With the same key the same is done once, however often it is sent, for as long as keys are kept (400 days unless the
+    /// operator says otherwise); sent again after that, it buys again. Printable ASCII without quotes, backslashes and commas; one
+    /// pair of quotes around it, as a structured string has, is no part of it.
     #[param(
         rename = "Idempotency-Key",
         nullable = false,
-        pattern = "^[!-+\\--~]([ -+\\--~]{0,126}[!-+\\--~])?$"
+        pattern = "^([!#-+\\--\\[\\]-~]([ !#-+\\--\\[\\]-~]{0,126}[!#-+\\--\\[\\]-~])?|\"[!#-+\\--\\[\\]-~]([ !#-+\\--\\[\\]-~]{0,126}[!#-+\\--\\[\\]-~])?\")$"
     )]
     key: Option<String>,
-}
-
-/// Which messages.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct AfterDelivery {
-    /// Only those after the one of this id.
-    #[param(nullable = false)]
-    after: Option<uuid::Uuid>,
 }
 
 /// Who may call back for a job, in the path.
@@ -65,8 +58,13 @@ pub(crate) struct Token {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Header)]
 pub(crate) struct RequiredIdempotencyKey {
-    /// With the same key the same is done once, however often it is sent. Printable ASCII without a comma.
-    #[param(rename = "Idempotency-Key", pattern = "^[!-+\\--~]([ -+\\--~]{0,126}[!-+\\--~])?$")]
+    /// With the same key the same is done once, however often it is sent, for as long as keys are kept (400 days unless the
+    /// operator says otherwise); sent again after that, it buys again. Printable ASCII without quotes, backslashes and commas; one
+    /// pair of quotes around it, as a structured string has, is no part of it.
+    #[param(
+        rename = "Idempotency-Key",
+        pattern = "^([!#-+\\--\\[\\]-~]([ !#-+\\--\\[\\]-~]{0,126}[!#-+\\--\\[\\]-~])?|\"[!#-+\\--\\[\\]-~]([ !#-+\\--\\[\\]-~]{0,126}[!#-+\\--\\[\\]-~])?\")$"
+    )]
     key: String,
 }
 
@@ -115,21 +113,12 @@ pub(crate) struct After {
     after: Option<i64>,
 }
 
-/// Which runs of a job.
-#[derive(IntoParams)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct AfterRun {
-    /// Only those after the one of this number.
-    #[param(minimum = 0)]
-    after: Option<i64>,
-}
-
 /// Which page of a list.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Paging {
-    /// Entries of a page; 20 if it is left out.
-    #[param(minimum = 1, maximum = 100)]
+    /// Entries of a page; 20 if it is left out. More than 100 are taken for 100: `limit` in the answer says so.
+    #[param(minimum = 1)]
     limit: Option<i64>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
@@ -145,8 +134,8 @@ pub(crate) struct StatementWanted {
     /// `json`, or `csv`.
     #[param(pattern = "^(json|csv)$")]
     format: Option<String>,
-    /// Entries of a page; 1000 if it is left out.
-    #[param(minimum = 1, maximum = 1000)]
+    /// Entries of a page; 1,000 if it is left out, or if it is more: `limit` in the answer says so.
+    #[param(minimum = 1)]
     limit: Option<i64>,
     /// The `next_cursor` of the page before.
     cursor: Option<String>,
@@ -160,27 +149,50 @@ pub(crate) struct OfAccount {
     account_id: Option<uuid::Uuid>,
 }
 
-/// Which jobs.
-pub(crate) struct JobsWanted;
-
+/// Whether to do it.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
-struct PlainJobsWanted {
-    /// Only jobs of this status.
-    #[param(inline)]
-    status: Option<shared::domain::Status>,
+pub(crate) struct ValidateOnly {
+    /// `true`: everything is checked as ever, and nothing is done.
+    validate_only: Option<bool>,
+}
+
+/// Whose, of what a service alone does.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct NamedAccount {
+    /// Whose.
+    account_id: uuid::Uuid,
+}
+
+/// Which jobs, and what of them.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct JobsWanted {
+    /// Only jobs of one of these statuses.
+    #[param(style = Form, explode = true, max_items = 5)]
+    status: Option<Vec<shared::domain::Status>>,
     /// Only jobs of this kind.
     #[param(pattern = "^[a-z0-9_.-]{1,64}$")]
     kind: Option<String>,
-    /// Only jobs with all of these tags, with commas between them.
-    #[param(style = Form, explode = false, max_items = 10)]
-    tag: Option<Vec<String>>,
+    /// Only jobs with all of these labels: tags (`label=red`), and pairs of the metadata (`label=order=7`).
+    #[param(style = Form, explode = true, max_items = 10)]
+    label: Option<Vec<String>>,
+    /// Only jobs that were created then or later (RFC 3339).
+    #[param(format = DateTime)]
+    created_after: Option<String>,
+    /// Only jobs that were created before.
+    #[param(format = DateTime)]
+    created_before: Option<String>,
+    /// What else to show of each job: `input`, `output`.
+    #[param(style = Form, explode = true, max_items = 2, inline)]
+    include: Option<Vec<Included>>,
 }
 
-impl IntoParams for JobsWanted {
-    fn into_params(parameter_in: impl Fn() -> Option<ParameterIn>) -> Vec<Parameter> {
-        let mut params = PlainJobsWanted::into_params(parameter_in);
-        params.push(super::metadata_wanted());
-        params
-    }
+/// What a list of jobs leaves out unless it is asked for.
+#[derive(utoipa::ToSchema)]
+#[schema(rename_all = "snake_case")]
+pub(crate) enum Included {
+    Input,
+    Output,
 }

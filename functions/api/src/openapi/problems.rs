@@ -6,10 +6,12 @@ use std::{collections::BTreeMap, marker::PhantomData};
 use utoipa::{
     IntoResponses, ToSchema,
     openapi::{
-        ContentBuilder, Header, ObjectBuilder, Ref, RefOr, Response, ResponseBuilder, Schema,
-        schema::{AllOfBuilder, Type},
+        ContentBuilder, Header, ObjectBuilder, RefOr, Response, ResponseBuilder, Schema,
+        extensions::Extensions, schema::Type,
     },
 };
+
+use crate::error::Flaw;
 
 /// What went wrong (RFC 9457).
 #[derive(ToSchema)]
@@ -21,12 +23,15 @@ pub(crate) struct Problem {
     title: String,
     /// The status of the answer.
     status: u16,
-    /// What went wrong, in a word that a program can act on.
+    /// What went wrong, in a word that a program can act on. There may be more of them one day.
     code: String,
     /// What went wrong, for a person.
     detail: String,
     /// What the logs know this request by.
     request_id: String,
+    /// What is wrong with the request, and where, if it is: up to ten things at once, the first as above.
+    #[schema(nullable = false)]
+    errors: Option<Vec<Flaw>>,
     /// Of `insufficient_credits`: the price.
     #[schema(nullable = false)]
     required: Option<i64>,
@@ -77,7 +82,7 @@ problems! {
     Scoped { 403: "forbidden" }
 
     /// A service must name an account, and a user must not.
-    Account { 400: "unknown_field" "account_required", 403: "forbidden", 422: "invalid_account" }
+    Account { 400: "unknown_parameter" "account_required", 403: "forbidden", 422: "invalid_account" }
 
     /// It is not there, or not the caller's; or past its retention.
     Found { 404: "not_found", 410: "gone" }
@@ -129,7 +134,10 @@ problems! {
     Stated { 400: "invalid_month" "invalid_format" }
 
     /// A filter makes no sense.
-    Filtered { 400: "invalid_status" "invalid_kind" "too_many_filters" "invalid_filter" }
+    Filtered {
+        400: "invalid_status" "invalid_kind" "too_many_filters" "invalid_filter" "invalid_include" "invalid_created_after"
+             "invalid_created_before",
+    }
 
     /// The price cannot be held.
     Holding {
@@ -146,7 +154,7 @@ problems! {
     }
 
     /// A batch has none, or too many.
-    Batch { 422: "invalid_batch" }
+    Batched { 422: "invalid_batch" }
 
     /// It cannot be canceled (any more).
     Cancelable { 409: "not_cancelable" }
@@ -154,8 +162,12 @@ problems! {
     /// It cannot be retried (again).
     Retryable { 409: "not_retryable" "already_retried" }
 
-    /// A redrive makes no sense.
-    Redrivable { 400: "invalid_failed_after" "invalid_failed_before" "invalid_cursor", 422: "invalid_redrive" }
+    /// It is neither to be validated nor to be done.
+    Validating { 400: "invalid_validate_only" }
+
+    /// What is to be retried makes no sense.
+    Redrivable { 400: "account_required" "invalid_kind" "invalid_failed_after" "invalid_failed_before" "invalid_cursor",
+                 422: "invalid_account" "invalid_redrive" }
 
     /// A grant makes no sense.
     Granting { 400: "idempotency_key_required" "invalid_expires_at", 403: "account_closed", 422: "invalid_amount" "reason_too_long" "invalid_expires_at" }
@@ -202,12 +214,9 @@ impl<T: Sets> IntoResponses for Problems<T> {
 }
 
 fn answer(status: u16, codes: &[&str]) -> Response {
-    let one_of = ObjectBuilder::new()
-        .schema_type(Type::Object)
-        .property("code", ObjectBuilder::new().schema_type(Type::String).enum_values(Some(codes.to_vec())))
-        .property("status", ObjectBuilder::new().schema_type(Type::Integer).enum_values(Some([status])));
-    let schema = AllOfBuilder::new().item(Ref::from_schema_name("Problem")).item(one_of);
-    let content = ContentBuilder::new().schema(Some(Schema::from(schema))).build();
+    let mut problem = ObjectBuilder::new().schema_type(Type::Object).build();
+    problem.extensions = Some(Extensions::from_iter([("x-codes", serde_json::json!(codes))]));
+    let content = ContentBuilder::new().schema(Some(Schema::from(problem))).build();
     let mut response = ResponseBuilder::new()
         .description(codes.iter().map(|code| format!("`{code}`")).collect::<Vec<_>>().join(", "))
         .content("application/problem+json", content);

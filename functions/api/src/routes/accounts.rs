@@ -23,8 +23,7 @@ use {
 /// the next ticks. Its entries stay: they are the team's books, under an id that names nobody once whoever gave it out has
 /// forgotten it. Asked again, it answers how far that is.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/api/accounts/{account_id}/erase", tag = "accounts", security(("service" = [])),
-    params(AccountId),
+    post, path = "/api/accounts/{account_id}/erase", tag = "accounts", params(AccountId),
     responses(
         (status = 202, description = "It is closed, and is being erased.", body = Erasure),
         (status = 200, description = "Nothing of its payloads is left.", body = Erasure),
@@ -45,8 +44,7 @@ pub(crate) async fn erase_account(
 ///
 /// For services with the scope `operate`. 404 if nobody asked for one.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/api/accounts/{account_id}/erasure", tag = "accounts", security(("service" = [])),
-    params(AccountId),
+    get, path = "/api/accounts/{account_id}/erasure", tag = "accounts", params(AccountId),
     responses(
         (status = 200, description = "How far it is.", body = Erasure),
         Problems<(Caller, Scoped, There)>)
@@ -68,8 +66,7 @@ pub(crate) async fn get_erasure(
 /// last line of a page is a `cursor` with the `next_cursor` of the next page, or, of the last page, `end`. Of an account that is
 /// erased, itself and its entries.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/api/accounts/{account_id}/export", tag = "accounts", security(("service" = [])),
-    params(AccountId, ExportWanted),
+    get, path = "/api/accounts/{account_id}/export", tag = "accounts", params(AccountId, ExportWanted),
     responses(
         (status = 200, description = "A page of lines.", body = String, content_type = "application/jsonl"),
         Problems<(Caller, Scoped, There, Queried, Continued)>)

@@ -115,7 +115,8 @@ pub(crate) async fn call_back(
 impl CalledBack {
     fn vet(self) -> Result<CallBack, ApiError> {
         if self.credits_used.is_some_and(|used| used < 0) {
-            return Err(ApiError::invalid("invalid_credits_used", "credits_used is a whole number from 0."));
+            return Err(ApiError::invalid("invalid_credits_used", "credits_used is a whole number from 0.")
+                .at("/credits_used"));
         }
         let progress = self.progress.map_or(Ok((None, None)), CallBackProgress::vet)?;
         match self.status.as_str() {
@@ -140,7 +141,17 @@ impl CalledBack {
             _ => Err(ApiError::invalid(
                 "invalid_status",
                 "A status is running (or starting, processing), succeeded, failed or canceled (or aborted).",
-            )),
+            )
+            .at("/status")
+            .allowed([
+                "running",
+                "starting",
+                "processing",
+                "succeeded",
+                "failed",
+                "canceled",
+                "aborted",
+            ])),
         }
     }
 }
@@ -170,7 +181,10 @@ impl CallBackProgress {
         let percent = match self.percent {
             None => None,
             Some(percent @ 0..=100) => Some(percent as i16),
-            Some(_) => return Err(ApiError::invalid("invalid_progress", "A percent is from 0 to 100.")),
+            Some(_) => {
+                return Err(ApiError::invalid("invalid_progress", "A percent is from 0 to 100.")
+                    .at("/progress/percent"));
+            }
         };
         let message = self.message.map(|text| text.chars().take(MAX_MESSAGE_CHARS).collect());
         Ok((percent, message))

@@ -5,8 +5,8 @@ use shared::{db::credits::Place, domain::Deadline};
 use uuid::Uuid;
 
 use super::{
-    Page, as_replayed, bad_cursor, cursor, idempotency_key, jobs::timestamp, known_query, ok, open_cursor,
-    page_size, respond,
+    LARGEST_PAGE, Page, account, as_replayed, bad_cursor, cursor, idempotency_key, jobs::timestamp,
+    known_query, ok, open_cursor, page_size, respond,
 };
 use crate::{
     App,
@@ -35,8 +35,7 @@ pub(crate) async fn get_credits(
 ) -> Result<Response, ApiError> {
     let caller = caller(app, request, deadline).await?;
     known_query(request, &["account_id"])?;
-    let named = request.query.get("account_id").map(String::as_str);
-    let account_id = caller.account(named, &[Scope::Enqueue, Scope::Grant, Scope::Operate])?;
+    let account_id = account(&caller, request, &[Scope::Enqueue, Scope::Grant, Scope::Operate])?;
     ok(&app.db.balance(account_id, deadline).await?)
 }
 
@@ -57,8 +56,7 @@ pub(crate) async fn list_ledger(
 ) -> Result<Response, ApiError> {
     let caller = caller(app, request, deadline).await?;
     known_query(request, &["limit", "cursor", "account_id"])?;
-    let named = request.query.get("account_id").map(String::as_str);
-    let account_id = caller.account(named, &[Scope::Grant, Scope::Operate])?;
+    let account_id = account(&caller, request, &[Scope::Grant, Scope::Operate])?;
     let before = match request.query.get("cursor") {
         Some(cursor) => {
             let place = open_cursor(cursor, account_id).and_then(|bytes| place(&bytes));
@@ -66,13 +64,13 @@ pub(crate) async fn list_ledger(
         }
         None => None,
     };
-    let limit = page_size(request)?;
+    let limit = page_size(request, LARGEST_PAGE)?;
     let page = app.db.ledger(account_id, before, limit, deadline).await?;
     let next_cursor = page.next.map(|place| {
         let bytes = [&place.at.to_be_bytes()[..], place.key.as_bytes(), &place.part.to_be_bytes()].concat();
         cursor(&bytes, account_id)
     });
-    ok(&Page { data: page.entries, next_cursor })
+    ok(&Page { data: page.entries, next_cursor, limit })
 }
 
 /// What a cursor of the ledger says.
@@ -91,9 +89,6 @@ fn place(bytes: &[u8]) -> Option<Place> {
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct GrantCredits {
-    /// Whose they will be.
-    #[cfg_attr(feature = "openapi", schema(format = Uuid))]
-    account_id: String,
     /// How many.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1000000000000000i64))]
     amount: i64,
@@ -109,13 +104,12 @@ pub(crate) struct GrantCredits {
 ///
 /// For services with the scope `grant`.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/api/credits/grants", tag = "credits", security(("service" = [])),
-    params(RequiredIdempotencyKey), request_body = GrantCredits,
+    post, path = "/api/credits/grants", tag = "credits", params(RequiredIdempotencyKey, NamedAccount), request_body = GrantCredits,
     responses(
         (status = 201, description = "Granted.", body = Entry),
         (status = 200, description = "The key had granted this before.", body = Entry, headers(
             ("idempotent-replayed" = String, description = "`true`."))),
-        Problems<(Caller, Account, Key, Body, Granting)>)
+        Problems<(Caller, Account, Key, Body, Granting, Queried)>)
 ))]
 pub(crate) async fn grant_credits(
     app: &App,
@@ -126,13 +120,19 @@ pub(crate) async fn grant_credits(
     if !caller.has(&[Scope::Grant]) {
         return Err(ApiError::forbidden("Only a service token with the scope grant may."));
     }
-    let key = idempotency_key(request)?
-        .ok_or_else(|| ApiError::bad("idempotency_key_required", "Send an Idempotency-Key."))?;
+    known_query(request, &["account_id"])?;
+    let key = idempotency_key(request)?.ok_or_else(|| {
+        ApiError::bad("idempotency_key_required", "Send an Idempotency-Key.").of_header("Idempotency-Key")
+    })?;
     let grant: GrantCredits = body(request)?;
-    let account_id = caller.account(Some(&grant.account_id), &[Scope::Grant])?;
+    let account_id = account(&caller, request, &[Scope::Grant])?;
     let expires_at = grant.expires_at.map(|text| timestamp("expires_at", &text)).transpose()?;
     let (reason, expires_at) = (grant.reason.as_deref(), expires_at.as_deref());
-    let (entry, replayed) = app.db.grant(account_id, grant.amount, key, reason, expires_at, deadline).await?;
+    let (entry, replayed) = app
+        .db
+        .grant(account_id, grant.amount, key, reason, expires_at, deadline)
+        .await
+        .map_err(|error| ApiError::from(error).in_body())?;
     if replayed {
         return respond(200, &entry, vec![as_replayed()]);
     }

@@ -10,12 +10,12 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    LARGEST_PAGE, Page, bad_cursor, cursor, headers_of, is_kind, jobs::timestamp, known_query, no_job, ok,
-    open_cursor, owner, path_id, respond,
+    Page, account, cursor, headers_of, is_kind, jobs::timestamp, known_query, no_job, numbered_page, ok,
+    open_cursor, owner, path_id, respond, validate_only,
 };
 use crate::{
     App,
-    auth::{Scope, caller, uuid},
+    auth::{Scope, caller},
     error::ApiError,
     event::{Request, Response},
     headers::whole,
@@ -26,7 +26,7 @@ use {
     crate::openapi::{params::*, problems::*},
     shared::db::{
         jobs::Job,
-        life::{Attempt, Event},
+        life::{Event, Run},
     },
 };
 
@@ -42,7 +42,7 @@ const OPERATORS: &[Scope] = &[Scope::Operate];
         (status = 200, description = "The job is canceled.", body = Job),
         (status = 202, description = "It is running, and asked to stop.", body = Job, headers(
             ("retry-after" = i64, description = "Seconds until it is worth a look."))),
-        Problems<(Caller, Scoped, Found, Cancelable)>)
+        Problems<(Caller, Scoped, Found, Queried, Cancelable)>)
 ))]
 pub(crate) async fn cancel_job(
     app: &App,
@@ -52,6 +52,7 @@ pub(crate) async fn cancel_job(
 ) -> Result<Response, ApiError> {
     let caller = caller(app, request, deadline).await?;
     let owner = owner(&caller, OPERATORS)?;
+    known_query(request, &[])?;
     let job = app.db.cancel_and_show(path_id(id)?, owner, deadline).await?;
     if job.status.is_final() {
         // Somebody may be to be told.
@@ -70,7 +71,7 @@ pub(crate) async fn cancel_job(
         (status = 202, description = "The new job is queued, and its price is held.", body = Job, headers(
             ("location" = String, description = "Where the new job is."),
             ("retry-after" = i64, description = "Seconds until it is worth a look."))),
-        Problems<(Caller, Scoped, Found, Holding, Retryable)>)
+        Problems<(Caller, Scoped, Found, Queried, Holding, Retryable)>)
 ))]
 pub(crate) async fn retry_job(
     app: &App,
@@ -80,6 +81,7 @@ pub(crate) async fn retry_job(
 ) -> Result<Response, ApiError> {
     let caller = caller(app, request, deadline).await?;
     let owner = owner(&caller, OPERATORS)?;
+    known_query(request, &[])?;
     let Retried { job, wake_after, .. } = app.db.retry(path_id(id)?, owner, deadline).await?;
     let wake_up = wake_after.and_then(|after| Message::for_job(job.id, job.account_id, after));
     app.wake.send(wake_up.as_slice(), deadline).await;
@@ -89,14 +91,14 @@ pub(crate) async fn retry_job(
 
 /// Lists the runs of a job that have ended, oldest first.
 ///
-/// `next_cursor` is the `after` of the next page; there is one only if the runs have more than 2.5 MB of errors.
+/// A page ends with 2.5 MB of errors, too.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/api/jobs/{id}/attempts", tag = "jobs", params(JobId, AfterRun),
+    get, path = "/api/jobs/{id}/runs", tag = "jobs", params(JobId, Paging),
     responses(
-        (status = 200, description = "The runs that have ended.", body = Page<Attempt>),
-        Problems<(Caller, Scoped, Found, Queried, Placed)>)
+        (status = 200, description = "A page of runs.", body = Page<Run>),
+        Problems<(Caller, Scoped, Found, Paged)>)
 ))]
-pub(crate) async fn list_attempts(
+pub(crate) async fn list_runs(
     app: &App,
     request: &Request,
     id: &str,
@@ -105,24 +107,25 @@ pub(crate) async fn list_attempts(
     let caller = caller(app, request, deadline).await?;
     let owner = owner(&caller, &[Scope::Enqueue, Scope::Operate])?;
     let id = path_id(id)?;
-    let after = after(request, "Send the number of a run.")?;
-    let (attempts, more) = app.db.attempts(id, owner, after, deadline).await?;
+    known_query(request, &["limit", "cursor"])?;
+    let (limit, after) = numbered_page(request, id)?;
+    let (runs, more) = app.db.runs(id, owner, after, limit, deadline).await?;
     // None, or nobody's: a job that has not run yet is worth the second look.
-    if attempts.is_empty() && app.db.is_final(id, owner, deadline).await?.is_none() {
+    if runs.is_empty() && app.db.is_final(id, owner, deadline).await?.is_none() {
         return Err(no_job(app, id, deadline).await);
     }
-    let next_cursor = attempts.last().filter(|_| more).map(|run| run.number.to_string());
-    ok(&Page { data: attempts, next_cursor })
+    let next_cursor = runs.last().filter(|_| more).map(|run| cursor(&run.number.to_be_bytes(), id));
+    ok(&Page { data: runs, next_cursor, limit })
 }
 
 /// Lists what has happened to a job, oldest first.
 ///
-/// Numbers never change. `next_cursor` is the `after` of the next page.
+/// Numbers never change.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/api/jobs/{id}/events", tag = "jobs", params(JobId, After),
+    get, path = "/api/jobs/{id}/events", tag = "jobs", params(JobId, After, Paging),
     responses(
-        (status = 200, description = "Up to a hundred transitions.", body = Page<Event>),
-        Problems<(Caller, Scoped, Found, Queried, Placed)>)
+        (status = 200, description = "A page of transitions.", body = Page<Event>),
+        Problems<(Caller, Scoped, Found, Paged, Placed)>)
 ))]
 pub(crate) async fn list_events(
     app: &App,
@@ -133,108 +136,134 @@ pub(crate) async fn list_events(
     let caller = caller(app, request, deadline).await?;
     let owner = owner(&caller, &[Scope::Enqueue, Scope::Operate])?;
     let id = path_id(id)?;
-    let after = after(request, "Send the number of an event.")?;
-    let events = app.db.events(id, owner, after, LARGEST_PAGE, deadline).await?;
+    known_query(request, &["after", "limit", "cursor"])?;
+    let (limit, place) = numbered_page(request, id)?;
+    let after = request.query.get("after").map_or(Some(0), |after| whole(after)?.try_into().ok());
+    let after = after.ok_or_else(|| {
+        ApiError::bad("invalid_after", "Send the number of an event.").of_parameter("after")
+    })?;
+    let after: i64 = place.max(after);
+    let events = app.db.events(id, owner, after, limit, deadline).await?;
     // None, or none yet after that one.
     if events.is_empty() && app.db.is_final(id, owner, deadline).await?.is_none() {
         return Err(no_job(app, id, deadline).await);
     }
-    let more = events.last().filter(|_| events.len() as i64 == LARGEST_PAGE);
-    let next_cursor = more.map(|event| event.number.to_string());
-    ok(&Page { data: events, next_cursor })
-}
-
-/// The number after which a list goes on; 0 if there is none.
-fn after(request: &Request, wanted: &'static str) -> Result<i64, ApiError> {
-    known_query(request, &["after"])?;
-    let after = request.query.get("after").map_or(Some(0), |after| whole(after)?.try_into().ok());
-    after.ok_or_else(|| ApiError::bad("invalid_after", wanted))
+    let more = events.last().filter(|_| events.len() as i64 == limit);
+    let next_cursor = more.map(|event| cursor(&event.number.to_be_bytes(), id));
+    ok(&Page { data: events, next_cursor, limit })
 }
 
 /// Which failed jobs to retry, and how fast.
 #[derive(Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
-pub(crate) struct RedriveJobs {
+pub(crate) struct RetryJobs {
+    /// Only those of this kind; one of it and `account_id` must be named.
+    #[cfg_attr(feature = "openapi", schema(pattern = "^[a-z0-9_.-]{1,64}$"))]
+    kind: Option<String>,
     /// Only those whose error has this code.
     code: Option<String>,
-    /// Only those of this account.
-    #[cfg_attr(feature = "openapi", schema(format = Uuid))]
-    account_id: Option<String>,
     /// Only those that failed then or later.
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     failed_after: Option<String>,
     /// Only those that failed before.
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     failed_before: Option<String>,
-    /// At most so many; 100 if it is left out.
-    #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1000))]
-    limit: Option<i32>,
+    /// At most so many; 100 if it is left out, and no more than 1,000.
+    #[cfg_attr(feature = "openapi", schema(minimum = 1))]
+    limit: Option<i64>,
     /// So many a second; all at once if it is left out.
     #[cfg_attr(feature = "openapi", schema(minimum = 0.001, maximum = 10000))]
     per_second: Option<f64>,
-    /// Go on behind the last redrive: its `next_cursor`.
+    /// Go on behind the last call: its `next_cursor`.
     cursor: Option<String>,
 }
 
-/// What a redrive did.
+/// What became of failed jobs that were to be retried.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub(crate) struct RedrivenJobs {
-    /// Jobs that are retried.
-    redriven: usize,
-    /// Jobs that are not.
+pub(crate) struct RetriedJobs {
+    /// How many are retried; with `validate_only`, would be tried to.
+    matched: usize,
+    /// How many of them are not.
     refused: usize,
-    /// Each of them.
+    /// How many credits are held for them; with `validate_only`, what was held for those jobs that failed.
+    credits: i64,
+    /// Each of them; none with `validate_only`.
     data: Vec<Redriven>,
-    /// Where the next redrive goes on; none if there was nothing more.
+    /// The `cursor` of the next call; null if there was nothing more.
     next_cursor: Option<String>,
+    /// How many one call takes at most.
+    limit: i64,
 }
 
-/// Retries failed jobs of a kind, oldest first, at a rate.
+/// Retries failed jobs, oldest first, at a rate.
 ///
-/// For services with the scope `operate`. Those that are refused, for want of credits say, are told, and stay as they are. It looks at
-/// 10,000 failed jobs at most: as long as there is a `next_cursor`, there may be more, even if it found none.
+/// For services with the scope `operate`. Those that are refused, for want of credits say, are named, and stay as they are. It looks at
+/// 10,000 failed jobs at most: as long as there is a `next_cursor`, there may be more, even if it found none. With `validate_only`
+/// it says how many it would try, and what they cost, and changes nothing.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    post, path = "/api/kinds/{kind}/redrive", tag = "operation", security(("service" = [])),
-    params(("kind" = String, Path, description = "The kind.", pattern = "^[a-z0-9_.-]{1,64}$")),
-    request_body = RedriveJobs,
+    post, path = "/api/jobs:retry", tag = "jobs", params(OfAccount, ValidateOnly), request_body = RetryJobs,
     responses(
-        (status = 200, description = "What became of each of them.", body = RedrivenJobs),
-        Problems<(Caller, Scoped, Found, Body, Redrivable)>)
+        (status = 200, description = "What became of each of them.", body = RetriedJobs),
+        Problems<(Caller, Scoped, Body, Queried, Validating, Redrivable)>)
 ))]
-pub(crate) async fn redrive(
+pub(crate) async fn retry_jobs(
     app: &App,
     request: &Request,
-    kind: &str,
     deadline: Deadline,
 ) -> Result<Response, ApiError> {
     let caller = caller(app, request, deadline).await?;
     if !caller.has(OPERATORS) {
         return Err(ApiError::forbidden("Only a service token with the scope operate may."));
     }
-    if !is_kind(kind) {
-        return Err(ApiError::not_found());
-    }
-    let wanted: RedriveJobs = body(request)?;
-    let account_id = match wanted.account_id {
-        Some(id) => Some(uuid(&id).ok_or_else(|| ApiError::bad("invalid_field", "account_id is a UUID."))?),
+    known_query(request, &["account_id", "validate_only"])?;
+    let account_id = match request.query.get("account_id") {
+        Some(_) => Some(account(&caller, request, OPERATORS)?),
         None => None,
     };
+    let wanted: RetryJobs = body(request)?;
+    if wanted.kind.as_deref().is_some_and(|kind| !is_kind(kind)) {
+        return Err(ApiError::bad("invalid_kind", "No kind has such a name.").at("/kind"));
+    }
     let filter = FailedFilter {
-        kind: Some(kind.to_owned()),
+        kind: wanted.kind,
         code: wanted.code,
         account_id,
         from: wanted.failed_after.map(|text| timestamp("failed_after", &text)).transpose()?,
         until: wanted.failed_before.map(|text| timestamp("failed_before", &text)).transpose()?,
     };
-    let limit = wanted.limit.unwrap_or(100);
-    let after = wanted.cursor.map(|cursor| opened(&cursor).ok_or_else(bad_cursor)).transpose()?;
+    if filter.kind.is_none() && filter.account_id.is_none() {
+        return Err(ApiError::invalid("invalid_redrive", "Name a kind, or an account.").at("/kind"));
+    }
+    let limit = i32::try_from(wanted.limit.unwrap_or(100).min(1_000)).unwrap_or(0);
+    let after = wanted
+        .cursor
+        .map(|cursor| {
+            opened(&cursor).ok_or_else(|| {
+                ApiError::bad("invalid_cursor", "Send a next_cursor as it was given.").at("/cursor")
+            })
+        })
+        .transpose()?;
+    if validate_only(request)? {
+        if limit < 1 {
+            return Err(
+                ApiError::invalid("invalid_redrive", "A limit is a whole number from 1 on.").at("/limit")
+            );
+        }
+        let page = app.db.redrivable_jobs(&filter, limit.into(), after, deadline).await?;
+        let next_cursor = page.next.map(|(finished_at, id)| place(finished_at, id));
+        let (matched, credits) = (page.jobs.len(), page.jobs.iter().map(|job| job.price).sum());
+        let limit = limit.into();
+        return ok(&RetriedJobs { matched, refused: 0, credits, data: Vec::new(), next_cursor, limit });
+    }
     let pace = RedrivePace { limit, per_second: wanted.per_second, delay: 0.0, after };
     let page = app.db.redrive(&filter, pace, deadline).await?;
     let refused = page.jobs.iter().filter(|job| job.refused.is_some()).count();
     let next_cursor = page.next.map(|(finished_at, id)| place(finished_at, id));
-    ok(&RedrivenJobs { redriven: page.jobs.len() - refused, refused, data: page.jobs, next_cursor })
+    let credits = page.jobs.iter().filter_map(|job| job.price).sum();
+    let (matched, limit) = (page.jobs.len(), limit.into());
+    ok(&RetriedJobs { matched, refused, credits, data: page.jobs, next_cursor, limit })
 }
 
 /// A cursor of no account's: where among the failed jobs a page ended.

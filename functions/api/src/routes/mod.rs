@@ -1,11 +1,12 @@
 //! The endpoints. Each turns a request into typed values, makes one call to the database, and answers. `jobs` buys and
-//! shows, `life` cancels, retries and redrives, `wait` waits for a job, `webhooks` says who is told of jobs, `credits` grants and
+//! shows, `kinds` says what is offered, `life` cancels, retries and redrives, `wait` waits for a job, `webhooks` says who is told of jobs, `credits` grants and
 //! accounts, `statement` proves it, `accounts` erases them and writes them out; what they share is here.
 
 pub(crate) mod accounts;
 pub(crate) mod callbacks;
 pub(crate) mod credits;
 pub(crate) mod jobs;
+pub(crate) mod kinds;
 pub(crate) mod life;
 pub(crate) mod statement;
 pub(crate) mod wait;
@@ -22,12 +23,13 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 #[cfg(feature = "openapi")]
-use crate::openapi::problems::{Database, Problems};
+use crate::openapi::problems::{Database, Problems, Queried};
 use crate::{
     App,
     auth::{Caller, Scope, uuid},
     error::ApiError,
     event::{Request, Response},
+    headers::whole,
     json::short,
 };
 
@@ -41,8 +43,10 @@ const LARGEST_PAGE: i64 = 100;
 pub(crate) struct Page<T> {
     /// The entries.
     pub(super) data: Vec<T>,
-    /// Where the next page begins; none after the last.
+    /// The `cursor` of the next page; null after the last.
     pub(super) next_cursor: Option<String>,
+    /// How many entries a page has at most: as many as were asked for, or as many as there may be.
+    pub(super) limit: i64,
 }
 
 pub(super) fn as_replayed() -> (&'static str, String) {
@@ -95,9 +99,10 @@ pub(crate) struct Health {
 /// Needs no token. `ok` is whether the database answers; how far behind the jobs are, the other members say.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/health", tag = "operation", security(()),
-    responses((status = 200, description = "It does.", body = Health), Problems<Database>)
+    responses((status = 200, description = "It does.", body = Health), Problems<(Database, Queried)>)
 ))]
-pub(crate) async fn health(app: &App, _: &Request, deadline: Deadline) -> Result<Response, ApiError> {
+pub(crate) async fn health(app: &App, request: &Request, deadline: Deadline) -> Result<Response, ApiError> {
+    known_query(request, &[])?;
     let (oldest, upkeep_waits) = app.db.health(deadline.within(std::time::Duration::from_secs(5))).await?;
     let oldest_due_seconds = oldest.map_or(0, |waiting| waiting.as_secs());
     let upkeep_waits = Some(upkeep_waits).filter(|tasks| !tasks.is_empty());
@@ -113,24 +118,27 @@ const DOCUMENT: &str = include_str!("../../openapi.json");
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/openapi.json", tag = "operation", security(()),
     responses((status = 200, description = "This document.", body = serde_json::Value, headers(
-        ("cache-control" = String, description = "How long it may be kept."))))
+        ("cache-control" = String, description = "How long it may be kept."))), Problems<Queried>)
 ))]
-pub(crate) async fn openapi(_: &App, _: &Request, _: Deadline) -> Result<Response, ApiError> {
+pub(crate) async fn openapi(_: &App, request: &Request, _: Deadline) -> Result<Response, ApiError> {
+    known_query(request, &[])?;
     let headers = vec![("cache-control", "public, max-age=300".to_owned())];
     Ok(Response { status: 200, headers, body: DOCUMENT.to_owned() })
 }
 
-/// The `Idempotency-Key`: 1 to 128 printable ASCII characters, one of them.
+/// The `Idempotency-Key`: 1 to 128 printable ASCII characters, one of them. One pair of quotes around it is no part of it: the
+/// IETF's draft (draft-ietf-httpapi-idempotency-key-header) sends a structured string (RFC 8941 §3.3.3), others the bare text.
 pub(super) fn idempotency_key(request: &Request) -> Result<Option<&str>, ApiError> {
-    let invalid =
-        || ApiError::bad("invalid_idempotency_key", "A key has 1 to 128 printable ASCII characters.");
-    let key = request.header("idempotency-key").map_err(|_| invalid())?;
-    match key {
-        // API Gateway joins repeated headers with a comma.
-        Some(key) if key.is_empty() || key.len() > 128 || key.contains(',') => Err(invalid()),
-        Some(key) if !key.bytes().all(|byte| (0x20..0x7f).contains(&byte)) => Err(invalid()),
-        key => Ok(key),
-    }
+    let invalid = || {
+        let detail = "A key has 1 to 128 printable ASCII characters, without quotes, backslashes and commas.";
+        ApiError::bad("invalid_idempotency_key", detail).of_header("Idempotency-Key")
+    };
+    let Some(sent) = request.header("idempotency-key").map_err(|_| invalid())? else { return Ok(None) };
+    let key = sent.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(sent);
+    // API Gateway joins repeated headers with a comma; a quote or a backslash would be escaped in a structured string.
+    let plain = |byte: u8| (0x20..0x7f).contains(&byte) && !b",\"\\".contains(&byte);
+    let is_key = (1..=128).contains(&key.len()) && key.bytes().all(plain) && key.trim() == key;
+    is_key.then_some(Some(key)).ok_or_else(invalid)
 }
 
 pub(super) fn is_kind(name: &str) -> bool {
@@ -139,29 +147,53 @@ pub(super) fn is_kind(name: &str) -> bool {
 }
 
 pub(super) fn known_query(request: &Request, known: &[&str]) -> Result<(), ApiError> {
-    let knows = |name: &str| {
-        let family = |known: &str| known.strip_suffix('*').is_some_and(|prefix| name.starts_with(prefix));
-        known.iter().any(|known| *known == name || family(known))
-    };
-    match request.query.keys().find(|name| !knows(name)) {
+    match request.query.keys().find(|name| !known.contains(&name.as_str())) {
         Some(name) => {
             let name = short(name);
-            Err(ApiError::bad("unknown_parameter", format!("There is no parameter {name:?}.")))
+            let error = ApiError::bad("unknown_parameter", format!("There is no parameter {name:?}."));
+            Err(error.of_parameter(&name).allowed(known.iter().copied()))
         }
         None => Ok(()),
     }
 }
 
-pub(super) fn page_size(request: &Request) -> Result<i64, ApiError> {
-    let Some(limit) = request.query.get("limit") else { return Ok(PAGE) };
-    match limit.parse() {
-        Ok(limit) if (1..=LARGEST_PAGE).contains(&limit) => Ok(limit),
-        _ => Err(ApiError::bad("invalid_limit", "A limit is a whole number from 1 to 100.")),
+/// The entries of a page: 20 unless asked otherwise, and no more than `largest`, however many are asked for.
+pub(super) fn page_size(request: &Request, largest: i64) -> Result<i64, ApiError> {
+    let Some(limit) = request.query.get("limit") else { return Ok(PAGE.min(largest)) };
+    match whole(limit).map(|limit| i64::try_from(limit).unwrap_or(i64::MAX)) {
+        Some(limit) if limit > 0 => Ok(limit.min(largest)),
+        _ => {
+            Err(ApiError::bad("invalid_limit", "A limit is a whole number from 1 on.").of_parameter("limit"))
+        }
     }
 }
 
+/// Which page: its size, and the number behind which it begins, of a list that belongs to `of`.
+pub(super) fn numbered_page(request: &Request, of: Uuid) -> Result<(i64, i64), ApiError> {
+    let Some(cursor) = request.query.get("cursor") else { return Ok((page_size(request, LARGEST_PAGE)?, 0)) };
+    let number = open_cursor(cursor, of).and_then(|bytes| Some(i64::from_be_bytes(bytes.try_into().ok()?)));
+    Ok((page_size(request, LARGEST_PAGE)?, number.ok_or_else(bad_cursor)?))
+}
+
+/// `?validate_only=true`: everything is checked, and nothing is done.
+pub(super) fn validate_only(request: &Request) -> Result<bool, ApiError> {
+    match request.query.get("validate_only").map(String::as_str) {
+        None | Some("false") => Ok(false),
+        Some("true") => Ok(true),
+        Some(_) => {
+            let error = ApiError::bad("invalid_validate_only", "validate_only is true or false.");
+            Err(error.of_parameter("validate_only").allowed(["true", "false"]))
+        }
+    }
+}
+
+/// Whose: the caller's own account, or that which a service names by `?account_id=`.
+pub(super) fn account(caller: &Caller, request: &Request, scopes: &[Scope]) -> Result<Uuid, ApiError> {
+    caller.account(request.query.get("account_id").map(String::as_str), scopes)
+}
+
 pub(super) fn bad_cursor() -> ApiError {
-    ApiError::bad("invalid_cursor", "Send a next_cursor as it was given.")
+    ApiError::bad("invalid_cursor", "Send a next_cursor as it was given.").of_parameter("cursor")
 }
 
 /// A cursor: where a page ended, tied to the account so that no other's is taken.

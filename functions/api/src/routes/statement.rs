@@ -12,7 +12,7 @@ use shared::{
 };
 use uuid::Uuid;
 
-use super::{bad_cursor, cursor, known_query, ok, open_cursor};
+use super::{account, bad_cursor, cursor, known_query, ok, open_cursor, page_size};
 #[cfg(feature = "openapi")]
 use crate::openapi::{params::*, problems::*};
 use crate::{
@@ -53,6 +53,8 @@ pub(crate) struct Statement {
     data: Vec<HashedEntry>,
     /// The `cursor` of the next page; null on the last one, whose last hash is that of the whole month.
     next_cursor: Option<String>,
+    /// How many entries a page has at most.
+    limit: i64,
 }
 
 /// Where a page begins, and the hash before it.
@@ -82,19 +84,22 @@ pub(crate) async fn get_statement(
     let caller = caller(app, request, deadline).await?;
     known_query(request, &["month", "format", "limit", "cursor", "account_id"])?;
     let of = |name: &str| request.query.get(name).map(String::as_str);
-    let account_id = caller.account(of("account_id"), &[Scope::Grant, Scope::Operate])?;
+    let account_id = account(&caller, request, &[Scope::Grant, Scope::Operate])?;
     let month = of("month").filter(|month| is_month(month));
-    let month =
-        month.ok_or_else(|| ApiError::bad("invalid_month", "Send a month, such as month=2026-11."))?;
+    let month = month.ok_or_else(|| {
+        ApiError::bad("invalid_month", "Send a month, such as month=2026-11.").of_parameter("month")
+    })?;
     let as_csv = match of("format") {
         None | Some("json") => false,
         Some("csv") => true,
-        Some(_) => return Err(ApiError::bad("invalid_format", "A format is json or csv.")),
+        Some(_) => {
+            let error = ApiError::bad("invalid_format", "A format is json or csv.");
+            return Err(error.of_parameter("format").allowed(["json", "csv"]));
+        }
     };
-    let limit = match of("limit").map(str::parse) {
+    let limit = match of("limit") {
         None => PAGE,
-        Some(Ok(limit)) if (1..=PAGE).contains(&limit) => limit,
-        Some(_) => return Err(ApiError::bad("invalid_limit", "A limit is a whole number from 1 to 1000.")),
+        Some(_) => page_size(request, PAGE)?,
     };
     let start = match of("cursor") {
         None => Start { place: None, hash: first_hash(account_id, month) },
@@ -127,7 +132,7 @@ pub(crate) async fn get_statement(
         });
     }
     let (is_final, shares, month) = (page.is_final, page.shares, month.to_owned());
-    ok(&Statement { account_id, month, is_final, shares, data, next_cursor })
+    ok(&Statement { account_id, month, is_final, shares, data, next_cursor, limit })
 }
 
 /// `2026-11`, from 1970 on.

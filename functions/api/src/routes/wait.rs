@@ -40,7 +40,10 @@ pub(super) fn asked(app: &App, request: &Request) -> Result<Duration, ApiError> 
     let Some(text) = request.query.get("wait") else { return Ok(Duration::ZERO) };
     match whole(text) {
         Some(seconds) if seconds <= LONGEST_WAIT => Ok(Duration::from_secs(seconds).min(app.longest_wait)),
-        _ => Err(ApiError::bad("invalid_wait", "A wait is a whole number of seconds from 0 to 25.")),
+        _ => {
+            let error = ApiError::bad("invalid_wait", "A wait is a whole number of seconds from 0 to 25.");
+            Err(error.of_parameter("wait"))
+        }
     }
 }
 

@@ -13,10 +13,13 @@ use shared::{
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::{LARGEST_PAGE, Page, known_query, no_job, ok, owner, path_id};
+use super::{
+    LARGEST_PAGE, Page, account, bad_cursor, cursor, known_query, no_job, ok, open_cursor, owner, page_size,
+    path_id,
+};
 use crate::{
     App,
-    auth::{self, Scope, caller, uuid},
+    auth::{Scope, caller},
     error::ApiError,
     event::{Request, Response},
     json::body,
@@ -56,23 +59,29 @@ pub(crate) struct WantedWebhook {
 
 impl WantedWebhook {
     /// The webhook, if nothing is wrong with it in itself; where its host is, `vet_hosts` looks up.
-    pub(super) fn vet(self, allow: Allow) -> Result<JobWebhook, ApiError> {
-        if self.url.len() > LONGEST_URL {
-            return Err(refused("A webhook's URL has at most 2,000 characters."));
-        }
-        if !self.url.bytes().all(|byte| byte.is_ascii_graphic()) {
-            return Err(refused("A webhook's URL has printable ASCII characters alone: encode the others."));
-        }
-        if self.url.contains('#') {
-            return Err(refused("A webhook's URL has no fragment: it would never be sent."));
-        }
-        if !self.url.starts_with("https://") && !self.url.starts_with("http://") {
-            return Err(refused("A webhook's URL begins with https://."));
-        }
-        vet_url(&self.url, allow).map_err(|error| forbidden(&error))?;
+    /// `place` is where it stands in the body.
+    pub(super) fn vet(self, place: &str, allow: Allow) -> Result<JobWebhook, ApiError> {
+        let url = self.url.as_str();
+        let flaw = if url.len() > LONGEST_URL {
+            Some("A webhook's URL has at most 2,000 characters.")
+        } else if !url.bytes().all(|byte| byte.is_ascii_graphic()) {
+            Some("A webhook's URL has printable ASCII characters alone: encode the others.")
+        } else if url.contains('#') {
+            Some("A webhook's URL has no fragment: it would never be sent.")
+        } else if !url.starts_with("https://") && !url.starts_with("http://") {
+            Some("A webhook's URL begins with https://.")
+        } else {
+            None
+        };
+        let vetted = match flaw {
+            Some(detail) => Err(refused(detail)),
+            None => vet_url(url, allow).map_err(|error| forbidden(&error)),
+        };
+        vetted.map_err(|error| error.at(&format!("{place}/url")))?;
         let events = self.events.unwrap_or_else(|| EVENTS[1..].iter().map(ToString::to_string).collect());
         if events.is_empty() || events.iter().any(|event| !EVENTS.contains(&event.as_str())) {
-            return Err(refused(format!("The events of a webhook are some of {}.", EVENTS.join(", "))));
+            let detail = format!("The events of a webhook are some of {}.", EVENTS.join(", "));
+            return Err(refused(detail).at(&format!("{place}/events")).allowed(EVENTS));
         }
         Ok(JobWebhook { url: self.url, events: Some(events) })
     }
@@ -187,12 +196,6 @@ impl WebhookShown {
     }
 }
 
-/// Whose webhook: the caller's own, or that of the account that a service names by `?account_id=`.
-fn account(caller: &auth::Caller, request: &Request, scopes: &[Scope]) -> Result<Uuid, ApiError> {
-    known_query(request, &["account_id"])?;
-    caller.account(request.query.get("account_id").map(String::as_str), scopes)
-}
-
 /// Shows where the account is told of its jobs.
 ///
 /// And the secret that signs, which it has before it is told anything.
@@ -208,6 +211,7 @@ pub(crate) async fn get_webhook(
     deadline: Deadline,
 ) -> Result<Response, ApiError> {
     let caller = caller(app, request, deadline).await?;
+    known_query(request, &["account_id"])?;
     let account_id = account(&caller, request, OPERATORS)?;
     let master = master(app, deadline).await?;
     let webhook = app.db.webhook(account_id, deadline).await?;
@@ -229,8 +233,9 @@ pub(crate) async fn set_webhook(
     deadline: Deadline,
 ) -> Result<Response, ApiError> {
     let caller = caller(app, request, deadline).await?;
+    known_query(request, &["account_id"])?;
     let account_id = account(&caller, request, OPERATORS)?;
-    let webhook = body::<WantedWebhook>(request)?.vet(app.allow)?;
+    let webhook = body::<WantedWebhook>(request)?.vet("", app.allow)?;
     vet_hosts(app, account_id, &[&webhook], None, deadline).await?;
     // Before anything is written: no answer then lacks it.
     let master = master(app, deadline).await?;
@@ -252,6 +257,7 @@ pub(crate) async fn delete_webhook(
     deadline: Deadline,
 ) -> Result<Response, ApiError> {
     let caller = caller(app, request, deadline).await?;
+    known_query(request, &["account_id"])?;
     let account_id = account(&caller, request, OPERATORS)?;
     app.db.set_webhook(account_id, None, None, deadline).await?;
     Ok(Response { status: 204, headers: Vec::new(), body: String::new() })
@@ -272,6 +278,7 @@ pub(crate) async fn rotate_secret(
     deadline: Deadline,
 ) -> Result<Response, ApiError> {
     let caller = caller(app, request, deadline).await?;
+    known_query(request, &["account_id"])?;
     let account_id = account(&caller, request, OPERATORS)?;
     let master = master(app, deadline).await?.ok_or_else(not_offered)?;
     let webhook = app.db.rotate_webhook_secret(account_id, deadline).await?;
@@ -279,13 +286,11 @@ pub(crate) async fn rotate_secret(
 }
 
 /// Lists what is or was to be said of a job, oldest first, in pages.
-///
-/// `next_cursor` is the `after` of the next page.
 #[cfg_attr(feature = "openapi", utoipa::path(
-    get, path = "/api/jobs/{id}/deliveries", tag = "webhooks", params(JobId, AfterDelivery),
+    get, path = "/api/jobs/{id}/deliveries", tag = "webhooks", params(JobId, Paging),
     responses(
-        (status = 200, description = "Up to a hundred messages.", body = Page<DeliveryShown>),
-        Problems<(Caller, Scoped, Found, Queried, Placed)>)
+        (status = 200, description = "A page of messages.", body = Page<DeliveryShown>),
+        Problems<(Caller, Scoped, Found, Paged)>)
 ))]
 pub(crate) async fn list_deliveries(
     app: &App,
@@ -296,17 +301,17 @@ pub(crate) async fn list_deliveries(
     let caller = caller(app, request, deadline).await?;
     let owner = owner(&caller, READERS)?;
     let id = path_id(id)?;
-    known_query(request, &["after"])?;
-    let after = request
-        .query
-        .get("after")
-        .map(|after| uuid(after).ok_or_else(|| ApiError::bad("invalid_after", "Send the id of a delivery.")));
-    let deliveries = app.db.deliveries(id, owner, after.transpose()?, LARGEST_PAGE, deadline).await?;
+    known_query(request, &["limit", "cursor"])?;
+    let limit = page_size(request, LARGEST_PAGE)?;
+    let after = request.query.get("cursor").map(|text| {
+        open_cursor(text, id).and_then(|bytes| Uuid::from_slice(&bytes).ok()).ok_or_else(bad_cursor)
+    });
+    let deliveries = app.db.deliveries(id, owner, after.transpose()?, limit, deadline).await?;
     // None, or none yet.
     if deliveries.is_empty() && app.db.is_final(id, owner, deadline).await?.is_none() {
         return Err(no_job(app, id, deadline).await);
     }
-    let more = deliveries.last().filter(|_| deliveries.len() as i64 == LARGEST_PAGE);
-    let next_cursor = more.map(|delivery| delivery.id.to_string());
-    ok(&Page { data: deliveries, next_cursor })
+    let more = deliveries.last().filter(|_| deliveries.len() as i64 == limit);
+    let next_cursor = more.map(|delivery| cursor(delivery.id.as_bytes(), id));
+    ok(&Page { data: deliveries, next_cursor, limit })
 }

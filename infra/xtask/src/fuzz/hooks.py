@@ -104,16 +104,17 @@ def before_call(ctx, case, kwargs):
         # Whoever is erased is closed for good: it is never one that others buy for.
         wanted = known["accounts"] if path.endswith("/export") else known["leavers"]
         case.path_parameters["account_id"] = random.choice(wanted)
-    if "kind" in (case.path_parameters or {}) and random.random() < 0.7:
-        case.path_parameters["kind"] = random.choice(known["kinds"])
     if "token" in (case.path_parameters or {}) and random.random() < 0.8:
         tokens = known["jobs"].get(random.choice(list(known["jobs"])), {}).get("tokens")
         case.path_parameters["token"] = random.choice(tokens or ["x"])
-    lists = ("/api/jobs", "/api/credits", "/api/credits/ledger", "/api/credits/statement")
-    of_account = method == "GET" and path in lists
-    if of_account or path.startswith("/api/webhook"):
+    of_account = ("/api/jobs", "/api/jobs:batch", "/api/jobs:validate", "/api/credits", "/api/credits/ledger", "/api/credits/statement")
+    if path in of_account or path.startswith("/api/webhook"):
         case.query = dict(case.query or {})
         name_account(case.query, known, may_be_left_out=False)
+    if path == "/api/credits/grants" and IDENTITY == "service":
+        case.query = dict(case.query or {}, account_id=random.choice(known["accounts"]))
+    if path == "/api/jobs:retry" and case.query:
+        name_account(case.query, known, may_be_left_out=True)
     if case.query and "wait" in case.query:
         # There is more to do than to wait.
         case.query["wait"] = min(case.query["wait"], 1) if isinstance(case.query["wait"], int) else 1
@@ -127,25 +128,29 @@ def before_call(ctx, case, kwargs):
         return
     case.body = body = within_range(written_as_whole(case.body))
     if path == "/api/jobs":
-        name_account(body, known, may_be_left_out=False)
         vary_job(body, known)
-    elif path == "/api/jobs:batch":
-        name_account(body, known, may_be_left_out=False)
+    elif path in ("/api/jobs:batch", "/api/jobs:validate"):
         for job in body.get("jobs") or []:
             vary_job(job, known)
-            if isinstance(job, dict):
-                job.pop("account_id", None)
     elif path == "/api/webhook":
         point_here(body, known)
     elif path == "/api/credits/grants" and IDENTITY == "service":
-        body["account_id"] = random.choice(known["accounts"])
         # An account holds up to 10^18: so that grants go on being granted.
         body["amount"] = min(body.get("amount", 1), 1_000_000)
-    elif path.endswith("/redrive"):
-        name_account(body, known, may_be_left_out=True)
+    elif path == "/api/jobs:retry":
         body.pop("cursor", None)
-        if random.random() < 0.5:
-            body.pop("account_id", None)
+        # One of a kind and an account must be named.
+        if random.random() < 0.7 or "account_id" not in (case.query or {}):
+            body["kind"] = random.choice(known["kinds"])
+
+
+@schemathesis.check
+def each_problem_is_documented(ctx, response, case):
+    """`code` is open in the schema: which codes an operation answers, its `x-problems` says."""
+    if response.headers["content-type"][0].startswith("application/problem+json"):
+        known = case.operation.definition.raw["x-problems"].get(str(response.status_code), [])
+        code = response.json()["code"]
+        assert code in known, f"{case.method} {case.path} answers {response.status_code} {code}"
 
 
 @schemathesis.hook

@@ -1,4 +1,4 @@
--- attempts: the runs of a job that have ended, oldest first, after the one numbered $3: as many as have $4
+-- runs: up to $5 runs of a job that have ended, oldest first, after the one numbered $3: as many as have $4
 -- bytes, and in the last column how many there are; of one account ($2) or of any (NULL).
 SELECT r.number, r.attempt, r.ended, r.started_at, r.ended_at, r.error::text, r.there
 FROM (SELECT r.*, count(*) OVER () AS there,
@@ -13,3 +13,4 @@ FROM (SELECT r.*, count(*) OVER () AS there,
                           (SELECT account_id FROM punchcard.outcomes WHERE job_id = $1)))) r
 WHERE r.bytes <= $4
 ORDER BY r.number
+LIMIT $5
