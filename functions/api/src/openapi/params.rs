@@ -176,7 +176,7 @@ pub(crate) struct JobsWanted {
     #[param(pattern = "^[a-z0-9_.-]{1,64}$")]
     kind: Option<String>,
     /// Only jobs with all of these labels: tags (`label=red`), and pairs of the metadata (`label=order=7`).
-    #[param(style = Form, explode = true, max_items = 10)]
+    #[param(style = Form, explode = true, schema_with = super::labels)]
     label: Option<Vec<String>>,
     /// Only jobs that were created then or later (RFC 3339).
     #[param(format = DateTime)]

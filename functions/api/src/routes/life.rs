@@ -246,6 +246,10 @@ pub(crate) async fn retry_jobs(
         })
         .transpose()?;
     if validate_only(request)? {
+        if wanted.per_second.is_some_and(|rate| !(0.001..=10_000.0).contains(&rate)) {
+            let detail = "A rate is from 0.001 to 10000 a second.";
+            return Err(ApiError::invalid("invalid_redrive", detail).at("/per_second"));
+        }
         if limit < 1 {
             return Err(
                 ApiError::invalid("invalid_redrive", "A limit is a whole number from 1 on.").at("/limit")

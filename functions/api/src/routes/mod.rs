@@ -160,8 +160,8 @@ pub(super) fn known_query(request: &Request, known: &[&str]) -> Result<(), ApiEr
 /// The entries of a page: 20 unless asked otherwise, and no more than `largest`, however many are asked for.
 pub(super) fn page_size(request: &Request, largest: i64) -> Result<i64, ApiError> {
     let Some(limit) = request.query.get("limit") else { return Ok(PAGE.min(largest)) };
-    match whole(limit).map(|limit| i64::try_from(limit).unwrap_or(i64::MAX)) {
-        Some(limit) if limit > 0 => Ok(limit.min(largest)),
+    match whole(limit).map(i64::try_from) {
+        Some(Ok(limit)) if limit > 0 => Ok(limit.min(largest)),
         _ => {
             Err(ApiError::bad("invalid_limit", "A limit is a whole number from 1 on.").of_parameter("limit"))
         }
