@@ -29,7 +29,7 @@ CREATE TABLE punchcard.accounts (
     entries bigint NOT NULL DEFAULT 0,  -- the number of the share's last entry
     unfinished_jobs integer NOT NULL DEFAULT 0,  -- how many are unfinished, free ones too
     unfinished_bytes bigint NOT NULL DEFAULT 0,  -- the bytes of the unfinished jobs' inputs
-    paced_until timestamp with time zone,  -- in share 0, where enqueues are capped: see `pass_caps`
+    paced_until timestamp with time zone,  -- in share 0, where enqueues are limited: see `pass_limits`
     created_at timestamp with time zone NOT NULL DEFAULT now(),  -- of its first grant, or purchase
     CONSTRAINT accounts_pkey PRIMARY KEY (id, share),
     CONSTRAINT accounts_never_negative CHECK (((available >= 0) AND (held >= 0)))
@@ -109,18 +109,6 @@ CREATE TABLE punchcard.audit_rounds (
     done_at timestamp with time zone,  -- when the last round was through; NULL: none was
     CONSTRAINT audit_rounds_pkey PRIMARY KEY (only_one),
     CONSTRAINT audit_rounds_only_one_check CHECK (only_one)
-);
-
--- What bounds an account beside its credits; NULL is no bound.
-CREATE TABLE punchcard.caps (
-    account_id uuid NOT NULL,  -- 00000000-…: all that have no row of their own
-    unfinished_jobs integer,  -- how many it may have unfinished
-    unfinished_bytes bigint,  -- how many bytes of input these may have
-    enqueues_per_minute integer,  -- how many jobs it may buy in a minute
-    CONSTRAINT caps_pkey PRIMARY KEY (account_id),
-    CONSTRAINT caps_enqueues_per_minute_check CHECK (((enqueues_per_minute >= 1) AND (enqueues_per_minute <= 1000000))),
-    CONSTRAINT caps_unfinished_bytes_check CHECK ((unfinished_bytes >= 0)),
-    CONSTRAINT caps_unfinished_jobs_check CHECK ((unfinished_jobs >= 0))
 );
 
 -- What entries moved that are kept no more: of each account's share one row, which grows. Together with the entries that are left it has each number once.
@@ -360,6 +348,18 @@ CREATE TABLE punchcard.labels (
     CONSTRAINT labels_pkey PRIMARY KEY (account_id, label, job_id)
 ) PARTITION BY RANGE (job_id);
 CREATE TRIGGER labels_never_change BEFORE DELETE OR UPDATE ON punchcard.labels FOR EACH ROW EXECUTE FUNCTION punchcard.refuse_unless_erased('labels', 'what was bought stays as it was');
+
+-- What bounds an account beside its credits; NULL is no bound.
+CREATE TABLE punchcard.limits (
+    account_id uuid NOT NULL,  -- 00000000-…: all that have no row of their own
+    unfinished_jobs integer,  -- how many it may have unfinished
+    unfinished_bytes bigint,  -- how many bytes of input these may have
+    enqueues_per_minute integer,  -- how many jobs it may buy in a minute
+    CONSTRAINT limits_pkey PRIMARY KEY (account_id),
+    CONSTRAINT limits_enqueues_per_minute_check CHECK (((enqueues_per_minute >= 1) AND (enqueues_per_minute <= 1000000))),
+    CONSTRAINT limits_unfinished_bytes_check CHECK ((unfinished_bytes >= 0)),
+    CONSTRAINT limits_unfinished_jobs_check CHECK ((unfinished_jobs >= 0))
+);
 
 -- The migrations that were applied.
 CREATE TABLE punchcard.migrations (
@@ -958,7 +958,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.empty_spare(p_table text, p_spare text, p_spare_from uuid, p_this_month timestamp without time zone, p_last_month timestamp without time zone)
 --     RETURNS void
 
--- Buys a job: key, price, hold, job and its place in the queue in one call, all or nothing. The job's row is the hold. Answers what the caller does not know; `replayed` when the key had bought the job before (jobs_now has it as it is now); `wake_after`, in seconds, when a wake-up is wanted for it. A priority is at most its kind's `max_priority`: a greater one is refused, but that of a retry, and 0, which is said for none, are lowered to it. Refuses by raising: PT402 insufficient_credits · PT403 account_closed · PT422 unknown_kind, idempotency_mismatch, invalid_*, over_cap · PT429 too_many_*
+-- Buys a job: key, price, hold, job and its place in the queue in one call, all or nothing. The job's row is the hold. Answers what the caller does not know; `replayed` when the key had bought the job before (jobs_now has it as it is now); `wake_after`, in seconds, when a wake-up is wanted for it. A priority is at most its kind's `max_priority`: a greater one is refused, but that of a retry, and 0, which is said for none, are lowered to it. Refuses by raising: PT402 insufficient_credits · PT403 account_closed · PT422 unknown_kind, idempotency_mismatch, invalid_*, over_limit · PT429 too_many_*
 -- FUNCTION punchcard.enqueue(p_account_id uuid, p_kind text, p_input json DEFAULT '{}'::json, p_key text DEFAULT NULL::text, p_priority integer DEFAULT 0, p_run_at timestamp with time zone DEFAULT NULL::timestamp with time zone, p_options jsonb DEFAULT NULL::jsonb, OUT job_id uuid, OUT price bigint, OUT max_attempts smallint, OUT run_at timestamp with time zone, OUT created_at timestamp with time zone, OUT expires_at timestamp with time zone, OUT replayed boolean, OUT wake_after double precision, OUT priority smallint)
 --     RETURNS record, as its owner
 
@@ -1082,8 +1082,8 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.grant_credits(p_account_id uuid, p_amount bigint, p_key text, p_reason text DEFAULT NULL::text, p_expires_at timestamp with time zone DEFAULT NULL::timestamp with time zone, OUT entry punchcard.movements, OUT replayed boolean)
 --     RETURNS record, as its owner
 
--- Holds credits for so many jobs: of the share that this backend uses, else of all shares dealt anew, else with what is missing drawn from the team's own credits, if there is such a source. Within the account's caps, unless these were taken in elsewhere. Answers the share, its balances, and the number there of the last of these jobs: the caller writes their rows. Raises PT402 insufficient_credits, PT403 account_closed, and as `pass_caps`.
--- FUNCTION punchcard.hold_credits(p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, p_capped boolean DEFAULT true, OUT share smallint, OUT available bigint, OUT held bigint, OUT entry bigint)
+-- Holds credits for so many jobs: of the share that this backend uses, else of all shares dealt anew, else with what is missing drawn from the team's own credits, if there is such a source. Within the account's limits, unless these were taken in elsewhere. Answers the share, its balances, and the number there of the last of these jobs: the caller writes their rows. Raises PT402 insufficient_credits, PT403 account_closed, and as `pass_limits`.
+-- FUNCTION punchcard.hold_credits(p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, p_limited boolean DEFAULT true, OUT share smallint, OUT available bigint, OUT held bigint, OUT entry bigint)
 --     RETURNS record
 
 -- The ADR's function, made safe: a key is required, there is a ledger entry, an overdraft is refused, and a job that it names is the account's own. Answers the credits available afterwards.
@@ -1130,7 +1130,7 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.lock_job(p_job_id uuid, p_account_id uuid)
 --     RETURNS punchcard.queue
 
--- Refuses, as `hold_credits` would, whoever is over their caps or plainly lacks the credits, by a look that locks nothing: before what is dear to take in is read, hashed or written. Whoever passes it may still be refused there.
+-- Refuses, as `hold_credits` would, whoever is over their limits or plainly lacks the credits, by a look that locks nothing: before what is dear to take in is read, hashed or written. Whoever passes it may still be refused there.
 -- FUNCTION punchcard.look_first(p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, p_key text)
 --     RETURNS void
 
@@ -1166,8 +1166,8 @@ CREATE TABLE punchcard.webhooks (
 -- FUNCTION punchcard.options_of_batch(p_jobs json, p_attempts integer[])
 --     RETURNS TABLE(attempts integer[], retries jsonb[], metadata jsonb[], tags jsonb[], webhooks jsonb[], labeled bigint)
 
--- Lets so many jobs more pass the account's caps, or refuses: PT429 too_many_jobs, too_many_bytes, too_many_enqueues; PT422 over_cap if they never could. Share 0 is locked first, so that no two buyers pass where one may. Enqueues are paced as by the generic cell rate algorithm (ITU-T I.371): a minute's worth at once, then one for each part of a minute that has passed. p_look only looks: it locks nothing, and whoever passes it may still be refused.
--- FUNCTION punchcard.pass_caps(p_account_id uuid, p_jobs integer, p_bytes bigint, p_look boolean DEFAULT false)
+-- Lets so many jobs more pass the account's limits, or refuses: PT429 too_many_jobs, too_many_bytes, too_many_enqueues; PT422 over_limit if they never could. Share 0 is locked first, so that no two buyers pass where one may. Enqueues are paced as by the generic cell rate algorithm (ITU-T I.371): a minute's worth at once, then one for each part of a minute that has passed. p_look only looks: it locks nothing, and whoever passes it may still be refused.
+-- FUNCTION punchcard.pass_limits(p_account_id uuid, p_jobs integer, p_bytes bigint, p_look boolean DEFAULT false)
 --     RETURNS void
 
 -- The jobs of a batch as parallel arrays, in their order: read once and sorted once. With the place of the first that has no kind that is offered, too great a priority, too late a time, or an input that `check_input` has to look at.
@@ -1389,7 +1389,6 @@ GRANT SELECT ON TABLE punchcard.audit_findings TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.audit_i0 TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.audit_rounds TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.balances TO punchcard_app;
-GRANT SELECT ON TABLE punchcard.caps TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.carried TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.credit_source TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.dated_accounts TO punchcard_app;
@@ -1410,6 +1409,7 @@ GRANT SELECT ON TABLE punchcard.kind_terms TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.kinds TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.labels TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.ledger TO punchcard_app;
+GRANT SELECT ON TABLE punchcard.limits TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.messages TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.migrations TO punchcard_app;
 GRANT SELECT ON TABLE punchcard.movements TO punchcard_app;

@@ -41,9 +41,9 @@ pub(crate) fn said(output: &Output) -> String {
 
 /// Bounds an account, or with the nil UUID all that have none of their own: unfinished jobs, their bytes, and enqueues a minute, each
 /// a number or `none`.
-pub(crate) fn cap(bench: &Bench, account: Uuid, [jobs, bytes, per_minute]: [&str; 3]) {
+pub(crate) fn limit(bench: &Bench, account: Uuid, [jobs, bytes, per_minute]: [&str; 3]) {
     let account = account.to_string();
-    let mut args = vec!["caps", "set", "--unfinished-jobs", jobs, "--unfinished-bytes", bytes];
+    let mut args = vec!["limits", "set", "--unfinished-jobs", jobs, "--unfinished-bytes", bytes];
     args.extend(["--enqueues-per-minute", per_minute]);
     if account != Uuid::nil().to_string() {
         args.push(&account);

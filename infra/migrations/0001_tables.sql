@@ -29,8 +29,8 @@ CREATE TABLE punchcard.accounts (
     entries           bigint NOT NULL DEFAULT 0,      -- the number of the share's last entry
     unfinished_jobs   integer NOT NULL DEFAULT 0,     -- how many are unfinished, free ones too
     unfinished_bytes  bigint NOT NULL DEFAULT 0,      -- the bytes of the unfinished jobs' inputs
-    paced_until       timestamptz,                    -- in share 0, where enqueues are capped:
-                                                      -- see `pass_caps`
+    paced_until       timestamptz,                    -- in share 0, where enqueues are limited:
+                                                      -- see `pass_limits`
     created_at        timestamptz NOT NULL DEFAULT now(),  -- of its first grant, or purchase
     PRIMARY KEY (id, share),
     CONSTRAINT accounts_never_negative CHECK (available >= 0 AND held >= 0)
@@ -42,7 +42,7 @@ CREATE TRIGGER accounts_are_never_emptied BEFORE TRUNCATE ON punchcard.accounts
     FOR EACH STATEMENT EXECUTE FUNCTION punchcard.refuse_change('accounts carry the ledger');
 
 -- What bounds an account beside its credits; NULL is no bound.
-CREATE TABLE punchcard.caps (
+CREATE TABLE punchcard.limits (
     account_id           uuid PRIMARY KEY,            -- 00000000-…: all that have no row of their own
     unfinished_jobs      integer CHECK (unfinished_jobs >= 0),  -- how many it may have unfinished
     unfinished_bytes     bigint CHECK (unfinished_bytes >= 0),  -- how many bytes of input these may have

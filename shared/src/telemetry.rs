@@ -3,7 +3,7 @@
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
-/// Starts logging. `directives` is a filter such as `info` or `worker=debug`; what it says is capped for the
+/// Starts logging. `directives` is a filter such as `info` or `worker=debug`; what it says is limited for the
 /// database driver, which would log bind parameters (callers' data) at debug level.
 pub fn init(directives: &str) {
     // `Targets` rather than `EnvFilter`, whose regular expressions weigh 0.4 MB in each function.

@@ -455,7 +455,13 @@ async fn a_key_in_quotes_is_the_key_without_them() {
     assert_eq!((bare.status, quoted.status), (202, 200), "{}", quoted.body);
     assert_eq!(quoted.body["id"], bare.body["id"]);
     assert_eq!(bench.balance(account).await, (9, 1), "one charge");
-    for bad in ["\"", "\"\"", "\"a", "a\"", "a\"b", "\"\"a\"\"", "a\\b", "\" a\"", "\"a,b\""] {
+    for bare in ["it's \\x20", "a\"b", "{\"a\":1}"] {
+        assert_eq!(bench.post(account, job.clone(), Some(bare)).await.status, 202, "{bare}");
+        assert_eq!(bench.post(account, job.clone(), Some(bare)).await.status, 200, "{bare}");
+    }
+    for bad in
+        ["\"", "\"\"", "\"a", "a\"", "\"a\"b\"", "\"\"a\"\"", "\"a\\b\"", "\"a\\\"b\"", "\" a\"", "\"a,b\""]
+    {
         let refused = bench.post(account, job.clone(), Some(bad)).await;
         assert_eq!(
             (refused.status, &refused.body["code"]),

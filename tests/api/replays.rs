@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::{
-    cli::cap,
+    cli::limit,
     support::{Bench, bearer, event},
 };
 
@@ -120,8 +120,8 @@ async fn what_was_bought_answers_though_nothing_more_could_be() {
     assert_eq!(both().await, [202, 202]);
     assert_eq!(bench.balance(account).await, (0, 2));
     assert_eq!(both().await, [200, 200], "without credits");
-    cap(&bench, account, ["1", "1", "1"]);
-    assert_eq!(both().await, [200, 200], "over the caps");
+    limit(&bench, account, ["1", "1", "1"]);
+    assert_eq!(both().await, [200, 200], "over the limits");
     bench.sql("UPDATE punchcard.kinds SET retired_at = now() WHERE name = 'qr.svg'").await;
     assert_eq!(both().await, [200, 200], "of a kind that is sold no more");
     bench.assert_audit_is_clean().await;

@@ -141,7 +141,7 @@ async fn no_object_of_any_json_output_has_a_member_twice() {
     let queued = id("SELECT id FROM punchcard.jobs_now WHERE status = 'queued'").await;
     let account = account.to_string();
     said(&punchcard(&bench, &["tokens", "create", "backend", "--scope", "enqueue"]));
-    said(&punchcard(&bench, &["caps", "set", &account, "--unfinished-jobs", "100"]));
+    said(&punchcard(&bench, &["limits", "set", &account, "--unfinished-jobs", "100"]));
     for (args, least) in [
         (&["credits", "grant", &account, "5", "--key", "k"][..], 1),
         (&["credits", "show", &account], 5),
@@ -150,7 +150,7 @@ async fn no_object_of_any_json_output_has_a_member_twice() {
         (&["jobs", "failed"], 1),
         (&["jobs", "redrive", "qr.svg", "--dry-run"], 1),
         (&["jobs", "cancel", &queued], 1),
-        (&["caps", "show"], 1),
+        (&["limits", "show"], 1),
         (&["tokens", "list"], 1),
         (&["webhooks", "failed"], 1),
         (&["doctor", "--json", "--grants"], 1),

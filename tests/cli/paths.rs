@@ -82,7 +82,7 @@ async fn nothing_that_others_created_in_the_path_runs_in_a_command() {
         &["jobs", "redrive", "qr.svg", "--dry-run"],
         &["credits", "show", &account],
         &["credits", "audit"],
-        &["caps", "show"],
+        &["limits", "show"],
         &["tokens", "list"],
         &["tokens", "create", "--scope", "operate", "ci"],
         &["webhooks", "failed"],

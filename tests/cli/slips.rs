@@ -14,7 +14,7 @@ use crate::support::{Bench, OWNER, SIGNING_SECRET, as_role, binary};
 async fn only_the_caps_that_are_named_change_and_none_lifts_one() {
     let bench = Bench::new().await;
     let account = Uuid::new_v4().to_string();
-    let set = |args: &[&str]| said(&punchcard(&bench, &[&["caps", "set"], args].concat()));
+    let set = |args: &[&str]| said(&punchcard(&bench, &[&["limits", "set"], args].concat()));
     let all = set(&["--unfinished-jobs", "5", "--unfinished-bytes", "1000", "--enqueues-per-minute", "60"]);
     assert_eq!(
         all,
@@ -30,7 +30,7 @@ async fn only_the_caps_that_are_named_change_and_none_lifts_one() {
         lifted.contains(r#"{"unfinished_jobs":5,"unfinished_bytes":2000,"enqueues_per_minute":null}"#),
         "{lifted}"
     );
-    // An account's first caps of its own: what it does not name is what held for it until now.
+    // An account's first limits of its own: what it does not name is what held for it until now.
     let own = set(&[&account, "--unfinished-jobs", "7"]);
     assert_eq!(
         own,
@@ -45,19 +45,21 @@ async fn only_the_caps_that_are_named_change_and_none_lifts_one() {
         "{own}"
     );
 
-    let before = said(&punchcard(&bench, &["caps", "show"]));
-    for (args, why) in [(&["caps", "set"][..], "name a cap"), (&["caps", "set", &account], "name a cap")] {
+    let before = said(&punchcard(&bench, &["limits", "show"]));
+    for (args, why) in
+        [(&["limits", "set"][..], "name a limit"), (&["limits", "set", &account], "name a limit")]
+    {
         assert!(refused(&punchcard(&bench, args)).contains(why), "{args:?}");
     }
     for value in ["-1", "many", "3.5", "99999999999"] {
-        let output = punchcard(&bench, &["caps", "set", &format!("--unfinished-jobs={value}")]);
+        let output = punchcard(&bench, &["limits", "set", &format!("--unfinished-jobs={value}")]);
         let text = String::from_utf8(output.stderr).unwrap();
         assert!(
             !output.status.success() && text.contains("a whole number from 0 to 2147483647, or none"),
             "{text}"
         );
     }
-    assert_eq!(said(&punchcard(&bench, &["caps", "show"])), before);
+    assert_eq!(said(&punchcard(&bench, &["limits", "show"])), before);
     // And they hold: the account's seventh job passes, the eighth does not.
     let account: Uuid = account.parse().unwrap();
     bench.enqueue(account, "free", 7).await;
@@ -107,7 +109,7 @@ async fn a_variable_that_is_set_and_empty_is_not_set() {
     let bench = Bench::new().await;
     let run = |url: &str| {
         let mut command = Command::new(binary("punchcard"));
-        command.args(["caps", "show"]).env("DATABASE_URL", url).env("PGPASSWORD", "").env("PG_CA_PEM", " ");
+        command.args(["limits", "show"]).env("DATABASE_URL", url).env("PGPASSWORD", "").env("PG_CA_PEM", " ");
         command.output().unwrap()
     };
     for empty in ["", "  "] {
@@ -195,8 +197,8 @@ async fn another_database_is_told_in_one_line_by_every_command() {
     for args in [
         &["apply", file][..],
         &["apply", file, "--dry-run"],
-        &["caps", "show"],
-        &["caps", "set", "--unfinished-jobs", "5"],
+        &["limits", "show"],
+        &["limits", "set", "--unfinished-jobs", "5"],
         &["credits", "audit"],
         &["credits", "grant", &id, "5", "--key", "k"],
         &["credits", "show", &id],

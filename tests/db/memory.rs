@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::{
-    cli::cap,
+    cli::limit,
     support::{Bench, bearer, connect, event},
 };
 
@@ -144,7 +144,7 @@ async fn whatever_sql_sends_needs_less_than_200_mb_of_its_backend() {
 async fn what_cannot_be_paid_or_is_over_a_cap_is_refused_before_it_is_written() {
     let bench = Bench::new().await;
     let (poor, full) = (bench.account(0).await, bench.account(1_000).await);
-    cap(&bench, full, ["1", "none", "none"]);
+    limit(&bench, full, ["1", "none", "none"]);
     bench.enqueue(full, "qr.svg", 1).await;
     // Random, so that it takes as much room as it is long.
     let input: String = (0..1_800).map(|_| Uuid::new_v4().simple().to_string()).collect();
@@ -158,7 +158,7 @@ async fn what_cannot_be_paid_or_is_over_a_cap_is_refused_before_it_is_written() 
         assert_eq!(bench.post(poor, job.clone(), Some(&key)).await.status, 402);
         assert_eq!(bench.post(full, job.clone(), Some(&key)).await.status, 429);
         assert_eq!(post(&bench, poor, &batch, &key).await, (402, json!("insufficient_credits")));
-        assert_eq!(post(&bench, full, &batch, &key).await, (422, json!("over_cap")));
+        assert_eq!(post(&bench, full, &batch, &key).await, (422, json!("over_limit")));
     }
     let grown = bench.count(room).await - before;
     assert!(grown < 500_000, "{grown} bytes for 80 requests that were refused");

@@ -6,7 +6,7 @@ use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::{
-    cli::{cap, punchcard, refused, said},
+    cli::{limit, punchcard, refused, said},
     support::{APP, Answer, Bench, OWNER, as_role, connect, event},
 };
 
@@ -163,7 +163,7 @@ async fn the_first_purchase_beside_the_first_grant_is_paid_or_refused() {
     let spread =
         |account: Uuid| format!("{}; SELECT punchcard.spread_account('{account}', 4)", grant(account));
 
-    // Nobody is capped, and nothing is waited for: what is not committed is not there.
+    // Nobody is limited, and nothing is waited for: what is not committed is not there.
     let account = Uuid::new_v4();
     let other = connect(&bench.direct_url).await;
     other.batch_execute(&format!("BEGIN; {}", grant(account))).await.unwrap();
@@ -171,9 +171,9 @@ async fn the_first_purchase_beside_the_first_grant_is_paid_or_refused() {
     other.batch_execute("COMMIT").await.unwrap();
     assert_eq!(bench.post(account, json!({ "kind": "echo.http" }), None).await.status, 202);
 
-    // Whoever is capped waits for the account's row, and so does whoever buys for nothing.
-    for caps in [["none", "none", "1000"], ["1000", "1000000", "none"]] {
-        cap(&bench, Uuid::nil(), caps);
+    // Whoever is limited waits for the account's row, and so does whoever buys for nothing.
+    for limits in [["none", "none", "1000"], ["1000", "1000000", "none"]] {
+        limit(&bench, Uuid::nil(), limits);
         for open in [&grant as &dyn Fn(Uuid) -> String, &spread] {
             for (kind, end, status, balance) in [
                 ("echo.http", "COMMIT", 202, (15, 10)),
@@ -183,8 +183,8 @@ async fn the_first_purchase_beside_the_first_grant_is_paid_or_refused() {
             ] {
                 let account = Uuid::new_v4();
                 let answer = beside(&bench, &open(account), kind, account, end).await;
-                assert_eq!(answer.status, status, "{caps:?}, {kind}, {end}: {}", answer.body);
-                assert_eq!(bench.balance(account).await, balance, "{caps:?}, {kind}, {end}");
+                assert_eq!(answer.status, status, "{limits:?}, {kind}, {end}: {}", answer.body);
+                assert_eq!(bench.balance(account).await, balance, "{limits:?}, {kind}, {end}");
             }
         }
     }

@@ -152,8 +152,8 @@ async fn live(database: &Bench, what: &str) {
     ] });
     let first = caller.ask(202, "POST", "/api/jobs:batch", Some("batch"), Some(batch.clone())).await;
     let second = caller.ask(200, "POST", "/api/jobs:batch", Some("batch"), Some(batch)).await;
-    assert_eq!(first["data"][0]["id"], second["data"][0]["id"], "{what}");
-    let unserved = first["data"][0]["id"].as_str().unwrap().to_owned();
+    assert_eq!(first["jobs"][0]["id"], second["jobs"][0]["id"], "{what}");
+    let unserved = first["jobs"][0]["id"].as_str().unwrap().to_owned();
     let month = json!({ "kind": "unserved", "input": {}, "run_at": in_a_month });
     let month = caller.ask(202, "POST", "/api/jobs", None, Some(month)).await;
     let month = month["id"].as_str().unwrap().to_owned();
@@ -177,7 +177,7 @@ async fn live(database: &Bench, what: &str) {
         (&json!("a\\b 'c' ü"), &json!("\\7")),
         "{what}"
     );
-    for path in ["events", "attempts", "deliveries"] {
+    for path in ["events", "runs", "deliveries"] {
         caller.ask(200, "GET", &format!("/api/jobs/{id_of_job}/{path}"), None, None).await;
     }
     let found = caller.ask(200, "GET", "/api/jobs?label=A&kind=qr.svg&status=succeeded", None, None).await;

@@ -32,7 +32,7 @@ async fn it_is_final_and_paid_at_once_and_can_be_spent_as_soon_as_its_account_is
     bench.sql("INSERT INTO punchcard.kinds (name, price, metered) VALUES ('used', 10, true)").await;
     let account = bench.account(10).await;
     bench
-        .sql(&format!("INSERT INTO punchcard.caps (account_id, unfinished_jobs) VALUES ('{account}', 1)"))
+        .sql(&format!("INSERT INTO punchcard.limits (account_id, unfinished_jobs) VALUES ('{account}', 1)"))
         .await;
     let id =
         bench.post(account, json!({ "kind": "used" }), None).await.body["id"].as_str().unwrap().to_owned();
@@ -52,7 +52,7 @@ async fn it_is_final_and_paid_at_once_and_can_be_spent_as_soon_as_its_account_is
     bench.assert_audit_is_clean_meanwhile().await;
 
     holder.batch_execute("COMMIT").await.unwrap();
-    // Nobody ticks: whoever buys finds the seven credits, and that the cap has room.
+    // Nobody ticks: whoever buys finds the seven credits, and that the limit has room.
     bench.sql("UPDATE punchcard.kinds SET price = 7 WHERE name = 'used'").await;
     let bought = bench.post(account, json!({ "kind": "used" }), None).await;
     assert_eq!(bought.status, 202, "{}", bought.body);

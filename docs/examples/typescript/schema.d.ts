@@ -1057,17 +1057,17 @@ export interface components {
              * @description Of `insufficient_credits`: what the account has.
              */
             available?: number;
-            /**
-             * Format: int64
-             * @description Of `too_many_…`: what the account may have.
-             */
-            cap?: number;
             /** @description What went wrong, in a word that a program can act on. There may be more of them one day. */
             code: string;
             /** @description What went wrong, for a person. */
             detail: string;
             /** @description What is wrong with the request, and where, if it is: up to ten things at once, the first as above. */
             errors?: components["schemas"]["Flaw"][];
+            /**
+             * Format: int64
+             * @description Of `too_many_…`: what the account may have.
+             */
+            limit?: number;
             /** @description What the logs know this request by. */
             request_id: string;
             /**
@@ -1709,8 +1709,8 @@ export interface operations {
             header: {
                 /**
                  * @description With the same key the same is done once, however often it is sent, for as long as keys are kept (400 days unless the
-                 *     operator says otherwise); sent again after that, it buys again. Printable ASCII without quotes, backslashes and commas; one
-                 *     pair of quotes around it, as a structured string has, is no part of it.
+                 *     operator says otherwise); sent again after that, it buys again. Printable ASCII without a comma; one pair of quotes around
+                 *     it, as a structured string has, is no part of it, and then there is neither a quote nor a backslash in it.
                  */
                 "Idempotency-Key": string;
             };
@@ -1888,7 +1888,6 @@ export interface operations {
                 status?: components["schemas"]["Status"][];
                 /** @description Only jobs of this kind. */
                 kind?: string;
-                /** @description Only jobs with all of these labels: tags (`label=red`), and pairs of the metadata (`label=order=7`). */
                 label?: string[];
                 /** @description Only jobs that were created then or later (RFC 3339). */
                 created_after?: string;
@@ -1942,8 +1941,8 @@ export interface operations {
             header?: {
                 /**
                  * @description With the same key the same is done once, however often it is sent, for as long as keys are kept (400 days unless the
-                 *     operator says otherwise); sent again after that, it buys again. Printable ASCII without quotes, backslashes and commas; one
-                 *     pair of quotes around it, as a structured string has, is no part of it.
+                 *     operator says otherwise); sent again after that, it buys again. Printable ASCII without a comma; one pair of quotes around
+                 *     it, as a structured string has, is no part of it, and then there is neither a quote nor a backslash in it.
                  */
                 "Idempotency-Key"?: string;
                 /** @description `wait=10`: to be answered once the job is final, or after so many seconds, 25 at most (RFC 7240). */
@@ -2006,7 +2005,7 @@ export interface operations {
             413: components["responses"]["ContentTooLarge"];
             /** @description `unsupported_media_type` */
             415: components["responses"]["UnsupportedMediaType"];
-            /** @description `invalid_account`, `idempotency_mismatch`, `nul_character`, `unknown_kind`, `over_cap`, `invalid_priority`, `invalid_run_at`, `invalid_retry`, `invalid_metadata`, `invalid_tags`, `invalid_webhook`, `webhooks_not_offered` */
+            /** @description `invalid_account`, `idempotency_mismatch`, `nul_character`, `unknown_kind`, `over_limit`, `invalid_priority`, `invalid_run_at`, `invalid_retry`, `invalid_metadata`, `invalid_tags`, `invalid_webhook`, `webhooks_not_offered` */
             422: components["responses"]["UnprocessableContent"];
             /** @description `too_many_jobs`, `too_many_bytes`, `too_many_enqueues` */
             429: components["responses"]["TooManyRequests"];
@@ -2256,7 +2255,7 @@ export interface operations {
             409: components["responses"]["Conflict"];
             /** @description `gone` */
             410: components["responses"]["Gone"];
-            /** @description `unknown_kind`, `over_cap` */
+            /** @description `unknown_kind`, `over_limit` */
             422: components["responses"]["UnprocessableContent"];
             /** @description `too_many_jobs`, `too_many_bytes`, `too_many_enqueues` */
             429: components["responses"]["TooManyRequests"];
@@ -2318,8 +2317,8 @@ export interface operations {
             header?: {
                 /**
                  * @description With the same key the same is done once, however often it is sent, for as long as keys are kept (400 days unless the
-                 *     operator says otherwise); sent again after that, it buys again. Printable ASCII without quotes, backslashes and commas; one
-                 *     pair of quotes around it, as a structured string has, is no part of it.
+                 *     operator says otherwise); sent again after that, it buys again. Printable ASCII without a comma; one pair of quotes around
+                 *     it, as a structured string has, is no part of it, and then there is neither a quote nor a backslash in it.
                  */
                 "Idempotency-Key"?: string;
             };
@@ -2368,7 +2367,7 @@ export interface operations {
             413: components["responses"]["ContentTooLarge"];
             /** @description `unsupported_media_type` */
             415: components["responses"]["UnsupportedMediaType"];
-            /** @description `invalid_account`, `idempotency_mismatch`, `nul_character`, `unknown_kind`, `over_cap`, `invalid_priority`, `invalid_run_at`, `invalid_retry`, `invalid_metadata`, `invalid_tags`, `invalid_webhook`, `webhooks_not_offered`, `invalid_batch` */
+            /** @description `invalid_account`, `idempotency_mismatch`, `nul_character`, `unknown_kind`, `over_limit`, `invalid_priority`, `invalid_run_at`, `invalid_retry`, `invalid_metadata`, `invalid_tags`, `invalid_webhook`, `webhooks_not_offered`, `invalid_batch` */
             422: components["responses"]["UnprocessableContent"];
             /** @description `too_many_jobs`, `too_many_bytes`, `too_many_enqueues` */
             429: components["responses"]["TooManyRequests"];
@@ -2462,7 +2461,7 @@ export interface operations {
             413: components["responses"]["ContentTooLarge"];
             /** @description `unsupported_media_type` */
             415: components["responses"]["UnsupportedMediaType"];
-            /** @description `invalid_account`, `nul_character`, `unknown_kind`, `over_cap`, `invalid_priority`, `invalid_run_at`, `invalid_retry`, `invalid_metadata`, `invalid_tags`, `invalid_webhook`, `webhooks_not_offered`, `invalid_batch` */
+            /** @description `invalid_account`, `nul_character`, `unknown_kind`, `over_limit`, `invalid_priority`, `invalid_run_at`, `invalid_retry`, `invalid_metadata`, `invalid_tags`, `invalid_webhook`, `webhooks_not_offered`, `invalid_batch` */
             422: components["responses"]["UnprocessableContent"];
             /** @description `too_many_jobs`, `too_many_bytes`, `too_many_enqueues` */
             429: components["responses"]["TooManyRequests"];

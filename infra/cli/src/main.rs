@@ -5,11 +5,11 @@ mod output;
 
 mod accounts;
 mod apply;
-mod caps;
 mod credits;
 mod failure;
 mod import;
 mod jobs;
+mod limits;
 mod roles;
 mod tokens;
 mod webhooks;
@@ -102,7 +102,7 @@ enum Command {
     Jobs(jobs::Jobs),
     /// Bound what an account may have in the queue, and enqueue in a minute.
     #[command(subcommand)]
-    Caps(caps::Caps),
+    Limits(limits::Limits),
     /// Look at messages that were not heard, and send them again.
     #[command(subcommand)]
     Webhooks(webhooks::Webhooks),
@@ -205,7 +205,7 @@ async fn run(cli: Cli) -> Result<ExitCode, Failure> {
         Command::Credits(command) => credits::run(&db().await?, command).await,
         Command::Accounts(command) => accounts::run(&db().await?, command).await,
         Command::Jobs(command) => jobs::run(&db().await?, command).await,
-        Command::Caps(command) => caps::run(&db().await?, command).await,
+        Command::Limits(command) => limits::run(&db().await?, command).await,
         Command::Webhooks(command) => webhooks::run(&db().await?, command).await,
         Command::Tokens(command) => tokens::run(&db().await?, command).await,
         Command::Kinds(Kinds::Secret { kind, version, signing_secret }) => {

@@ -9,7 +9,7 @@ CREATE OR REPLACE FUNCTION punchcard.access()
         SELECT 'punchcard_app', 'SELECT', 'TABLE', 'punchcard.' || name, NULL FROM unnest(ARRAY[
             'accounts', 'balances', 'movements', 'deferred_entries', 'waiting_entries', 'ends', 'ledger',
             'entries', 'kinds', 'kind_terms', 'jobs', 'idempotency_keys', 'retries', 'labels', 'queue',
-            'outcomes', 'attempts', 'jobs_now', 'runs', 'caps', 'webhooks', 'outbox', 'deliveries',
+            'outcomes', 'attempts', 'jobs_now', 'runs', 'limits', 'webhooks', 'outbox', 'deliveries',
             'messages', 'service_tokens', 'credit_source', 'migrations', 'functions', 'hidden',
             'periods', 'upkeep', 'retention', 'archived_months', 'archive', 'archived_entries', 'carried',
             'kept_jobs', 'kept_outcomes', 'erasures', 'audit_i0', 'audit_rounds', 'audit_findings',

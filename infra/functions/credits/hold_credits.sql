@@ -1,28 +1,28 @@
 -- Holds credits for so many jobs: of the share that this backend uses, else of all shares dealt anew, else
 -- with what is missing drawn from the team's own credits, if there is such a source. Within the account's
--- caps, unless these were taken in elsewhere. Answers the share, its balances, and the number there of the
+-- limits, unless these were taken in elsewhere. Answers the share, its balances, and the number there of the
 -- last of these jobs: the caller writes their rows. Raises PT402 insufficient_credits, PT403 account_closed,
--- and as `pass_caps`.
+-- and as `pass_limits`.
 CREATE OR REPLACE FUNCTION punchcard.hold_credits(
-    p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, p_capped boolean DEFAULT true,
+    p_account_id uuid, p_amount bigint, p_jobs integer, p_bytes bigint, p_limited boolean DEFAULT true,
     OUT share smallint, OUT available bigint, OUT held bigint, OUT entry bigint)
     LANGUAGE plpgsql AS $$
 DECLARE
     total bigint;
     shares integer;
-    capped boolean;
+    limited boolean;
 BEGIN
-    -- Whether anybody is capped is asked along with it: for most, nobody is.
-    SELECT f.spread, EXISTS (SELECT FROM punchcard.caps) INTO shares, capped
+    -- Whether anybody is limited is asked along with it: for most, nobody is.
+    SELECT f.spread, EXISTS (SELECT FROM punchcard.limits) INTO shares, limited
     FROM punchcard.accounts f WHERE f.id = p_account_id AND f.share = 0;
-    IF p_capped AND capped IS NOT FALSE THEN
-        PERFORM punchcard.pass_caps(p_account_id, p_jobs, p_bytes);
+    IF p_limited AND limited IS NOT FALSE THEN
+        PERFORM punchcard.pass_limits(p_account_id, p_jobs, p_bytes);
     END IF;
     IF shares IS NULL THEN
         IF p_amount = 0 THEN
             INSERT INTO punchcard.accounts (id) VALUES (p_account_id) ON CONFLICT DO NOTHING;
         END IF;
-        -- Its first grant may have been on its way then, and be here now: `pass_caps` waits for it, and so
+        -- Its first grant may have been on its way then, and be here now: `pass_limits` waits for it, and so
         -- did this.
         SELECT f.spread INTO shares FROM punchcard.accounts f WHERE f.id = p_account_id AND f.share = 0;
         shares := coalesce(shares, 1);

@@ -1,4 +1,4 @@
--- Refuses, as `hold_credits` would, whoever is over their caps or plainly lacks the credits, by a look that
+-- Refuses, as `hold_credits` would, whoever is over their limits or plainly lacks the credits, by a look that
 -- locks nothing: before what is dear to take in is read, hashed or written. Whoever passes it may still be
 -- refused there.
 CREATE OR REPLACE FUNCTION punchcard.look_first(
@@ -8,7 +8,7 @@ DECLARE
     total numeric;
 BEGIN
     PERFORM punchcard.refuse_closed(p_account_id, p_wait => false);
-    PERFORM punchcard.pass_caps(p_account_id, p_jobs, p_bytes, p_look => true);
+    PERFORM punchcard.pass_limits(p_account_id, p_jobs, p_bytes, p_look => true);
     SELECT coalesce(sum(b.available), 0) INTO total FROM punchcard.balances b
     WHERE b.account_id = p_account_id;
     -- One's own first: what is given back to the source meanwhile counts twice rather than not at all.

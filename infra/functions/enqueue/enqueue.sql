@@ -4,7 +4,7 @@
 -- most its kind's `max_priority`: a greater one is refused, but that of a retry, and 0, which is said for
 -- none, are lowered to it. Refuses by raising:
 --   PT402 insufficient_credits · PT403 account_closed
---   · PT422 unknown_kind, idempotency_mismatch, invalid_*, over_cap · PT429 too_many_*
+--   · PT422 unknown_kind, idempotency_mismatch, invalid_*, over_limit · PT429 too_many_*
 CREATE OR REPLACE FUNCTION punchcard.enqueue(
     p_account_id uuid, p_kind text, p_input json DEFAULT '{}', p_key text DEFAULT NULL,
     p_priority integer DEFAULT 0, p_run_at timestamptz DEFAULT NULL, p_options jsonb DEFAULT NULL,
@@ -48,10 +48,10 @@ BEGIN
         replayed := FOUND;
     END IF;
     IF replayed IS NOT TRUE THEN
-        -- Whose account is not spread, and not capped (for most, nobody is), needs no more than the update
+        -- Whose account is not spread, and not limited (for most, nobody is), needs no more than the update
         -- below.
         SELECT k.price, k.max_priority, k.max_attempts, k.life_seconds, k.dispatch, k.terms_id,
-               a.spread = 1 AND NOT EXISTS (SELECT FROM punchcard.caps) AS plain
+               a.spread = 1 AND NOT EXISTS (SELECT FROM punchcard.limits) AS plain
         INTO offer
         FROM punchcard.kinds k LEFT JOIN punchcard.accounts a ON a.id = p_account_id AND a.share = 0
         WHERE k.name = p_kind AND k.retired_at IS NULL;

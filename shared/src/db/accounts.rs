@@ -12,7 +12,7 @@ use super::{
     Again, Db, DbError,
     credits::Place,
     jobs::JobFilter,
-    life::{Caps, Run},
+    life::{Limits, Run},
     webhooks::DeliveryShown,
 };
 use crate::domain::{Deadline, Timestamp};
@@ -95,7 +95,7 @@ pub struct Account {
     /// Since when it is closed, and erased.
     pub erased_at: Option<Timestamp>,
     /// What bounds it, if it has bounds of its own.
-    pub caps: Option<Caps>,
+    pub limits: Option<Limits>,
     /// Where it is told of its jobs.
     pub webhook_url: Option<String>,
     /// Of what it is told there.
@@ -272,7 +272,7 @@ impl Db {
     pub async fn account(&self, account_id: Uuid, deadline: Deadline) -> Result<Option<Account>, DbError> {
         let rows = self.rows(ACCOUNT, &[(&account_id, Type::UUID)], Again::Safe, deadline).await?;
         Ok(rows.first().map(|row| {
-            let caps = Caps {
+            let limits = Limits {
                 unfinished_jobs: row.get(3),
                 unfinished_bytes: row.get(4),
                 enqueues_per_minute: row.get(5),
@@ -285,7 +285,7 @@ impl Db {
                 unfinished_jobs: row.get(8),
                 shares: row.get(9),
                 erased_at: row.get::<_, Option<OffsetDateTime>>(10).map(Timestamp),
-                caps: Some(caps).filter(|caps| caps.bounds_something()),
+                limits: Some(limits).filter(|limits| limits.bounds_something()),
                 webhook_url: row.get(6),
                 webhook_events: row.get::<_, Option<Vec<String>>>(7).unwrap_or_default(),
             }

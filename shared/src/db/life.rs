@@ -20,8 +20,8 @@ pub(crate) const REDRIVABLE: &str = include_str!("life/redrivable.sql");
 pub(crate) const RUNS: &str = include_str!("life/runs.sql");
 pub(crate) const EVENTS: &str = include_str!("life/events.sql");
 pub(crate) const REFUND: &str = include_str!("life/refund.sql");
-pub(crate) const CAPS: &str = include_str!("life/caps.sql");
-pub(crate) const SET_CAPS: &str = include_str!("life/set_caps.sql");
+pub(crate) const LIMITS: &str = include_str!("life/limits.sql");
+pub(crate) const SET_LIMITS: &str = include_str!("life/set_limits.sql");
 
 /// A job that was bought once more.
 #[derive(Debug)]
@@ -179,7 +179,7 @@ pub struct Event {
 
 /// What bounds an account beside its credits; `None` is no bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Caps {
+pub struct Limits {
     /// Jobs that are queued or running.
     pub unfinished_jobs: Option<i32>,
     /// Bytes of their inputs.
@@ -188,7 +188,7 @@ pub struct Caps {
     pub enqueues_per_minute: Option<i32>,
 }
 
-impl Caps {
+impl Limits {
     /// Whether one of them is a bound.
     #[must_use]
     pub fn bounds_something(&self) -> bool {
@@ -198,9 +198,9 @@ impl Caps {
     }
 }
 
-/// The caps that somebody names: each is set, or lifted (`Some(None)`); of the others nothing is said.
+/// The limits that somebody names: each is set, or lifted (`Some(None)`); of the others nothing is said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct NamedCaps {
+pub struct NamedLimits {
     /// Jobs that are queued or running.
     pub unfinished_jobs: Option<Option<i32>>,
     /// Bytes of their inputs.
@@ -441,35 +441,35 @@ impl Db {
         Ok((row.get(0), row.get(1)))
     }
 
-    /// The caps of every account that has some; of the nil UUID, those of all others.
+    /// The limits of every account that has some; of the nil UUID, those of all others.
     ///
     /// # Errors
     /// [`DbError`] when there is no answer.
-    pub async fn caps(&self, deadline: Deadline) -> Result<Vec<(Uuid, Caps)>, DbError> {
-        let rows = self.rows(CAPS, &[], Again::Safe, deadline).await?;
-        let caps = rows.iter().map(|row| {
-            let caps = Caps {
+    pub async fn limits(&self, deadline: Deadline) -> Result<Vec<(Uuid, Limits)>, DbError> {
+        let rows = self.rows(LIMITS, &[], Again::Safe, deadline).await?;
+        let limits = rows.iter().map(|row| {
+            let limits = Limits {
                 unfinished_jobs: row.get(1),
                 unfinished_bytes: row.get(2),
                 enqueues_per_minute: row.get(3),
             };
-            (row.get(0), caps)
+            (row.get(0), limits)
         });
-        Ok(caps.collect())
+        Ok(limits.collect())
     }
 
-    /// Bounds an account or, with the nil UUID, all that have no bounds of their own, by the caps that are
+    /// Bounds an account or, with the nil UUID, all that have no bounds of their own, by the limits that are
     /// named; others stay as they are. Answers all that hold now.
     ///
     /// # Errors
     /// [`DbError::Broken`] when a value is out of its range.
-    pub async fn set_caps(
+    pub async fn set_limits(
         &self,
         account_id: Uuid,
-        caps: NamedCaps,
+        limits: NamedLimits,
         deadline: Deadline,
-    ) -> Result<Caps, DbError> {
-        let NamedCaps { unfinished_jobs, unfinished_bytes, enqueues_per_minute } = caps;
+    ) -> Result<Limits, DbError> {
+        let NamedLimits { unfinished_jobs, unfinished_bytes, enqueues_per_minute } = limits;
         let params = [
             (&account_id as _, Type::UUID),
             (&unfinished_jobs.flatten() as _, Type::INT4),
@@ -479,9 +479,9 @@ impl Db {
             (&unfinished_bytes.is_some() as _, Type::BOOL),
             (&enqueues_per_minute.is_some() as _, Type::BOOL),
         ];
-        let rows = self.rows(SET_CAPS, &params, Again::Safe, deadline).await?;
-        let row = rows.first().ok_or_else(|| DbError::Broken("set_caps answered no row".into()))?;
-        Ok(Caps {
+        let rows = self.rows(SET_LIMITS, &params, Again::Safe, deadline).await?;
+        let row = rows.first().ok_or_else(|| DbError::Broken("set_limits answered no row".into()))?;
+        Ok(Limits {
             unfinished_jobs: row.get(0),
             unfinished_bytes: row.get(1),
             enqueues_per_minute: row.get(2),

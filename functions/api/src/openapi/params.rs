@@ -36,12 +36,12 @@ pub(crate) struct ExportWanted {
 #[into_params(parameter_in = Header)]
 pub(crate) struct IdempotencyKey {
     /// With the same key the same is done once, however often it is sent, for as long as keys are kept (400 days unless the
-    /// operator says otherwise); sent again after that, it buys again. Printable ASCII without quotes, backslashes and commas; one
-    /// pair of quotes around it, as a structured string has, is no part of it.
+    /// operator says otherwise); sent again after that, it buys again. Printable ASCII without a comma; one pair of quotes around
+    /// it, as a structured string has, is no part of it, and then there is neither a quote nor a backslash in it.
     #[param(
         rename = "Idempotency-Key",
         nullable = false,
-        pattern = "^([!#-+\\--\\[\\]-~]([ !#-+\\--\\[\\]-~]{0,126}[!#-+\\--\\[\\]-~])?|\"[!#-+\\--\\[\\]-~]([ !#-+\\--\\[\\]-~]{0,126}[!#-+\\--\\[\\]-~])?\")$"
+        pattern = "^([!#-+\\--~]([ -+\\--~]{0,126}[!#-+\\--~])?|\"[!#-+\\--\\[\\]-~]([ !#-+\\--\\[\\]-~]{0,126}[!#-+\\--\\[\\]-~])?\")$"
     )]
     key: Option<String>,
 }
@@ -59,11 +59,11 @@ pub(crate) struct Token {
 #[into_params(parameter_in = Header)]
 pub(crate) struct RequiredIdempotencyKey {
     /// With the same key the same is done once, however often it is sent, for as long as keys are kept (400 days unless the
-    /// operator says otherwise); sent again after that, it buys again. Printable ASCII without quotes, backslashes and commas; one
-    /// pair of quotes around it, as a structured string has, is no part of it.
+    /// operator says otherwise); sent again after that, it buys again. Printable ASCII without a comma; one pair of quotes around
+    /// it, as a structured string has, is no part of it, and then there is neither a quote nor a backslash in it.
     #[param(
         rename = "Idempotency-Key",
-        pattern = "^([!#-+\\--\\[\\]-~]([ !#-+\\--\\[\\]-~]{0,126}[!#-+\\--\\[\\]-~])?|\"[!#-+\\--\\[\\]-~]([ !#-+\\--\\[\\]-~]{0,126}[!#-+\\--\\[\\]-~])?\")$"
+        pattern = "^([!#-+\\--~]([ -+\\--~]{0,126}[!#-+\\--~])?|\"[!#-+\\--\\[\\]-~]([ !#-+\\--\\[\\]-~]{0,126}[!#-+\\--\\[\\]-~])?\")$"
     )]
     key: String,
 }

@@ -40,7 +40,7 @@ pub(crate) struct Problem {
     available: Option<i64>,
     /// Of `too_many_…`: what the account may have.
     #[schema(nullable = false)]
-    cap: Option<i64>,
+    limit: Option<i64>,
     /// Of `too_many_…`: seconds until it is worth trying again.
     #[schema(nullable = false)]
     retry_after: Option<i64>,
@@ -141,14 +141,14 @@ problems! {
 
     /// The price cannot be held.
     Holding {
-        402: "insufficient_credits", 403: "account_closed", 422: "unknown_kind" "over_cap",
+        402: "insufficient_credits", 403: "account_closed", 422: "unknown_kind" "over_limit",
         429: "too_many_jobs" "too_many_bytes" "too_many_enqueues", 503: "credit_source_failed",
     }
 
     /// The job cannot be bought.
     Buying {
         400: "invalid_run_at", 402: "insufficient_credits", 403: "account_closed", 413: "too_large",
-        422: "unknown_kind" "over_cap" "invalid_priority" "invalid_run_at" "invalid_retry" "invalid_metadata" "invalid_tags"
+        422: "unknown_kind" "over_limit" "invalid_priority" "invalid_run_at" "invalid_retry" "invalid_metadata" "invalid_tags"
              "invalid_webhook" "webhooks_not_offered",
         429: "too_many_jobs" "too_many_bytes" "too_many_enqueues", 503: "credit_source_failed",
     }

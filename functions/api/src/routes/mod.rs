@@ -130,15 +130,21 @@ pub(crate) async fn openapi(_: &App, request: &Request, _: Deadline) -> Result<R
 /// IETF's draft (draft-ietf-httpapi-idempotency-key-header) sends a structured string (RFC 8941 §3.3.3), others the bare text.
 pub(super) fn idempotency_key(request: &Request) -> Result<Option<&str>, ApiError> {
     let invalid = || {
-        let detail = "A key has 1 to 128 printable ASCII characters, without quotes, backslashes and commas.";
+        let detail = "A key has 1 to 128 printable ASCII characters without a comma, perhaps in quotes; in quotes, none of them is \
+                      a quote or a backslash.";
         ApiError::bad("invalid_idempotency_key", detail).of_header("Idempotency-Key")
     };
     let Some(sent) = request.header("idempotency-key").map_err(|_| invalid())? else { return Ok(None) };
-    let key = sent.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(sent);
-    // API Gateway joins repeated headers with a comma; a quote or a backslash would be escaped in a structured string.
-    let plain = |byte: u8| (0x20..0x7f).contains(&byte) && !b",\"\\".contains(&byte);
-    let is_key = (1..=128).contains(&key.len()) && key.bytes().all(plain) && key.trim() == key;
-    is_key.then_some(Some(key)).ok_or_else(invalid)
+    // What would be escaped within quotes is not taken there: it would be another key than the same without them.
+    let (key, escaped) = match sent.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        Some(key) => (key, key.contains(['"', '\\'])),
+        None => (sent, sent.starts_with('"') || sent.ends_with('"')),
+    };
+    // API Gateway joins repeated headers with a comma.
+    let is_key = (1..=128).contains(&key.len())
+        && key.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b',')
+        && key.trim() == key;
+    (is_key && !escaped).then_some(Some(key)).ok_or_else(invalid)
 }
 
 pub(super) fn is_kind(name: &str) -> bool {

@@ -71,7 +71,7 @@ pub(super) struct World {
     /// Some that may be erased.
     leavers: [Uuid; 3],
     /// An account that may have two unfinished jobs.
-    capped: Uuid,
+    limited: Uuid,
     client: Client,
     poller: Function,
     pool: PathBuf,
@@ -93,20 +93,21 @@ impl World {
         let target = target.await?;
         let client = database.connect().await?;
         client.batch_execute(&KINDS.replace("{url}", &target.url(""))).await?;
-        let (accounts, capped) = ([Uuid::new_v4(), Uuid::new_v4()], Uuid::new_v4());
+        let (accounts, limited) = ([Uuid::new_v4(), Uuid::new_v4()], Uuid::new_v4());
         let leavers = [Uuid::new_v4(), Uuid::new_v4(), Uuid::new_v4()];
-        for account in accounts.into_iter().chain([capped]).chain(leavers) {
+        for account in accounts.into_iter().chain([limited]).chain(leavers) {
             let grant = format!("SELECT punchcard.grant_credits('{account}', {CREDITS}, 'fuzz')");
             client.batch_execute(&grant).await?;
         }
-        let cap = format!("INSERT INTO punchcard.caps (account_id, unfinished_jobs) VALUES ('{capped}', 2)");
-        client.batch_execute(&cap).await?;
+        let limit =
+            format!("INSERT INTO punchcard.limits (account_id, unfinished_jobs) VALUES ('{limited}', 2)");
+        client.batch_execute(&limit).await?;
         let poller = tools::target_dir().join("debug/poller");
         let mut environment = keys.environment(&database.url());
         environment.push(("PUBLIC_URL".to_owned(), "http://127.0.0.1:9".to_owned()));
         let poller = Function::new(poller, environment);
         let signing_secret = keys.signing_secret().to_owned();
-        let world = Self { accounts, leavers, capped, client, poller, pool, target, signing_secret };
+        let world = Self { accounts, leavers, limited, client, poller, pool, target, signing_secret };
         world.turn_once().await?;
         Ok(world)
     }
@@ -148,7 +149,7 @@ impl World {
         }
         let kinds: Vec<&str> = KINDS.split('\'').filter(|word| word.starts_with("fuzz.")).collect();
         let kinds = [&["qr.svg"], kinds.as_slice()].concat();
-        let accounts = [self.accounts.as_slice(), &[self.capped]].concat();
+        let accounts = [self.accounts.as_slice(), &[self.limited]].concat();
         // Where those are told who ask to be: never elsewhere.
         let receiver = self.target.url("/hook");
         let leavers = &self.leavers;

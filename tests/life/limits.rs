@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::help::{books, code, tick};
 use crate::{
-    cli::{cap, punchcard, refused, said},
+    cli::{limit, punchcard, refused, said},
     support::{Answer, Bench, bearer, event},
 };
 
@@ -22,9 +22,9 @@ async fn batch(bench: &Bench, account: Uuid, jobs: &[Value]) -> Answer {
 }
 
 /// 429 with the header, and the same in the body.
-fn assert_too_many(answer: &Answer, word: &str, cap: u64) {
+fn assert_too_many(answer: &Answer, word: &str, limit: u64) {
     assert_eq!(code(answer), (429, word), "{}", answer.body);
-    assert_eq!(answer.body["cap"], cap);
+    assert_eq!(answer.body["limit"], limit);
     let seconds: u64 = answer.headers["retry-after"].as_str().expect("a header").parse().expect("seconds");
     assert_eq!(answer.body["retry_after"], seconds);
     assert!((1..=60).contains(&seconds), "{seconds}");
@@ -36,7 +36,7 @@ async fn unfinished_jobs_are_bounded_and_make_room_when_they_end() {
     let bench = Bench::new().await;
     bench.scripted_kind("").await;
     let account = bench.account(100).await;
-    cap(&bench, account, ["3", "none", "none"]);
+    limit(&bench, account, ["3", "none", "none"]);
     let first = buy(&bench, account, "test.scripted").await;
     assert_eq!((first.status, buy(&bench, account, "unserved").await.status), (202, 202));
     // Free ones count too.
@@ -63,14 +63,14 @@ async fn unfinished_jobs_are_bounded_and_make_room_when_they_end() {
 async fn the_bytes_of_unfinished_inputs_are_bounded() {
     let bench = Bench::new().await;
     let account = bench.account(100).await;
-    cap(&bench, account, ["none", "100", "none"]);
+    limit(&bench, account, ["none", "100", "none"]);
     let sized = |bytes: usize| json!({ "kind": "qr.svg", "input": "x".repeat(bytes - 2) });
     assert_eq!(bench.post(account, sized(60), None).await.status, 202);
     let before = books(&bench).await;
     assert_too_many(&bench.post(account, sized(41), None).await, "too_many_bytes", 100);
     assert_too_many(&batch(&bench, account, &[sized(20), sized(21)]).await, "too_many_bytes", 100);
     let huge = bench.post(account, sized(101), None).await;
-    assert_eq!(code(&huge), (422, "over_cap"), "it never could");
+    assert_eq!(code(&huge), (422, "over_limit"), "it never could");
     assert_eq!(books(&bench).await, before);
     assert_eq!(batch(&bench, account, &[sized(20), sized(20)]).await.status, 202);
     assert_eq!(bench.balance(account).await, (97, 3));
@@ -84,7 +84,7 @@ async fn the_bytes_of_unfinished_inputs_are_bounded() {
 async fn enqueues_are_paced_over_a_minute() {
     let bench = Bench::new().await;
     let account = bench.account(100).await;
-    cap(&bench, account, ["none", "none", "2"]);
+    limit(&bench, account, ["none", "none", "2"]);
     for _ in 0..2 {
         assert_eq!(buy(&bench, account, "unserved").await.status, 202);
     }
@@ -116,7 +116,7 @@ async fn enqueues_are_paced_over_a_minute() {
 async fn an_account_of_its_own_caps_is_not_bound_by_those_for_all() {
     let bench = Bench::new().await;
     let [strict, open, other] = [bench.account(10).await, bench.account(10).await, bench.account(10).await];
-    let run = |args: &[&str]| said(&punchcard(&bench, &[&["caps"], args].concat()));
+    let run = |args: &[&str]| said(&punchcard(&bench, &[&["limits"], args].concat()));
     assert_eq!(run(&["show"]), "");
     run(&["set", "--unfinished-jobs", "1"]);
     run(&["set", &strict.to_string(), "--unfinished-jobs", "0"]);
@@ -142,13 +142,13 @@ async fn an_account_of_its_own_caps_is_not_bound_by_those_for_all() {
     assert_eq!(buy(&bench, other, "qr.svg").await.status, 202, "set anew, at once");
     assert_eq!((bench.balance(strict).await, bench.balance(other).await), ((10, 0), (8, 2)));
     for bad in [["--unfinished-jobs", "-1"], ["--enqueues-per-minute", "0"], ["--unfinished-bytes", "many"]] {
-        assert!(!punchcard(&bench, &[&["caps", "set"], &bad[..]].concat()).status.success(), "{bad:?}");
+        assert!(!punchcard(&bench, &[&["limits", "set"], &bad[..]].concat()).status.success(), "{bad:?}");
     }
-    let rows = bench.count("SELECT count(*) FROM punchcard.caps").await;
+    let rows = bench.count("SELECT count(*) FROM punchcard.limits").await;
     assert_eq!(rows, 3);
-    // Whoever else sets caps would do it by other rules: what is not named stays.
+    // Whoever else sets limits would do it by other rules: what is not named stays.
     let functions = "SELECT count(*) FROM pg_proc p
-        WHERE p.pronamespace = 'punchcard'::regnamespace AND p.prosrc ~ 'INTO punchcard.caps'";
+        WHERE p.pronamespace = 'punchcard'::regnamespace AND p.prosrc ~ 'INTO punchcard.limits'";
     assert_eq!(bench.count(functions).await, 0);
     bench.assert_audit_is_clean().await;
 }
@@ -158,7 +158,7 @@ async fn a_hundred_posts_at_once_never_pass_a_cap_also_on_a_spread_account() {
     let bench = Bench::new().await;
     let (one, spread) = (bench.account(500).await, bench.account(500).await);
     bench.sql(&format!("SELECT punchcard.spread_account('{spread}', 8)")).await;
-    cap(&bench, Uuid::nil(), ["7", "none", "none"]);
+    limit(&bench, Uuid::nil(), ["7", "none", "none"]);
     let posts = (0..100).map(|n| buy(&bench, if n % 2 == 0 { one } else { spread }, "unserved"));
     let answers = join_all(posts).await;
     assert_eq!(answers.iter().filter(|answer| answer.status == 202).count(), 14);
@@ -167,7 +167,7 @@ async fn a_hundred_posts_at_once_never_pass_a_cap_also_on_a_spread_account() {
     }
     assert_eq!((bench.balance(one).await, bench.balance(spread).await), ((465, 35), (465, 35)));
 
-    cap(&bench, Uuid::nil(), ["none", "none", "10"]);
+    limit(&bench, Uuid::nil(), ["none", "none", "10"]);
     bench.sql("UPDATE punchcard.accounts SET paced_until = NULL").await;
     let answers = join_all((0..50).map(|_| buy(&bench, spread, "unserved"))).await;
     let bought = answers.iter().filter(|answer| answer.status == 202).count();
@@ -180,7 +180,7 @@ async fn a_hundred_posts_at_once_never_pass_a_cap_also_on_a_spread_account() {
 async fn a_replay_is_neither_counted_nor_refused() {
     let bench = Bench::new().await;
     let account = bench.account(10).await;
-    cap(&bench, account, ["1", "none", "2"]);
+    limit(&bench, account, ["1", "none", "2"]);
     let wanted = json!({ "kind": "unserved" });
     let first = bench.post(account, wanted.clone(), Some("k")).await;
     assert_eq!(first.status, 202);
@@ -203,11 +203,11 @@ async fn a_replay_is_neither_counted_nor_refused() {
 async fn a_batch_passes_whole_or_not_at_all() {
     let bench = Bench::new().await;
     let account = bench.account(100).await;
-    cap(&bench, account, ["3", "none", "5"]);
+    limit(&bench, account, ["3", "none", "5"]);
     let jobs = vec![json!({ "kind": "unserved" }); 4];
     let before = books(&bench).await;
     let over = batch(&bench, account, &jobs).await;
-    assert_eq!(code(&over), (422, "over_cap"), "it never could");
+    assert_eq!(code(&over), (422, "over_limit"), "it never could");
     assert_eq!(over.headers["retry-after"], Value::Null);
     assert_eq!(
         over.body["detail"],
@@ -218,7 +218,7 @@ async fn a_batch_passes_whole_or_not_at_all() {
     let before = books(&bench).await;
     assert_too_many(&batch(&bench, account, &jobs[..2]).await, "too_many_jobs", 3);
     assert_eq!(books(&bench).await, before);
-    cap(&bench, account, ["none", "none", "5"]);
+    limit(&bench, account, ["none", "none", "5"]);
     assert_eq!(batch(&bench, account, &jobs[..3]).await.status, 202, "two and three are five");
     assert_too_many(&batch(&bench, account, &jobs[..2]).await, "too_many_enqueues", 5);
     assert_eq!(bench.balance(account).await, (75, 25));
@@ -235,12 +235,12 @@ async fn a_retry_and_a_redrive_pass_the_caps_too() {
         failed.push(bench.script(account, json!([{ "do": "final" }])).await);
     }
     tick(&bench).await;
-    cap(&bench, account, ["1", "none", "none"]);
+    limit(&bench, account, ["1", "none", "none"]);
     assert_eq!(buy(&bench, account, "unserved").await.status, 202);
     let before = books(&bench).await;
     assert_too_many(&bench.act(account, &format!("/api/jobs/{}/retry", failed[0])).await, "too_many_jobs", 1);
     assert_eq!(books(&bench).await, before);
-    cap(&bench, account, ["2", "none", "none"]);
+    limit(&bench, account, ["2", "none", "none"]);
     let told = said(&punchcard(&bench, &["jobs", "redrive", "test.scripted"]));
     assert!(told.contains("1 retried, 1 refused") && told.contains("too_many_jobs"), "{told}");
     assert!(refused(&punchcard(&bench, &["jobs", "retry", &failed[1]])).contains("too_many_jobs"));

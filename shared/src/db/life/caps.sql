@@ -1,3 +1,0 @@
--- caps: what bounds accounts; the account of zeros is for all that have no bounds of their own.
-SELECT account_id, unfinished_jobs, unfinished_bytes, enqueues_per_minute
-FROM punchcard.caps ORDER BY account_id
