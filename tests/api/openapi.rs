@@ -137,6 +137,21 @@ fn it_leaves_out_no_problem_and_makes_none_up() {
     }
 }
 
+#[test]
+fn the_page_of_errors_has_each_code_and_no_other() {
+    let page = include_str!("../../docs/ERRORS.md");
+    let listed: BTreeSet<&str> = api::openapi::PROBLEMS
+        .iter()
+        .flat_map(|set| *set)
+        .flat_map(|codes| *codes)
+        .map(|(_, code)| *code)
+        .collect();
+    let first = |row: &&str| row.starts_with("| `");
+    let rows = page.lines().filter(first).map(|row| row.split('|').nth(1).unwrap());
+    let named: BTreeSet<&str> = rows.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect();
+    assert_eq!(named, listed);
+}
+
 /// The texts of the files below a folder.
 fn files(folder: &str, extension: &str) -> Vec<String> {
     fn walk(folder: &Path, extension: &str, texts: &mut Vec<String>) {

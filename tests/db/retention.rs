@@ -310,7 +310,7 @@ async fn a_job_that_is_gone_is_said_to_be_and_is_refunded_once() {
         (Uuid::new_v4(), 404, "not_found"),
         (Uuid::from_u128(7), 404, "not_found"),
     ] {
-        for path in ["", "/events", "/attempts", "/deliveries"] {
+        for path in ["", "/events", "/runs", "/deliveries"] {
             let answer = bench.get(account, &format!("/api/jobs/{id}{path}")).await;
             assert_eq!(
                 (answer.status, &answer.body["code"]),

@@ -9,7 +9,7 @@ use super::{
     assert_refused, credits,
     help::{books, code, tick},
 };
-use crate::support::{Answer, Bench, PUBLIC_URL, SIGNING_SECRET, event};
+use crate::support::{Answer, Bench, PUBLIC_URL, SIGNING_SECRET, documented::assert_schema, event};
 
 const NULL: Value = Value::Null;
 
@@ -60,6 +60,7 @@ async fn a_target_that_answers_202_calls_back_and_the_job_is_done() {
     assert_eq!((&summary["claimed"], &summary["rescued"]), (&json!(0), &json!(0)));
 
     let said: Value = serde_json::from_slice(&target.requests()[0].body).unwrap();
+    assert_schema("TargetRequest", &said, &[]);
     let callback =
         said["callback_url"].as_str().unwrap().strip_prefix(PUBLIC_URL).expect("our URL").to_owned();
     let output = json!({ "url": "https://cdn.example.com/1.png" });
@@ -327,6 +328,7 @@ async fn without_a_public_url_a_202_is_an_error() {
     bench.poller_with(&[("PUBLIC_URL", "")]).invoke(&json!({})).await.unwrap();
     let said: Value = serde_json::from_slice(&target.requests()[0].body).unwrap();
     assert!(said.get("callback_url").is_none());
+    assert_schema("TargetRequest", &said, &["callback_url"]);
     let job = bench.job(account, &id).await;
     assert_eq!((&job["status"], &job["error"]["code"]), (&json!("failed"), &json!("target_error")));
     assert!(job["error"]["message"].as_str().unwrap().contains("PUBLIC_URL"), "{job}");

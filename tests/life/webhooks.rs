@@ -11,7 +11,7 @@ use super::{
     help::{serve, tick},
     until_running,
 };
-use crate::support::{Answer, Bench, bearer, event};
+use crate::support::{Answer, Bench, bearer, documented::assert_schema, event};
 
 pub async fn ask(bench: &Bench, account: Uuid, method: &str, path: &str, body: Option<Value>) -> Answer {
     let token = bearer(account);
@@ -48,7 +48,10 @@ fn verified(server: &ScriptedServer, secret: &str) -> Vec<Value> {
     let webhook = Webhook::new(secret).expect("a secret");
     let read = |request: Request| {
         webhook.verify(&request.body, &request.headers).expect("a valid signature");
-        serde_json::from_slice(&request.body).expect("JSON")
+        let message: Value = serde_json::from_slice(&request.body).expect("JSON");
+        assert_schema("WebhookMessage", &message, &[]);
+        assert_schema("WebhookJob", &message["data"], &[]);
+        message
     };
     server.requests().into_iter().map(read).collect()
 }

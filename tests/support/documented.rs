@@ -1,6 +1,6 @@
 //! Holds every answer that a test gets to the API's OpenAPI document: its status, its problem's code, its headers.
 
-use std::sync::LazyLock;
+use std::{collections::BTreeSet, sync::LazyLock};
 
 use serde_json::Value;
 
@@ -67,4 +67,16 @@ fn followed(response: &Value) -> &Value {
 
 fn is_problem(answer: &Value) -> bool {
     answer["headers"]["content-type"] == "application/problem+json"
+}
+
+/// Fails if what was sent has other members than its schema, some of which may be left out.
+pub fn assert_schema(name: &str, sent: &Value, left_out: &[&str]) {
+    let members = |value: &Value| -> BTreeSet<String> {
+        value.as_object().unwrap_or_else(|| panic!("{name}: {value}")).keys().cloned().collect()
+    };
+    let mut described = members(&DOCUMENT["components"]["schemas"][name]["properties"]);
+    for member in left_out.iter().filter(|member| sent.get(**member).is_none()) {
+        described.remove(*member);
+    }
+    assert_eq!(members(sent), described, "{name}: {sent}");
 }

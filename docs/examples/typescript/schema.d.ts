@@ -14,7 +14,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Erases an account.
+         * Erase an account.
          * @description For services with the scope `operate`. It is closed at once, for good: it buys nothing, is granted nothing, and nobody reads its
          *     jobs. What is unfinished is canceled; inputs, outputs, metadata, tags, webhooks, error texts and idempotency keys are cleared by
          *     the next ticks. Its entries stay: they are the team's books, under an id that names nobody once whoever gave it out has
@@ -35,7 +35,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Shows how far the erasure of an account is.
+         * Show the erasure of an account.
          * @description For services with the scope `operate`. 404 if nobody asked for one.
          */
         get: operations["get_erasure"];
@@ -55,7 +55,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Writes out everything that there is of an account, as JSON lines, in pages.
+         * Export an account, as JSON lines, in pages.
          * @description For services with the scope `operate`. Each line has a `type`: `account`, `job`, its `run`s and `message`s, `key`, or `entry`. The
          *     last line of a page is a `cursor` with the `next_cursor` of the next page, or, of the last page, `end`. Of an account that is
          *     erased, itself and its entries.
@@ -79,7 +79,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Calls back for a job that somebody outside is at work on.
+         * Call back for a job that runs outside.
          * @description With progress, or with its end, which is said once. Whoever has the URL may.
          */
         post: operations["call_back"];
@@ -96,7 +96,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Shows what an account has. */
+        /**
+         * Show the balance of an account.
+         * @description What is free, what is held for unfinished jobs, and what lapses when.
+         */
         get: operations["get_credits"];
         put?: never;
         post?: never;
@@ -116,7 +119,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Grants credits, once for each key.
+         * Grant credits.
          * @description For services with the scope `grant`.
          */
         post: operations["grant_credits"];
@@ -134,7 +137,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Lists every movement of an account's credits, newest first, in pages.
+         * List the ledger of an account, newest first.
          * @description They are in the order of their time. Where many jobs were free, a page may have fewer entries than its limit, even none: as long as
          *     there is a `next_cursor`, there may be more.
          */
@@ -155,7 +158,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Shows an account's statement of a month: every entry, without a gap.
+         * Show the statement of a month.
          * @description Free jobs' entries and shifts between shares are among them; of a job's end what was captured and what was released is one
          *     entry, `end`: its `held_delta` is what was held, of which `available_delta` came back. As CSV the first page begins with a line of
          *     the kind `opening` for each share, and the last one ends with one of the kind `closing`: its number, or the next one, and its balances. The
@@ -178,7 +181,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Says whether the API reaches its database.
+         * Show whether the API reaches its database.
          * @description Needs no token. `ok` is whether the database answers; how far behind the jobs are, the other members say.
          */
         get: operations["health"];
@@ -198,14 +201,14 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Lists the jobs of an account, newest first, in pages.
+         * List jobs, newest first.
          * @description Without their inputs and outputs, unless `include` asks for them. A page may have fewer than `limit` jobs, even none, although there are more: as long as there is a `next_cursor`, the list goes
          *     on. It ends with 2.5 MB of JSON, and once 10,000 jobs were looked at for those that are wanted.
          */
         get: operations["list_jobs"];
         put?: never;
         /**
-         * Buys a job.
+         * Create a job.
          * @description Holds the price of its kind and queues it. A replay of its key answers the job as it is now (as it was
          *     bought, if that cannot be read at the moment), and charges nothing. With `Prefer: wait`, answers once the
          *     job is final or that time is over.
@@ -225,7 +228,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Shows a job.
+         * Show a job.
          * @description A user sees their own, a service with the scope `enqueue` or `operate` any. With `wait`, once it is final or that time is
          *     over.
          */
@@ -248,7 +251,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Cancels a job.
+         * Cancel a job.
          * @description One that is queued at once; one that is running is asked to stop. What it costs, its kind says.
          */
         post: operations["cancel_job"];
@@ -265,7 +268,10 @@ export interface paths {
             path?: never;
             cookie?: never;
         };
-        /** Lists what is or was to be said of a job, oldest first, in pages. */
+        /**
+         * List the webhook messages of a job, oldest first.
+         * @description Those that were delivered, those that were given up, and those that are still to be sent.
+         */
         get: operations["list_deliveries"];
         put?: never;
         post?: never;
@@ -283,8 +289,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Lists what has happened to a job, oldest first.
-         * @description Numbers never change.
+         * List the events of a job, oldest first.
+         * @description Each is a transition of its status. Numbers rise, and never change.
          */
         get: operations["list_events"];
         put?: never;
@@ -305,7 +311,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Buys a failed or canceled job once more.
+         * Retry a failed or canceled job.
          * @description As a new job, with an id and a hold of its own, at the price of now.
          */
         post: operations["retry_job"];
@@ -323,8 +329,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Lists the runs of a job that have ended, oldest first.
-         * @description A page ends with 2.5 MB of errors, too.
+         * List the runs of a job, oldest first.
+         * @description Those that have ended. A page ends with 2.5 MB of errors, too.
          */
         get: operations["list_runs"];
         put?: never;
@@ -345,7 +351,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Buys up to 1,000 jobs, all or none.
+         * Create up to 1,000 jobs, all or none.
          * @description Holds the price of each. A replay of its key answers the batch as it was bought, and charges nothing.
          */
         post: operations["create_batch"];
@@ -365,7 +371,7 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Retries failed jobs, oldest first, at a rate.
+         * Retry failed jobs, oldest first, at a rate.
          * @description For services with the scope `operate`. Those that are refused, for want of credits say, are named, and stay as they are. It looks at
          *     10,000 failed jobs at most: as long as there is a `next_cursor`, there may be more, even if it found none. With `validate_only`
          *     it says how many it would try, and what they cost, and changes nothing.
@@ -387,8 +393,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Says what a batch would cost, and buys nothing.
-         * @description Everything is checked as if it were bought: each job, the limits of the account, and whether it can pay.
+         * Validate jobs, and say what they would cost.
+         * @description Nothing is bought. Everything is checked as if it were: each job, the limits of the account, and whether it can pay.
          */
         post: operations["validate_jobs"];
         delete?: never;
@@ -405,8 +411,8 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Lists the kinds of jobs that are offered, by name.
-         * @description For everybody who may call.
+         * List the kinds of jobs that are offered, by name.
+         * @description With their prices and terms. For everybody who may call.
          */
         get: operations["list_kinds"];
         put?: never;
@@ -425,7 +431,7 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Describes this API, as OpenAPI 3.1.
+         * Show this document, as OpenAPI 3.1.
          * @description Needs no token.
          */
         get: operations["openapi"];
@@ -445,19 +451,19 @@ export interface paths {
             cookie?: never;
         };
         /**
-         * Shows where the account is told of its jobs.
-         * @description And the secret that signs, which it has before it is told anything.
+         * Show the webhook of an account.
+         * @description And the secret that signs its messages, which the account has before there is a webhook.
          */
         get: operations["get_webhook"];
         /**
-         * Says where the account is told of its jobs, and of what.
-         * @description One that was disabled works again.
+         * Set the webhook of an account.
+         * @description One that was disabled is enabled again.
          */
         put: operations["set_webhook"];
         post?: never;
         /**
-         * Tells the account nothing of its jobs any more.
-         * @description But for those with a webhook of their own.
+         * Delete the webhook of an account.
+         * @description Jobs with a webhook of their own keep it.
          */
         delete: operations["delete_webhook"];
         options?: never;
@@ -475,8 +481,8 @@ export interface paths {
         get?: never;
         put?: never;
         /**
-         * Gives the account a new secret.
-         * @description The last one signs, too, for a day. One before that, which still did, does no more.
+         * Rotate the secret of an account's webhooks.
+         * @description The last secret signs, too, for a day; one before that does not any more.
          */
         post: operations["rotate_secret"];
         delete?: never;
@@ -486,7 +492,108 @@ export interface paths {
         trace?: never;
     };
 }
-export type webhooks = Record<string, never>;
+export interface webhooks {
+    "job.canceled": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * job.canceled
+         * @description A job was canceled. Answer 2xx within 15 s: else it is sent again, for three days, with the same `webhook-id`. Their order is not promised. 410 ends it.
+         */
+        post: operations["on_job_canceled"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "job.failed": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * job.failed
+         * @description A job has failed, and its price is released, or what its kind's terms keep is captured. Answer 2xx within 15 s: else it is sent again, for three days, with the same `webhook-id`. Their order is not promised. 410 ends it.
+         */
+        post: operations["on_job_failed"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "job.running": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * job.running
+         * @description A run of a job has begun: of a job that is tried again, each. Answer 2xx within 15 s: else it is sent again, for three days, with the same `webhook-id`. Their order is not promised. 410 ends it.
+         */
+        post: operations["on_job_running"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    "job.succeeded": {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * job.succeeded
+         * @description A job has succeeded, and what it costs is captured. Answer 2xx within 15 s: else it is sent again, for three days, with the same `webhook-id`. Their order is not promised. 410 ends it.
+         */
+        post: operations["on_job_succeeded"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+    run: {
+        parameters: {
+            query?: never;
+            header?: never;
+            path?: never;
+            cookie?: never;
+        };
+        get?: never;
+        put?: never;
+        /**
+         * Run a job.
+         * @description For a kind with a `url`: what its HTTP target receives for each run of a job. It is signed with the kind's secret, and `webhook-id` is the job's id and the run.
+         */
+        post: operations["on_run"];
+        delete?: never;
+        options?: never;
+        head?: never;
+        patch?: never;
+        trace?: never;
+    };
+}
 export interface components {
     schemas: {
         /** @description What an account has. */
@@ -514,14 +621,14 @@ export interface components {
              * @description UUIDv7.
              */
             id: string;
-            /** @description What to do. */
+            /** @description The kind of the job: what is to be done, and at which price. */
             kind: string;
             /**
              * Format: int64
              * @description What was held for it.
              */
             price: number;
-            /** @description Where it stands. */
+            /** @description Where the job stands. */
             status: components["schemas"]["Status"];
         };
         /** @description What went wrong: a text or, as a program would say it, an object. */
@@ -568,9 +675,9 @@ export interface components {
         };
         /** @description A job to buy. */
         CreateJob: {
-            /** @description With what: any JSON of up to 64 KiB; `{}` if it is left out. */
+            /** @description The input: any JSON of up to 64 KiB; `{}` if it is left out. */
             input?: unknown;
-            /** @description What to do. */
+            /** @description The kind of the job: what is to be done, and at which price. */
             kind: string;
             /** @description The caller's own, to find the job by. */
             metadata?: {
@@ -584,7 +691,7 @@ export interface components {
             retry?: components["schemas"]["RetryOverrides"] | null;
             /**
              * Format: date-time
-             * @description Not before: within 30 days; now if it is left out or past.
+             * @description When the job is due, within 30 days; now if it is left out or past.
              */
             run_at?: string | null;
             /** @description The caller's own, to find the job by. */
@@ -610,15 +717,15 @@ export interface components {
         DeliveryShown: {
             /**
              * Format: int32
-             * @description How often it was sent.
+             * @description How often it was sent so far.
              */
             attempt: number;
             /** @description When what it says happened. */
             created_at: components["schemas"]["Timestamp"];
             delivered_at: components["schemas"]["Timestamp"] | null;
-            /** @description Why it was not, the last time. */
+            /** @description Why the last sending failed. */
             error: string | null;
-            /** @description What it says. */
+            /** @description The event that it is about. */
             event: string;
             /**
              * Format: uuid
@@ -638,7 +745,7 @@ export interface components {
             available_after: number;
             /**
              * Format: int64
-             * @description What it did to `available`.
+             * @description By how much it changed `available`.
              */
             available_delta: number;
             /** @description When. */
@@ -650,7 +757,7 @@ export interface components {
             held_after: number;
             /**
              * Format: int64
-             * @description What it did to `held`.
+             * @description By how much it changed `held`.
              */
             held_delta: number;
             /**
@@ -671,7 +778,7 @@ export interface components {
              *     last one's number.
              */
             kind: string;
-            /** @description Why, in the words of whoever moved it. */
+            /** @description The reason that came with it. */
             reason: string | null;
             /**
              * Format: int32
@@ -683,7 +790,7 @@ export interface components {
         Erasure: {
             /**
              * Format: uuid
-             * @description Who is forgotten.
+             * @description The account that is erased.
              */
             account_id: string;
             /** @description Since when the account is closed. */
@@ -703,7 +810,7 @@ export interface components {
             keys: number;
             /**
              * Format: int64
-             * @description How many messages were deleted that nobody had heard.
+             * @description How many messages were deleted that had not been delivered.
              */
             messages: number;
             /**
@@ -716,7 +823,7 @@ export interface components {
         Event: {
             /**
              * Format: int32
-             * @description Starts that counted by then; of a run, the one that it is.
+             * @description How many runs had counted as attempts by then; of a run, the one that it is.
              */
             attempt: number;
             /** @description When. */
@@ -746,15 +853,15 @@ export interface components {
         Flaw: {
             /** @description What would be right, where that can be listed. */
             allowed?: string[] | null;
-            /** @description As the problem's. */
+            /** @description What is wrong, in a word that a program can act on. */
             code: string;
             /** @description What is wrong, for a person. */
             detail: string;
-            /** @description Or which header. */
+            /** @description Which header it is about. */
             header?: string | null;
-            /** @description Or which parameter of the query. */
+            /** @description Which parameter of the query it is about. */
             parameter?: string | null;
-            /** @description Where in the body: a JSON Pointer (RFC 6901) behind `#`. */
+            /** @description Where in the body it is: a JSON Pointer (RFC 6901) behind `#`. */
             pointer?: string | null;
         };
         /** @description Credits to add. */
@@ -790,7 +897,7 @@ export interface components {
         Health: {
             /**
              * Format: int64
-             * @description For how long the job has been due that has been due longest.
+             * @description For how many seconds the oldest due job has been waiting; 0 if none is.
              */
             oldest_due_seconds: number;
             /** @description `ok`. */
@@ -801,23 +908,23 @@ export interface components {
              */
             upkeep_waits?: string[] | null;
         };
-        /** @description How the job stands now. */
+        /** @description The job as it is after the call. */
         Heard: {
-            /** @description What is still done for it is done in vain. */
+            /** @description Whether the job is to be canceled: work on it can stop. */
             cancel_requested: boolean;
-            /** @description `running` after progress. */
+            /** @description Where the job stands: `running` after progress. */
             status: components["schemas"]["Status"];
         };
         /** @description A job as its owner sees it. */
         Job: {
             /**
              * Format: uuid
-             * @description Who pays.
+             * @description The account that pays.
              */
             account_id: string;
             /**
              * Format: int32
-             * @description Starts that count, so far.
+             * @description How many runs have counted as attempts so far.
              */
             attempt: number;
             cancel_requested_at: components["schemas"]["Timestamp"] | null;
@@ -831,7 +938,7 @@ export interface components {
             /** @description What became of its price. */
             credits: components["schemas"]["JobCredits"];
             error: components["schemas"]["JobError"] | null;
-            /** @description Unfinished by then, it fails. */
+            /** @description When the job fails, if it is unfinished. */
             expires_at: components["schemas"]["Timestamp"];
             finished_at: components["schemas"]["Timestamp"] | null;
             /**
@@ -839,20 +946,20 @@ export interface components {
              * @description UUIDv7.
              */
             id: string;
-            /** @description With what, as it was sent; in a list, if it was asked for. */
+            /** @description The input, as it was sent; in a list, if `include` asks for it. */
             input?: unknown;
-            /** @description What to do. */
+            /** @description The kind of the job: what is to be done, and at which price. */
             kind: string;
             /**
              * Format: int32
-             * @description Starts that count, at most.
+             * @description How many attempts there may be.
              */
             max_attempts: number;
             /** @description The caller's own. */
             metadata: {
                 [key: string]: string;
             };
-            /** @description What came of it, null until then; in a list, if it was asked for. */
+            /** @description The output, null until the job has succeeded; in a list, if `include` asks for it. */
             output?: unknown;
             /**
              * Format: int32
@@ -870,10 +977,10 @@ export interface components {
              * @description The failed or canceled job that it is another try of.
              */
             retry_of: string | null;
-            /** @description Not before; of a job to be tried again, when. */
+            /** @description When the job is due; of one that is to be tried again, when that is. */
             run_at: components["schemas"]["Timestamp"];
             started_at: components["schemas"]["Timestamp"] | null;
-            /** @description Where it stands. */
+            /** @description Where the job stands. */
             status: components["schemas"]["Status"];
             /** @description The caller's own. */
             tags: string[];
@@ -943,7 +1050,7 @@ export interface components {
         OfferedKind: {
             /**
              * Format: int32
-             * @description How long a job may take in all, from when it is due, in seconds: unfinished by then, it fails.
+             * @description How long a job may take in all, in seconds, from when it is due; then it fails.
              */
             life_seconds: number;
             /**
@@ -1095,7 +1202,7 @@ export interface components {
             /** @description `urn:punchcard:problem:` and the code. */
             type: string;
         };
-        /** @description What a redrive did with a failed job. */
+        /** @description What became of a failed job. */
         Redriven: {
             /** @description When it failed. */
             finished_at: components["schemas"]["Timestamp"];
@@ -1106,7 +1213,7 @@ export interface components {
             job_id: string;
             /**
              * Format: int64
-             * @description What that holds; null if it is not retried.
+             * @description What is held for that job; null if it is not retried.
              */
             price: number | null;
             /** @description Why it is not, in a word such as `insufficient_credits`, or `refused_by_database`: by a trigger of the team's, say. */
@@ -1131,11 +1238,11 @@ export interface components {
              * @description How many one call takes at most.
              */
             limit: number;
-            /** @description How many are retried; with `validate_only`, would be tried to. */
+            /** @description How many jobs the filter found. */
             matched: number;
             /** @description The `cursor` of the next call; null if there was nothing more. */
             next_cursor: string | null;
-            /** @description How many of them are not. */
+            /** @description How many of them are not retried. */
             refused: number;
         };
         /** @description Which failed jobs to retry, and how fast. */
@@ -1197,7 +1304,7 @@ export interface components {
         Run: {
             /**
              * Format: int32
-             * @description Which attempt it was, as the policy counts; crashed and snoozed runs give theirs back.
+             * @description Which attempt it was, as the policy counts: crashed and snoozed runs do not count.
              */
             attempt: number;
             /** @description `retry`, `snooze`, `crash`; or, of the run that ended the job, the job's status. */
@@ -1216,7 +1323,7 @@ export interface components {
         Statement: {
             /**
              * Format: uuid
-             * @description Whose.
+             * @description The account.
              */
             account_id: string;
             /** @description The entries, share by share, in the order of their numbers. */
@@ -1244,7 +1351,7 @@ export interface components {
             available_after: number;
             /**
              * Format: int64
-             * @description What it did to `available`.
+             * @description By how much it changed `available`.
              */
             available_delta: number;
             /** @description When. */
@@ -1261,7 +1368,7 @@ export interface components {
             held_after: number;
             /**
              * Format: int64
-             * @description What it did to `held`.
+             * @description By how much it changed `held`.
              */
             held_delta: number;
             /** @description The key of a grant or adjustment. */
@@ -1273,7 +1380,7 @@ export interface components {
             job_id: string | null;
             /** @description `grant`, `hold`, `end` (what a hold came to), `adjust`, `expire` or `shift` (between shares). */
             kind: string;
-            /** @description Why, in the words of whoever moved it. */
+            /** @description The reason that came with it. */
             reason: string | null;
             /**
              * Format: int32
@@ -1308,6 +1415,43 @@ export interface components {
          * @enum {string}
          */
         Status: "queued" | "running" | "succeeded" | "failed" | "canceled";
+        /** @description A job, as its kind's HTTP target receives it. */
+        TargetRequest: {
+            /**
+             * Format: uuid
+             * @description The account that pays.
+             */
+            account_id: string;
+            /**
+             * Format: int32
+             * @description Which attempt this is.
+             */
+            attempt: number;
+            /**
+             * Format: uri
+             * @description Where a target that answers 202 calls back; left out where nobody can.
+             */
+            callback_url?: string;
+            /**
+             * Format: int64
+             * @description What is held: the most that a metered job may use.
+             */
+            credits: number;
+            /**
+             * Format: uuid
+             * @description The job.
+             */
+            id: string;
+            /** @description The input, as it was sent. */
+            input: unknown;
+            /** @description The kind of the job. */
+            kind: string;
+            /**
+             * Format: int32
+             * @description How many there may be.
+             */
+            max_attempts: number;
+        };
         /**
          * Format: date-time
          * @description A point in time by the database's clock; shown as RFC 3339 in UTC with microseconds, which is all that it has.
@@ -1333,23 +1477,82 @@ export interface components {
             /** @description Where to: HTTPS, at a public address, without user information or fragment. */
             url: string;
         };
+        /** @description A job as it is when the message is sent, without its input. */
+        WebhookJob: {
+            /**
+             * Format: uuid
+             * @description The account that pays.
+             */
+            account_id: string;
+            /**
+             * Format: int32
+             * @description How many runs have counted as attempts so far.
+             */
+            attempt: number;
+            /**
+             * Format: date-time
+             * @description When it was queued.
+             */
+            created_at: string;
+            credits: components["schemas"]["JobCredits"];
+            error: components["schemas"]["JobError"] | null;
+            /**
+             * Format: date-time
+             * @description When it became final.
+             */
+            finished_at: string | null;
+            /**
+             * Format: uuid
+             * @description UUIDv7.
+             */
+            id: string;
+            /** @description The kind of the job. */
+            kind: string;
+            /** @description The caller's own. */
+            metadata: {
+                [key: string]: string;
+            };
+            /** @description The output; null while there is none, and where it is left out. */
+            output: unknown;
+            /** @description Whether the output has more than 10,000 bytes and is left out: get the job. */
+            output_omitted: boolean;
+            /**
+             * Format: date-time
+             * @description When it was first claimed.
+             */
+            started_at: string | null;
+            status: components["schemas"]["Status"];
+            /** @description The caller's own. */
+            tags: string[];
+        };
+        /** @description A message to a webhook, as Standard Webhooks has it. */
+        WebhookMessage: {
+            data: components["schemas"]["WebhookJob"];
+            /**
+             * Format: date-time
+             * @description When it happened.
+             */
+            timestamp: string;
+            /** @description The event; there may be more of them one day. */
+            type: string;
+        };
         /** @description An account's webhook, as its owner sees it. */
         WebhookShown: {
             /**
              * Format: uuid
-             * @description Whose.
+             * @description The account.
              */
             account_id: string;
             disabled_at: components["schemas"]["Timestamp"] | null;
-            /** @description Of what it is told. */
+            /** @description The events that it is told of. */
             events: string[];
-            /** @description While a rotation lasts: what signs, too, until then. */
+            /** @description While a rotation lasts: the secret before, which signs, too. */
             previous_secret: string | null;
             previous_secret_until: components["schemas"]["Timestamp"] | null;
             rotated_at: components["schemas"]["Timestamp"] | null;
-            /** @description What signs, for the account's webhook and its jobs' own; `null` if nothing is signed here. */
+            /** @description The secret that signs, for the account's webhook and its jobs' own; null if the operator has set none up. */
             secret: string | null;
-            /** @description `null`: nowhere. */
+            /** @description Where messages are sent; null if there is no webhook. */
             url: string | null;
         };
     };
@@ -1667,7 +1870,7 @@ export interface operations {
     get_credits: {
         parameters: {
             query?: {
-                /** @description Whose; a service names it, a user never does. */
+                /** @description The account; a service names it, a user never does. */
                 account_id?: string;
             };
             header?: never;
@@ -1703,7 +1906,7 @@ export interface operations {
     grant_credits: {
         parameters: {
             query: {
-                /** @description Whose. */
+                /** @description The account. */
                 account_id: string;
             };
             header: {
@@ -1772,7 +1975,7 @@ export interface operations {
                 limit?: number;
                 /** @description The `next_cursor` of the page before. */
                 cursor?: string;
-                /** @description Whose; a service names it, a user never does. */
+                /** @description The account; a service names it, a user never does. */
                 account_id?: string;
             };
             header?: never;
@@ -1816,7 +2019,7 @@ export interface operations {
                 limit?: number;
                 /** @description The `next_cursor` of the page before. */
                 cursor?: string;
-                /** @description Whose; a service names it, a user never does. */
+                /** @description The account; a service names it, a user never does. */
                 account_id?: string;
             };
             header?: never;
@@ -1863,7 +2066,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It does. */
+            /** @description The API, and its database, are there. */
             200: {
                 headers: {
                     "request-id": components["headers"]["RequestId"];
@@ -1899,7 +2102,7 @@ export interface operations {
                 limit?: number;
                 /** @description The `next_cursor` of the page before. */
                 cursor?: string;
-                /** @description Whose; a service names it, a user never does. */
+                /** @description The account; a service names it, a user never does. */
                 account_id?: string;
             };
             header?: never;
@@ -1935,7 +2138,7 @@ export interface operations {
     create_job: {
         parameters: {
             query?: {
-                /** @description Whose; a service names it, a user never does. */
+                /** @description The account; a service names it, a user never does. */
                 account_id?: string;
             };
             header?: {
@@ -2311,7 +2514,7 @@ export interface operations {
     create_batch: {
         parameters: {
             query?: {
-                /** @description Whose; a service names it, a user never does. */
+                /** @description The account; a service names it, a user never does. */
                 account_id?: string;
             };
             header?: {
@@ -2380,7 +2583,7 @@ export interface operations {
     retry_jobs: {
         parameters: {
             query?: {
-                /** @description Whose; a service names it, a user never does. */
+                /** @description The account; a service names it, a user never does. */
                 account_id?: string;
                 /** @description `true`: everything is checked as ever, and nothing is done. */
                 validate_only?: boolean;
@@ -2426,7 +2629,7 @@ export interface operations {
     validate_jobs: {
         parameters: {
             query?: {
-                /** @description Whose; a service names it, a user never does. */
+                /** @description The account; a service names it, a user never does. */
                 account_id?: string;
             };
             header?: never;
@@ -2533,7 +2736,7 @@ export interface operations {
     get_webhook: {
         parameters: {
             query?: {
-                /** @description Whose; a service names it, a user never does. */
+                /** @description The account; a service names it, a user never does. */
                 account_id?: string;
             };
             header?: never;
@@ -2569,7 +2772,7 @@ export interface operations {
     set_webhook: {
         parameters: {
             query?: {
-                /** @description Whose; a service names it, a user never does. */
+                /** @description The account; a service names it, a user never does. */
                 account_id?: string;
             };
             header?: never;
@@ -2613,7 +2816,7 @@ export interface operations {
     delete_webhook: {
         parameters: {
             query?: {
-                /** @description Whose; a service names it, a user never does. */
+                /** @description The account; a service names it, a user never does. */
                 account_id?: string;
             };
             header?: never;
@@ -2647,7 +2850,7 @@ export interface operations {
     rotate_secret: {
         parameters: {
             query?: {
-                /** @description Whose; a service names it, a user never does. */
+                /** @description The account; a service names it, a user never does. */
                 account_id?: string;
             };
             header?: never;
@@ -2678,6 +2881,202 @@ export interface operations {
             500: components["responses"]["InternalServerError"];
             /** @description `unavailable`, `outcome_unknown` */
             503: components["responses"]["ServiceUnavailable"];
+        };
+    };
+    on_job_canceled: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The same each time that this is sent (Standard Webhooks). */
+                "webhook-id": string;
+                /** @description When it was sent, in seconds since 1970. */
+                "webhook-timestamp": string;
+                /** @description `v1,` and the signature; two of them, while a secret is rotated. */
+                "webhook-signature": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookMessage"];
+            };
+        };
+        responses: {
+            /** @description Nothing more is wanted: the webhook is disabled. */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description It was delivered. */
+            "2XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    on_job_failed: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The same each time that this is sent (Standard Webhooks). */
+                "webhook-id": string;
+                /** @description When it was sent, in seconds since 1970. */
+                "webhook-timestamp": string;
+                /** @description `v1,` and the signature; two of them, while a secret is rotated. */
+                "webhook-signature": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookMessage"];
+            };
+        };
+        responses: {
+            /** @description Nothing more is wanted: the webhook is disabled. */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description It was delivered. */
+            "2XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    on_job_running: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The same each time that this is sent (Standard Webhooks). */
+                "webhook-id": string;
+                /** @description When it was sent, in seconds since 1970. */
+                "webhook-timestamp": string;
+                /** @description `v1,` and the signature; two of them, while a secret is rotated. */
+                "webhook-signature": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookMessage"];
+            };
+        };
+        responses: {
+            /** @description Nothing more is wanted: the webhook is disabled. */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description It was delivered. */
+            "2XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    on_job_succeeded: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The same each time that this is sent (Standard Webhooks). */
+                "webhook-id": string;
+                /** @description When it was sent, in seconds since 1970. */
+                "webhook-timestamp": string;
+                /** @description `v1,` and the signature; two of them, while a secret is rotated. */
+                "webhook-signature": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["WebhookMessage"];
+            };
+        };
+        responses: {
+            /** @description Nothing more is wanted: the webhook is disabled. */
+            410: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description It was delivered. */
+            "2XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+        };
+    };
+    on_run: {
+        parameters: {
+            query?: never;
+            header: {
+                /** @description The same each time that this is sent (Standard Webhooks). */
+                "webhook-id": string;
+                /** @description When it was sent, in seconds since 1970. */
+                "webhook-timestamp": string;
+                /** @description `v1,` and the signature; two of them, while a secret is rotated. */
+                "webhook-signature": string;
+            };
+            path?: never;
+            cookie?: never;
+        };
+        requestBody: {
+            content: {
+                "application/json": components["schemas"]["TargetRequest"];
+            };
+        };
+        responses: {
+            /** @description The job has succeeded, and this is its output. */
+            200: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content: {
+                    "application/json": unknown;
+                };
+            };
+            /** @description It is at work, and calls `callback_url`. */
+            202: {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The job fails for good; 400 and 422 blame its input; 408, 425 and 429 are tried again. */
+            "4XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
+            /** @description The job is tried again, while attempts are left. */
+            "5XX": {
+                headers: {
+                    [name: string]: unknown;
+                };
+                content?: never;
+            };
         };
     };
 }

@@ -26,17 +26,17 @@ pub(crate) struct ApiError {
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub(crate) struct Flaw {
-    /// As the problem's.
+    /// What is wrong, in a word that a program can act on.
     code: String,
     /// What is wrong, for a person.
     detail: String,
-    /// Where in the body: a JSON Pointer (RFC 6901) behind `#`.
+    /// Where in the body it is: a JSON Pointer (RFC 6901) behind `#`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pointer: Option<String>,
-    /// Or which parameter of the query.
+    /// Which parameter of the query it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     parameter: Option<String>,
-    /// Or which header.
+    /// Which header it is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     header: Option<&'static str>,
     /// What would be right, where that can be listed.

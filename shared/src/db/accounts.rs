@@ -44,7 +44,7 @@ const ENTRIES: i64 = 1_000;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Erasure {
-    /// Who is forgotten.
+    /// The account that is erased.
     pub account_id: Uuid,
     /// Since when the account is closed.
     pub asked_at: Timestamp,
@@ -54,7 +54,7 @@ pub struct Erasure {
     pub jobs: i64,
     /// How many idempotency keys are deleted so far.
     pub keys: i64,
-    /// How many messages were deleted that nobody had heard.
+    /// How many messages were deleted that had not been delivered.
     pub messages: i64,
     /// A job that was still running, or cannot be canceled, when it was looked at: its payload is cleared once it is final.
     pub waits_for: Option<Uuid>,
@@ -80,7 +80,7 @@ impl Erasure {
 /// What there is of an account beside its jobs and entries.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Account {
-    /// Whose.
+    /// The account.
     pub account_id: Uuid,
     /// When it was first granted credits, or bought something.
     pub created_at: Timestamp,

@@ -21,9 +21,9 @@ pub(crate) const ENQUEUE_BATCH: &str = include_str!("batch/enqueue_batch.sql");
 pub struct BatchedJob {
     /// UUIDv7.
     pub id: Uuid,
-    /// What to do.
+    /// The kind of the job: what is to be done, and at which price.
     pub kind: String,
-    /// Where it stands.
+    /// Where the job stands.
     pub status: Status,
     /// What was held for it.
     pub price: i64,

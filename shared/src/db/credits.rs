@@ -61,9 +61,9 @@ pub struct Entry {
     /// `grant`, `hold`, `capture`, `release`, `adjust` or `expire`; or `carried`: the sum of entries that are kept no more, whose `id` is the
     /// last one's number.
     pub kind: String,
-    /// What it did to `available`.
+    /// By how much it changed `available`.
     pub available_delta: i64,
-    /// What it did to `held`.
+    /// By how much it changed `held`.
     pub held_delta: i64,
     /// `available` once it was in; in the ledger of a spread account, of its share.
     pub available_after: i64,
@@ -76,7 +76,7 @@ pub struct Entry {
     pub job_id: Option<Uuid>,
     /// The key of a grant or adjustment.
     pub idempotency_key: Option<String>,
-    /// Why, in the words of whoever moved it.
+    /// The reason that came with it.
     pub reason: Option<String>,
     /// When.
     pub created_at: Timestamp,
@@ -112,9 +112,9 @@ pub struct StatementEntry {
     pub entry: i64,
     /// `grant`, `hold`, `end` (what a hold came to), `adjust`, `expire` or `shift` (between shares).
     pub kind: String,
-    /// What it did to `available`.
+    /// By how much it changed `available`.
     pub available_delta: i64,
-    /// What it did to `held`.
+    /// By how much it changed `held`.
     pub held_delta: i64,
     /// The share's `available` once it was in.
     pub available_after: i64,
@@ -124,7 +124,7 @@ pub struct StatementEntry {
     pub job_id: Option<Uuid>,
     /// The key of a grant or adjustment.
     pub idempotency_key: Option<String>,
-    /// Why, in the words of whoever moved it.
+    /// The reason that came with it.
     pub reason: Option<String>,
     /// When.
     pub created_at: Timestamp,

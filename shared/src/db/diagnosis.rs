@@ -53,7 +53,7 @@ pub struct Diagnosis {
     pub stage: Stage,
     /// Why.
     pub cause: &'static str,
-    /// What to do.
+    /// The kind of the job: what is to be done, and at which price.
     pub fix: &'static str,
     /// Whether trying again helps.
     pub class: Class,

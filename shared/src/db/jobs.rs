@@ -23,34 +23,34 @@ pub(crate) const LIST: &str = include_str!("jobs/list.sql");
 pub struct Job {
     /// UUIDv7.
     pub id: Uuid,
-    /// What to do.
+    /// The kind of the job: what is to be done, and at which price.
     pub kind: String,
-    /// Who pays.
+    /// The account that pays.
     pub account_id: Uuid,
-    /// Where it stands.
+    /// Where the job stands.
     pub status: Status,
     /// Higher first, -10 to 10.
     pub priority: i16,
-    /// With what, as it was sent; in a list, if it was asked for.
+    /// The input, as it was sent; in a list, if `include` asks for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub input: Option<Box<RawValue>>,
-    /// What came of it, null until then; in a list, if it was asked for.
+    /// The output, null until the job has succeeded; in a list, if `include` asks for it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "openapi", schema(value_type = serde_json::Value))]
     pub output: Option<Option<Box<RawValue>>>,
-    /// Why the last attempt that erred did; none of a job that succeeded.
+    /// The error of the last attempt that had one; null of a job that succeeded.
     #[cfg_attr(feature = "openapi", schema(value_type = Option<crate::domain::job::ErrorShown>))]
     pub error: Option<Box<RawValue>>,
-    /// Starts that count, so far.
+    /// How many runs have counted as attempts so far.
     pub attempt: i16,
-    /// Starts that count, at most.
+    /// How many attempts there may be.
     pub max_attempts: i16,
     /// Runs whose time was up, or whose worker never reported; they have a bound of their own.
     pub crashes: i16,
     /// How far its current run is, as its handler said.
     pub progress: Option<JobProgress>,
-    /// Not before; of a job to be tried again, when.
+    /// When the job is due; of one that is to be tried again, when that is.
     pub run_at: Timestamp,
     /// When it was queued.
     pub created_at: Timestamp,
@@ -58,7 +58,7 @@ pub struct Job {
     pub started_at: Option<Timestamp>,
     /// When it became final.
     pub finished_at: Option<Timestamp>,
-    /// Unfinished by then, it fails.
+    /// When the job fails, if it is unfinished.
     pub expires_at: Timestamp,
     /// Of a job that somebody outside is at work on: when it fails unless they call back.
     pub waiting_until: Option<Timestamp>,
@@ -202,7 +202,7 @@ impl JobOptions {
 /// A job to buy.
 #[derive(Debug, Clone, Copy)]
 pub struct NewJob<'a> {
-    /// What to do.
+    /// The kind of the job: what is to be done, and at which price.
     pub kind: &'a str,
     /// With what.
     pub input: &'a RawValue,

@@ -108,7 +108,7 @@ pub struct RedrivenPage {
     pub next: Option<Place>,
 }
 
-/// What a redrive did with a failed job.
+/// What became of a failed job.
 #[derive(Debug, Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct Redriven {
@@ -118,7 +118,7 @@ pub struct Redriven {
     pub finished_at: Timestamp,
     /// The job that it is retried as.
     pub retried_as: Option<Uuid>,
-    /// What that holds; null if it is not retried.
+    /// What is held for that job; null if it is not retried.
     pub price: Option<i64>,
     /// Why it is not, in a word such as `insufficient_credits`, or `refused_by_database`: by a trigger of the team's, say.
     pub refused: Option<String>,
@@ -130,7 +130,7 @@ pub struct Redriven {
 pub struct Run {
     /// Rises from run to run; there may be gaps.
     pub number: i64,
-    /// Which attempt it was, as the policy counts; crashed and snoozed runs give theirs back.
+    /// Which attempt it was, as the policy counts: crashed and snoozed runs do not count.
     pub attempt: i16,
     /// `retry`, `snooze`, `crash`; or, of the run that ended the job, the job's status.
     pub ended: String,
@@ -168,7 +168,7 @@ pub struct Event {
     pub kind: String,
     /// When.
     pub created_at: Timestamp,
-    /// Starts that counted by then; of a run, the one that it is.
+    /// How many runs had counted as attempts by then; of a run, the one that it is.
     pub attempt: i16,
     /// Of a job that was queued again: how its run ended, in the word of its attempts.
     pub reason: Option<String>,

@@ -136,11 +136,11 @@ pub struct Recorded {
 pub struct DeliveryShown {
     /// Its `webhook-id`.
     pub id: Uuid,
-    /// What it says.
+    /// The event that it is about.
     pub event: String,
     /// Where to, if its job says so; `None`: the account's webhook, as it is when it is sent.
     pub url: Option<String>,
-    /// How often it was sent.
+    /// How often it was sent so far.
     pub attempt: i16,
     /// When it is sent next.
     pub next_attempt_at: Option<Timestamp>,
@@ -148,7 +148,7 @@ pub struct DeliveryShown {
     pub created_at: Timestamp,
     /// When it was heard.
     pub delivered_at: Option<Timestamp>,
-    /// Why it was not, the last time.
+    /// Why the last sending failed.
     pub error: Option<String>,
 }
 
@@ -173,7 +173,7 @@ impl DeliveryShown {
 pub struct Undelivered {
     /// Its `webhook-id`.
     pub id: Uuid,
-    /// Whose.
+    /// The account.
     pub account_id: Uuid,
     /// Of which job.
     pub job_id: Uuid,
@@ -181,7 +181,7 @@ pub struct Undelivered {
     pub event: String,
     /// Where to, as far as it is no secret.
     pub url: Option<String>,
-    /// How often it was sent.
+    /// How often it was sent so far.
     pub attempt: i16,
     /// When it is sent next; never, if it was given up.
     pub next_attempt_at: Option<Timestamp>,

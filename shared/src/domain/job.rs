@@ -155,9 +155,9 @@ pub struct Lease {
     pub job_id: Uuid,
     /// Fences every write of this attempt.
     pub lease_token: i64,
-    /// Who pays.
+    /// The account that pays.
     pub account_id: Uuid,
-    /// What to do.
+    /// The kind of the job: what is to be done, and at which price.
     pub kind: String,
     /// What is held for it.
     pub price: i64,

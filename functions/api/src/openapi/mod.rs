@@ -3,6 +3,7 @@
 
 pub(crate) mod params;
 pub(crate) mod problems;
+mod webhooks;
 
 use serde_json::{Value, json};
 use utoipa::{
@@ -93,6 +94,7 @@ pub fn document() -> String {
                 json!({ "$ref": format!("#/components/schemas/{entry}") });
         }
     }
+    webhooks::add(&mut document);
     name_requests(&mut document);
     share_problems(&mut document);
     let mut text = String::new();

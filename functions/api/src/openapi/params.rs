@@ -141,11 +141,11 @@ pub(crate) struct StatementWanted {
     cursor: Option<String>,
 }
 
-/// Whose.
+/// Of which account.
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct OfAccount {
-    /// Whose; a service names it, a user never does.
+    /// The account; a service names it, a user never does.
     account_id: Option<uuid::Uuid>,
 }
 
@@ -161,7 +161,7 @@ pub(crate) struct ValidateOnly {
 #[derive(IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct NamedAccount {
-    /// Whose.
+    /// The account.
     account_id: uuid::Uuid,
 }
 

@@ -16,7 +16,7 @@ use {
     shared::db::accounts::Erasure,
 };
 
-/// Erases an account.
+/// Erase an account.
 ///
 /// For services with the scope `operate`. It is closed at once, for good: it buys nothing, is granted nothing, and nobody reads its
 /// jobs. What is unfinished is canceled; inputs, outputs, metadata, tags, webhooks, error texts and idempotency keys are cleared by
@@ -40,7 +40,7 @@ pub(crate) async fn erase_account(
     respond(if erasure.done_at.is_some() { 200 } else { 202 }, &erasure, Vec::new())
 }
 
-/// Shows how far the erasure of an account is.
+/// Show the erasure of an account.
 ///
 /// For services with the scope `operate`. 404 if nobody asked for one.
 #[cfg_attr(feature = "openapi", utoipa::path(
@@ -60,7 +60,7 @@ pub(crate) async fn get_erasure(
     ok(&erasure.ok_or_else(ApiError::not_found)?)
 }
 
-/// Writes out everything that there is of an account, as JSON lines, in pages.
+/// Export an account, as JSON lines, in pages.
 ///
 /// For services with the scope `operate`. Each line has a `type`: `account`, `job`, its `run`s and `message`s, `key`, or `entry`. The
 /// last line of a page is a `cursor` with the `next_cursor` of the next page, or, of the last page, `end`. Of an account that is

@@ -72,17 +72,17 @@ struct CallBackProgress {
     message: Option<String>,
 }
 
-/// How the job stands now.
+/// The job as it is after the call.
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub(crate) struct Heard {
-    /// `running` after progress.
+    /// Where the job stands: `running` after progress.
     status: Status,
-    /// What is still done for it is done in vain.
+    /// Whether the job is to be canceled: work on it can stop.
     cancel_requested: bool,
 }
 
-/// Calls back for a job that somebody outside is at work on.
+/// Call back for a job that runs outside.
 ///
 /// With progress, or with its end, which is said once. Whoever has the URL may.
 #[cfg_attr(feature = "openapi", utoipa::path(

@@ -21,7 +21,9 @@ use {
     shared::db::credits::{Credits, Entry},
 };
 
-/// Shows what an account has.
+/// Show the balance of an account.
+///
+/// What is free, what is held for unfinished jobs, and what lapses when.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/credits", tag = "credits", params(OfAccount),
     responses(
@@ -39,7 +41,7 @@ pub(crate) async fn get_credits(
     ok(&app.db.balance(account_id, deadline).await?)
 }
 
-/// Lists every movement of an account's credits, newest first, in pages.
+/// List the ledger of an account, newest first.
 ///
 /// They are in the order of their time. Where many jobs were free, a page may have fewer entries than its limit, even none: as long as
 /// there is a `next_cursor`, there may be more.
@@ -100,7 +102,7 @@ pub(crate) struct GrantCredits {
     expires_at: Option<String>,
 }
 
-/// Grants credits, once for each key.
+/// Grant credits.
 ///
 /// For services with the scope `grant`.
 #[cfg_attr(feature = "openapi", utoipa::path(

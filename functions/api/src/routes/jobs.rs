@@ -47,26 +47,26 @@ const MOST_LABELS: usize = 10;
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateJob<'a> {
-    /// What to do.
+    /// The kind of the job: what is to be done, and at which price.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[a-z0-9_.-]{1,64}$"))]
     kind: String,
-    /// With what: any JSON of up to 64 KiB; `{}` if it is left out.
+    /// The input: any JSON of up to 64 KiB; `{}` if it is left out.
     #[serde(borrow, default, deserialize_with = "verbatim")]
     #[cfg_attr(feature = "openapi", schema(value_type = Option<serde_json::Value>))]
     input: Option<&'a RawValue>,
     /// Higher first, up to its kind's `max_priority`; 0, or that if it is less, if it is left out.
     #[cfg_attr(feature = "openapi", schema(minimum = -10, maximum = 10))]
     priority: Option<i64>,
-    /// Not before: within 30 days; now if it is left out or past.
+    /// When the job is due, within 30 days; now if it is left out or past.
     #[cfg_attr(feature = "openapi", schema(format = DateTime))]
     run_at: Option<String>,
     /// Where it differs from its kind's policy.
     retry: Option<RetryOverrides>,
-    /// The caller's own, to find the job by.
+    /// The caller's own, to find the job by (`label`).
     #[serde(default, deserialize_with = "pairs_at_most::<16, _>")]
     #[cfg_attr(feature = "openapi", schema(schema_with = crate::openapi::metadata))]
     metadata: Option<BTreeMap<String, String>>,
-    /// The caller's own, to find the job by.
+    /// The caller's own, to find the job by (`label`).
     #[serde(default, deserialize_with = "distinct_at_most::<10, _>")]
     #[cfg_attr(feature = "openapi", schema(schema_with = crate::openapi::tags))]
     tags: Option<Vec<String>>,
@@ -134,7 +134,7 @@ pub(super) fn timestamp(field: &'static str, text: &str) -> Result<String, ApiEr
     Ok(time.to_string())
 }
 
-/// Buys a job.
+/// Create a job.
 ///
 /// Holds the price of its kind and queues it. A replay of its key answers the job as it is now (as it was
 /// bought, if that cannot be read at the moment), and charges nothing. With `Prefer: wait`, answers once the
@@ -208,7 +208,7 @@ pub(crate) struct Batch {
     jobs: Vec<BatchedJob>,
 }
 
-/// Buys up to 1,000 jobs, all or none.
+/// Create up to 1,000 jobs, all or none.
 ///
 /// Holds the price of each. A replay of its key answers the batch as it was bought, and charges nothing.
 #[cfg_attr(feature = "openapi", utoipa::path(
@@ -239,9 +239,9 @@ pub(crate) async fn create_batch(
     }
 }
 
-/// Says what a batch would cost, and buys nothing.
+/// Validate jobs, and say what they would cost.
 ///
-/// Everything is checked as if it were bought: each job, the limits of the account, and whether it can pay.
+/// Nothing is bought. Everything is checked as if it were: each job, the limits of the account, and whether it can pay.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/api/jobs:validate", tag = "jobs", params(OfAccount), request_body = CreateBatch<'_>,
     responses(
@@ -290,7 +290,7 @@ async fn wanted_batch(
     Ok((account_id, serde_json::to_string(&jobs).map_err(ApiError::unencodable)?))
 }
 
-/// Shows a job.
+/// Show a job.
 ///
 /// A user sees their own, a service with the scope `enqueue` or `operate` any. With `wait`, once it is final or that time is
 /// over.
@@ -333,7 +333,7 @@ fn unless_known(request: &Request, mut response: Response) -> Response {
     response
 }
 
-/// Lists the jobs of an account, newest first, in pages.
+/// List jobs, newest first.
 ///
 /// Without their inputs and outputs, unless `include` asks for them. A page may have fewer than `limit` jobs, even none, although there are more: as long as there is a `next_cursor`, the list goes
 /// on. It ends with 2.5 MB of JSON, and once 10,000 jobs were looked at for those that are wanted.

@@ -38,7 +38,7 @@ pub(crate) struct OfferedKind {
     max_attempts: i32,
     /// How long one attempt may take, in seconds.
     timeout_seconds: i32,
-    /// How long a job may take in all, from when it is due, in seconds: unfinished by then, it fails.
+    /// How long a job may take in all, in seconds, from when it is due; then it fails.
     life_seconds: i32,
 }
 
@@ -58,9 +58,9 @@ impl OfferedKind {
     }
 }
 
-/// Lists the kinds of jobs that are offered, by name.
+/// List the kinds of jobs that are offered, by name.
 ///
-/// For everybody who may call.
+/// With their prices and terms. For everybody who may call.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/kinds", tag = "jobs", params(Paging),
     responses(

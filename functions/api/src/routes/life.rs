@@ -33,7 +33,7 @@ use {
 /// Who may act on jobs that are not theirs.
 const OPERATORS: &[Scope] = &[Scope::Operate];
 
-/// Cancels a job.
+/// Cancel a job.
 ///
 /// One that is queued at once; one that is running is asked to stop. What it costs, its kind says.
 #[cfg_attr(feature = "openapi", utoipa::path(
@@ -62,7 +62,7 @@ pub(crate) async fn cancel_job(
     respond(status, &job, headers_of(&job, Vec::new()))
 }
 
-/// Buys a failed or canceled job once more.
+/// Retry a failed or canceled job.
 ///
 /// As a new job, with an id and a hold of its own, at the price of now.
 #[cfg_attr(feature = "openapi", utoipa::path(
@@ -89,9 +89,9 @@ pub(crate) async fn retry_job(
     respond(202, &job, headers_of(&job, vec![location]))
 }
 
-/// Lists the runs of a job that have ended, oldest first.
+/// List the runs of a job, oldest first.
 ///
-/// A page ends with 2.5 MB of errors, too.
+/// Those that have ended. A page ends with 2.5 MB of errors, too.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/jobs/{id}/runs", tag = "jobs", params(JobId, Paging),
     responses(
@@ -118,9 +118,9 @@ pub(crate) async fn list_runs(
     ok(&Page { data: runs, next_cursor, limit })
 }
 
-/// Lists what has happened to a job, oldest first.
+/// List the events of a job, oldest first.
 ///
-/// Numbers never change.
+/// Each is a transition of its status. Numbers rise, and never change.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/jobs/{id}/events", tag = "jobs", params(JobId, After, Paging),
     responses(
@@ -183,9 +183,9 @@ pub(crate) struct RetryJobs {
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub(crate) struct RetriedJobs {
-    /// How many are retried; with `validate_only`, would be tried to.
+    /// How many jobs the filter found.
     matched: usize,
-    /// How many of them are not.
+    /// How many of them are not retried.
     refused: usize,
     /// How many credits are held for them; with `validate_only`, what was held for those jobs that failed.
     credits: i64,
@@ -197,7 +197,7 @@ pub(crate) struct RetriedJobs {
     limit: i64,
 }
 
-/// Retries failed jobs, oldest first, at a rate.
+/// Retry failed jobs, oldest first, at a rate.
 ///
 /// For services with the scope `operate`. Those that are refused, for want of credits say, are named, and stay as they are. It looks at
 /// 10,000 failed jobs at most: as long as there is a `next_cursor`, there may be more, even if it found none. With `validate_only`

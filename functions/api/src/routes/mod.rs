@@ -86,7 +86,7 @@ fn retry_after(job: &Job) -> i64 {
 pub(crate) struct Health {
     /// `ok`.
     status: &'static str,
-    /// For how long the job has been due that has been due longest.
+    /// For how many seconds the oldest due job has been waiting; 0 if none is.
     oldest_due_seconds: u64,
     /// What a tick should have done beside the jobs, and could not, such as `retention`; or `audit`, which found money that is not as it
     /// should be: `punchcard doctor` says why.
@@ -94,12 +94,12 @@ pub(crate) struct Health {
     upkeep_waits: Option<Vec<String>>,
 }
 
-/// Says whether the API reaches its database.
+/// Show whether the API reaches its database.
 ///
 /// Needs no token. `ok` is whether the database answers; how far behind the jobs are, the other members say.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/health", tag = "operation", security(()),
-    responses((status = 200, description = "It does.", body = Health), Problems<(Database, Queried)>)
+    responses((status = 200, description = "The API, and its database, are there.", body = Health), Problems<(Database, Queried)>)
 ))]
 pub(crate) async fn health(app: &App, request: &Request, deadline: Deadline) -> Result<Response, ApiError> {
     known_query(request, &[])?;
@@ -112,7 +112,7 @@ pub(crate) async fn health(app: &App, request: &Request, deadline: Deadline) -> 
 /// The document that describes this API, as `cargo xtask openapi` wrote it.
 const DOCUMENT: &str = include_str!("../../openapi.json");
 
-/// Describes this API, as OpenAPI 3.1.
+/// Show this document, as OpenAPI 3.1.
 ///
 /// Needs no token.
 #[cfg_attr(feature = "openapi", utoipa::path(

@@ -41,7 +41,7 @@ pub(crate) struct HashedEntry {
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub(crate) struct Statement {
-    /// Whose.
+    /// The account.
     account_id: Uuid,
     /// Of which month, in UTC: `2026-11`.
     month: String,
@@ -63,7 +63,7 @@ struct Start {
     hash: [u8; 32],
 }
 
-/// Shows an account's statement of a month: every entry, without a gap.
+/// Show the statement of a month.
 ///
 /// Free jobs' entries and shifts between shares are among them; of a job's end what was captured and what was released is one
 /// entry, `end`: its `held_delta` is what was held, of which `available_delta` came back. As CSV the first page begins with a line of

@@ -154,15 +154,15 @@ fn not_offered() -> ApiError {
 #[derive(Serialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub(crate) struct WebhookShown {
-    /// Whose.
+    /// The account.
     account_id: Uuid,
-    /// `null`: nowhere.
+    /// Where messages are sent; null if there is no webhook.
     url: Option<String>,
-    /// Of what it is told.
+    /// The events that it is told of.
     events: Vec<String>,
-    /// What signs, for the account's webhook and its jobs' own; `null` if nothing is signed here.
+    /// The secret that signs, for the account's webhook and its jobs' own; null if the operator has set none up.
     secret: Option<String>,
-    /// While a rotation lasts: what signs, too, until then.
+    /// While a rotation lasts: the secret before, which signs, too.
     previous_secret: Option<String>,
     /// When that rotation ends.
     previous_secret_until: Option<Timestamp>,
@@ -196,9 +196,9 @@ impl WebhookShown {
     }
 }
 
-/// Shows where the account is told of its jobs.
+/// Show the webhook of an account.
 ///
-/// And the secret that signs, which it has before it is told anything.
+/// And the secret that signs its messages, which the account has before there is a webhook.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/webhook", tag = "webhooks", params(OfAccount),
     responses(
@@ -218,9 +218,9 @@ pub(crate) async fn get_webhook(
     ok(&WebhookShown::of(account_id, webhook, master.as_deref()))
 }
 
-/// Says where the account is told of its jobs, and of what.
+/// Set the webhook of an account.
 ///
-/// One that was disabled works again.
+/// One that was disabled is enabled again.
 #[cfg_attr(feature = "openapi", utoipa::path(
     put, path = "/api/webhook", tag = "webhooks", params(OfAccount), request_body = WantedWebhook,
     responses(
@@ -244,9 +244,9 @@ pub(crate) async fn set_webhook(
     ok(&WebhookShown::of(account_id, Some(webhook), master.as_deref()))
 }
 
-/// Tells the account nothing of its jobs any more.
+/// Delete the webhook of an account.
 ///
-/// But for those with a webhook of their own.
+/// Jobs with a webhook of their own keep it.
 #[cfg_attr(feature = "openapi", utoipa::path(
     delete, path = "/api/webhook", tag = "webhooks", params(OfAccount),
     responses((status = 204, description = "It is told nothing more."), Problems<(Caller, Account, Open, Queried)>)
@@ -263,9 +263,9 @@ pub(crate) async fn delete_webhook(
     Ok(Response { status: 204, headers: Vec::new(), body: String::new() })
 }
 
-/// Gives the account a new secret.
+/// Rotate the secret of an account's webhooks.
 ///
-/// The last one signs, too, for a day. One before that, which still did, does no more.
+/// The last secret signs, too, for a day; one before that does not any more.
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/api/webhook/rotate-secret", tag = "webhooks", params(OfAccount),
     responses(
@@ -285,7 +285,9 @@ pub(crate) async fn rotate_secret(
     ok(&WebhookShown::of(account_id, Some(webhook), Some(&master)))
 }
 
-/// Lists what is or was to be said of a job, oldest first, in pages.
+/// List the webhook messages of a job, oldest first.
+///
+/// Those that were delivered, those that were given up, and those that are still to be sent.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/jobs/{id}/deliveries", tag = "webhooks", params(JobId, Paging),
     responses(

@@ -137,9 +137,10 @@ fn api(bench: &Bench, database: &Database, endpoint: &str, queue_url: &str) -> F
 async fn buy(api: &Function, token: &str) -> Result<()> {
     let account = "00000000-0000-7000-8000-000000000001"; // the first of the template's
     let event = json!({
-        "version": "2.0", "routeKey": "$default", "rawPath": "/api/jobs", "rawQueryString": "",
+        "version": "2.0", "routeKey": "$default", "rawPath": "/api/jobs",
+        "rawQueryString": format!("account_id={account}"), "queryStringParameters": { "account_id": account },
         "headers": { "authorization": format!("Bearer {token}"), "content-type": "application/json" },
-        "body": json!({ "kind": "bench.stamp", "account_id": account }).to_string(), "isBase64Encoded": false,
+        "body": json!({ "kind": "bench.stamp" }).to_string(), "isBase64Encoded": false,
         "requestContext": {
             "http": { "method": "POST", "path": "/api/jobs", "protocol": "HTTP/1.1", "sourceIp": "127.0.0.1" },
             "timeEpoch": 1
