@@ -2091,6 +2091,7 @@ export interface operations {
                 status?: components["schemas"]["Status"][];
                 /** @description Only jobs of this kind. */
                 kind?: string;
+                /** @description Only jobs with all of these labels: tags (`label=red`), and pairs of the metadata (`label=order=7`). */
                 label?: string[];
                 /** @description Only jobs that were created then or later (RFC 3339). */
                 created_after?: string;

@@ -47,6 +47,8 @@ enum Task {
     Check,
     /// Writes `functions/api/openapi.json`, the description of the API, from its code.
     Openapi,
+    /// Lints that description, by redocly and spectral; needs Node.js and npm.
+    LintApi,
     /// Requests made up from the served OpenAPI document, valid and invalid: no 5xx, and no answer that is not documented.
     FuzzApi {
         /// Of each operation, for each of those who call.
@@ -94,6 +96,7 @@ async fn main() -> ExitCode {
             }
             Task::Check => check(),
             Task::Openapi => openapi(),
+            Task::LintApi => lint_api(),
             Task::FuzzApi { examples, seed } => fuzz::fuzz(examples, seed).await,
             Task::Build { sqs } => build(sqs),
             Task::Bench { options } => bench(&options),
@@ -214,6 +217,20 @@ fn openapi() -> Result<()> {
     std::fs::write(&path, &output.stdout)?;
     println!("{}: {} bytes", path.display(), output.stdout.len());
     Ok(())
+}
+
+fn lint_api() -> Result<()> {
+    let folder = tools::workspace().join("infra/openapi");
+    let npm = |args: &[&str]| {
+        let mut command = Command::new("npm");
+        command.arg("--prefix").arg(&folder).args(args);
+        run(command)
+    };
+    if !folder.join("node_modules").is_dir() {
+        npm(&["ci", "--ignore-scripts", "--no-audit", "--no-fund"])?;
+    }
+    npm(&["run", "--silent", "redocly"])?;
+    npm(&["run", "--silent", "spectral"])
 }
 
 fn build(sqs: bool) -> Result<()> {

@@ -215,13 +215,6 @@ pub(crate) fn tags() -> RefOr<Schema> {
     Schema::from(array).into()
 }
 
-/// The labels of a list's jobs.
-pub(crate) fn labels() -> RefOr<Schema> {
-    let label = ObjectBuilder::new().schema_type(Type::String).pattern(Some("^[^\\u0000]*$"));
-    let array = ArrayBuilder::new().items(label).max_items(Some(10));
-    Schema::from(array).into()
-}
-
 /// Of what somebody is told.
 pub(crate) fn webhook_events() -> RefOr<Schema> {
     let words = ["job.running", "job.succeeded", "job.failed", "job.canceled"];

@@ -176,8 +176,8 @@ pub(crate) struct JobsWanted {
     #[param(pattern = "^[a-z0-9_.-]{1,64}$")]
     kind: Option<String>,
     /// Only jobs with all of these labels: tags (`label=red`), and pairs of the metadata (`label=order=7`).
-    #[param(style = Form, explode = true, schema_with = super::labels)]
-    label: Option<Vec<String>>,
+    #[param(style = Form, explode = true, max_items = 10, inline)]
+    label: Option<Vec<Label>>,
     /// Only jobs that were created then or later (RFC 3339).
     #[param(format = DateTime)]
     created_after: Option<String>,
@@ -188,6 +188,11 @@ pub(crate) struct JobsWanted {
     #[param(style = Form, explode = true, max_items = 2, inline)]
     include: Option<Vec<Included>>,
 }
+
+/// A tag, or `key=value` of the metadata.
+#[derive(utoipa::ToSchema)]
+#[schema(pattern = "^[^\\u0000]*$")]
+pub(crate) struct Label(String);
 
 /// What a list of jobs leaves out unless it is asked for.
 #[derive(utoipa::ToSchema)]
