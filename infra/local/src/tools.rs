@@ -37,6 +37,14 @@ pub fn schemathesis() -> Result<PathBuf> {
     venv("schemathesis", "schemathesis==4.32.5", "schemathesis")
 }
 
+/// A generator of Python clients; `python` beside it has what they need.
+///
+/// # Errors
+/// When it cannot be installed.
+pub fn openapi_python_client() -> Result<PathBuf> {
+    venv("openapi-python-client", "openapi-python-client==0.29.1", "openapi-python-client")
+}
+
 /// The linter of CloudFormation templates.
 pub fn cfn_lint() -> Result<PathBuf> {
     on_path("cfn-lint").map_or_else(|| venv("cfn-lint", "cfn-lint", "cfn-lint"), Ok)

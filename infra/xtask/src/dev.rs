@@ -77,7 +77,7 @@ async fn serve(
 }
 
 /// Runs the operator's command, as an operator would.
-fn punchcard(database_url: &str, args: &[&str]) -> Result<()> {
+pub(crate) fn punchcard(database_url: &str, args: &[&str]) -> Result<()> {
     let mut command = Command::new(tools::target_dir().join("debug/punchcard"));
     command.args(args).env("DATABASE_URL", database_url);
     run(command)

@@ -4,6 +4,7 @@
 #[path = "../../cli/src/output.rs"]
 mod output;
 
+mod clients;
 mod demo;
 mod dev;
 mod foreground;
@@ -49,6 +50,8 @@ enum Task {
     Openapi,
     /// Lints that description, by redocly and spectral; needs Node.js and npm.
     LintApi,
+    /// Clients that are generated from it, in TypeScript and Python, against the real API; needs Node.js and npm.
+    Clients,
     /// Requests made up from the served OpenAPI document, valid and invalid: no 5xx, and no answer that is not documented.
     FuzzApi {
         /// Of each operation, for each of those who call.
@@ -97,6 +100,7 @@ async fn main() -> ExitCode {
             Task::Check => check(),
             Task::Openapi => openapi(),
             Task::LintApi => lint_api(),
+            Task::Clients => clients::clients().await,
             Task::FuzzApi { examples, seed } => fuzz::fuzz(examples, seed).await,
             Task::Build { sqs } => build(sqs),
             Task::Bench { options } => bench(&options),
