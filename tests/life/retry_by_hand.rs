@@ -4,7 +4,10 @@ use futures_util::future::join_all;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::help::{books, code, serve, tick};
+use super::{
+    help::{books, code, serve, tick},
+    webhooks::ask,
+};
 use crate::support::{Answer, Bench};
 
 async fn retry(bench: &Bench, account: Uuid, id: &str) -> Answer {
@@ -242,4 +245,27 @@ async fn a_kind_that_is_retired_is_not_sold_again() {
     bench.sql("UPDATE punchcard.kinds SET retired_at = NULL WHERE name = 'test.scripted'").await;
     id(&retry(&bench, account, &old).await);
     bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_cancel_or_a_retry_does_not_take_is_not_passed_over() {
+    let bench = Bench::new().await;
+    let account = bench.account(10).await;
+    let id = bench.post(account, json!({ "kind": "unserved" }), None).await.body["id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let later = json!({ "run_at": "2999-01-01T00:00:00Z" });
+    for verb in ["cancel", "retry"] {
+        let path = format!("/api/jobs/{id}/{verb}");
+        let refused = ask(&bench, account, "POST", &path, Some(later.clone())).await;
+        assert_eq!(
+            (refused.status, &refused.body["code"]),
+            (400, &json!("unknown_field")),
+            "{}",
+            refused.body
+        );
+        let done = ask(&bench, account, "POST", &path, Some(json!({}))).await;
+        assert!(matches!(done.status, 200 | 202), "{}", done.body);
+    }
 }

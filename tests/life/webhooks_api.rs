@@ -95,9 +95,11 @@ async fn a_service_names_the_account_and_needs_the_scope() {
         (&enqueuer, "DELETE", &path, 403),
         (&operator, "DELETE", &path, 204),
     ] {
-        let answer = as_service(&bench, token, method, path, body()).await;
+        let answer = as_service(&bench, token, method, path, body().filter(|_| method == "PUT")).await;
         assert_eq!(answer.status, status, "{method} {path}: {}", answer.body);
     }
+    let told = as_service(&bench, &operator, "POST", &rotate, body()).await;
+    assert_refused(&told, 400, "unknown_field");
     assert_refused(
         &as_service(&bench, &operator, "GET", "/api/webhook", None).await,
         400,

@@ -1063,7 +1063,7 @@ export interface components {
              * @description The highest priority that a caller may give a job, -10 to 10.
              */
             max_priority: number;
-            /** @description Whether that is the most, and what was used is captured. */
+            /** @description Whether the price is the most that a job may cost, and what it used is captured. */
             metered: boolean;
             /** @description Its name. */
             name: string;
@@ -1392,7 +1392,7 @@ export interface components {
         StatementShare: {
             /**
              * Format: int64
-             * @description The number behind its last one: `first`, if there is none.
+             * @description The number after its last entry of the month; `first`, if it has none.
              */
             behind: number;
             /** @description What it has behind the last one. */
@@ -1837,7 +1837,7 @@ export interface operations {
             };
         };
         responses: {
-            /** @description It was heard. */
+            /** @description It is recorded. */
             200: {
                 headers: {
                     "request-id": components["headers"]["RequestId"];
@@ -2313,7 +2313,7 @@ export interface operations {
                     "application/json": components["schemas"]["Job"];
                 };
             };
-            /** @description `unknown_parameter` */
+            /** @description `unknown_parameter`, `unknown_field` */
             400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
             401: components["responses"]["Unauthorized"];
@@ -2445,7 +2445,7 @@ export interface operations {
                     "application/json": components["schemas"]["Job"];
                 };
             };
-            /** @description `unknown_parameter` */
+            /** @description `unknown_parameter`, `unknown_field` */
             400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
             401: components["responses"]["Unauthorized"];
@@ -2826,7 +2826,7 @@ export interface operations {
         };
         requestBody?: never;
         responses: {
-            /** @description It is told nothing more. */
+            /** @description It is deleted. */
             204: {
                 headers: {
                     "request-id": components["headers"]["RequestId"];
@@ -2870,7 +2870,7 @@ export interface operations {
                     "application/json": components["schemas"]["WebhookShown"];
                 };
             };
-            /** @description `unknown_parameter`, `account_required` */
+            /** @description `unknown_parameter`, `account_required`, `unknown_field` */
             400: components["responses"]["BadRequest"];
             /** @description `unauthorized` */
             401: components["responses"]["Unauthorized"];

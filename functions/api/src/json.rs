@@ -28,6 +28,14 @@ pub(crate) fn body<'a, T: Deserialize<'a>>(request: &'a Request) -> Result<T, Ap
     read(request, MAX_BODY_BYTES, MAX_DEPTH, "A body has at most 68 KiB.")
 }
 
+/// Refuses a body where none is taken, but for an empty object: what it says would be passed over.
+pub(crate) fn no_body(request: &Request) -> Result<(), ApiError> {
+    if request.body.trim_ascii().is_empty() || request.body.trim_ascii() == b"{}" {
+        return Ok(());
+    }
+    Err(ApiError::bad("unknown_field", "This takes no body.").at(""))
+}
+
 /// Reads the body of a batch.
 pub(crate) fn large_body<'a, T: Deserialize<'a>>(request: &'a Request) -> Result<T, ApiError> {
     read(request, MAX_BATCH_BYTES, MAX_DEPTH, "A body has at most 4 MiB.")
@@ -84,7 +92,9 @@ pub(crate) fn member<'a, T: Deserialize<'a>>(object: &'a RawValue) -> Result<T, 
 fn fields<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
     let mut reader = serde_json::Deserializer::from_str(text);
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
-        let said = short(&error.inner().to_string());
+        // Where it stands is said by the pointer.
+        let said = error.inner().to_string();
+        let said = short(said.split(" at line ").next().unwrap_or_default());
         let words = backticked(&said);
         let mut place = pointer(error.path());
         // The path ends where the member stands that is not known, is there twice, or is missing.

@@ -9,7 +9,7 @@ BEGIN
         OR (p_kind = 'grant' AND p_amount < 0)
     THEN
         RAISE EXCEPTION 'invalid_amount' USING ERRCODE = 'PT422',
-            DETAIL = 'An account and a whole amount between 1 and 1000000000000000 are required.';
+            DETAIL = 'An amount is a whole number up to 1000000000000000, and not 0; a grant''s is above it.';
     END IF;
     IF p_key IS NULL OR p_key !~ E'^[\\x20-\\x7e]{1,128}$' THEN
         RAISE EXCEPTION 'idempotency_key_required' USING ERRCODE = 'PT422',

@@ -138,7 +138,7 @@ pub struct StatementShare {
     pub share: i16,
     /// The number of its first entry of the month.
     pub first: i64,
-    /// The number behind its last one: `first`, if there is none.
+    /// The number after its last entry of the month; `first`, if it has none.
     pub behind: i64,
     /// What it had before.
     pub opening: Balance,

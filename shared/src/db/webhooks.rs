@@ -146,7 +146,7 @@ pub struct DeliveryShown {
     pub next_attempt_at: Option<Timestamp>,
     /// When what it says happened.
     pub created_at: Timestamp,
-    /// When it was heard.
+    /// When it was delivered.
     pub delivered_at: Option<Timestamp>,
     /// Why the last sending failed.
     pub error: Option<String>,

@@ -51,7 +51,7 @@ pub struct Backoff {
 /// Where a job's policy differs from its kind's.
 #[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub struct RetryOverrides {
     /// How many attempts there may be, up to the kind's.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -106,6 +106,9 @@ problems! {
     /// A query has a parameter that is not known.
     Queried { 400: "unknown_parameter" }
 
+    /// A body is sent, and none is taken.
+    Bare { 400: "unknown_field" }
+
     /// A wait is too long, or none.
     Waited { 400: "invalid_wait" }
 

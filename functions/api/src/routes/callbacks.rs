@@ -88,7 +88,7 @@ pub(crate) struct Heard {
 #[cfg_attr(feature = "openapi", utoipa::path(
     post, path = "/api/callbacks/{token}", tag = "jobs", params(Token), request_body = CalledBack, security(()),
     responses(
-        (status = 200, description = "It was heard.", body = Heard),
+        (status = 200, description = "It is recorded.", body = Heard),
         Problems<(Database, Found, Body, CallingBack)>)
 ))]
 pub(crate) async fn call_back(

@@ -89,7 +89,7 @@ fn place(bytes: &[u8]) -> Option<Place> {
 /// Credits to add.
 #[derive(Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub(crate) struct GrantCredits {
     /// How many.
     #[cfg_attr(feature = "openapi", schema(minimum = 1, maximum = 1000000000000000i64))]

@@ -45,7 +45,7 @@ const MOST_LABELS: usize = 10;
 /// A job to buy.
 #[derive(Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub(crate) struct CreateJob<'a> {
     /// The kind of the job: what is to be done, and at which price.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[a-z0-9_.-]{1,64}$"))]
@@ -187,7 +187,7 @@ pub(crate) async fn create_job(
 /// Jobs to buy, all or none.
 #[derive(Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub(crate) struct CreateBatch<'a> {
     /// The jobs.
     #[serde(borrow, deserialize_with = "jobs_at_most")]

@@ -25,7 +25,7 @@ pub(crate) struct OfferedKind {
     name: String,
     /// What is held for a job, in credits.
     price: i64,
-    /// Whether that is the most, and what was used is captured.
+    /// Whether the price is the most that a job may cost, and what it used is captured.
     metered: bool,
     /// What becomes of the price when a job is canceled that runs, or has run: `release`, `capture`, or `refuse`, which refuses
     /// to cancel it.

@@ -19,7 +19,7 @@ use crate::{
     error::ApiError,
     event::{Request, Response},
     headers::whole,
-    json::body,
+    json::{body, no_body},
 };
 #[cfg(feature = "openapi")]
 use {
@@ -42,7 +42,7 @@ const OPERATORS: &[Scope] = &[Scope::Operate];
         (status = 200, description = "The job is canceled.", body = Job),
         (status = 202, description = "It is running, and asked to stop.", body = Job, headers(
             ("retry-after" = i64, description = "Seconds until it is worth a look."))),
-        Problems<(Caller, Scoped, Found, Queried, Cancelable)>)
+        Problems<(Caller, Scoped, Found, Queried, Bare, Cancelable)>)
 ))]
 pub(crate) async fn cancel_job(
     app: &App,
@@ -53,6 +53,7 @@ pub(crate) async fn cancel_job(
     let caller = caller(app, request, deadline).await?;
     let owner = owner(&caller, OPERATORS)?;
     known_query(request, &[])?;
+    no_body(request)?;
     let job = app.db.cancel_and_show(path_id(id)?, owner, deadline).await?;
     if job.status.is_final() {
         // Somebody may be to be told.
@@ -71,7 +72,7 @@ pub(crate) async fn cancel_job(
         (status = 202, description = "The new job is queued, and its price is held.", body = Job, headers(
             ("location" = String, description = "Where the new job is."),
             ("retry-after" = i64, description = "Seconds until it is worth a look."))),
-        Problems<(Caller, Scoped, Found, Queried, Holding, Retryable)>)
+        Problems<(Caller, Scoped, Found, Queried, Bare, Holding, Retryable)>)
 ))]
 pub(crate) async fn retry_job(
     app: &App,
@@ -82,6 +83,7 @@ pub(crate) async fn retry_job(
     let caller = caller(app, request, deadline).await?;
     let owner = owner(&caller, OPERATORS)?;
     known_query(request, &[])?;
+    no_body(request)?;
     let Retried { job, wake_after, .. } = app.db.retry(path_id(id)?, owner, deadline).await?;
     let wake_up = wake_after.and_then(|after| Message::for_job(job.id, job.account_id, after));
     app.wake.send(wake_up.as_slice(), deadline).await;
@@ -156,7 +158,7 @@ pub(crate) async fn list_events(
 /// Which failed jobs to retry, and how fast.
 #[derive(Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub(crate) struct RetryJobs {
     /// Only those of this kind; one of it and `account_id` must be named.
     #[cfg_attr(feature = "openapi", schema(pattern = "^[a-z0-9_.-]{1,64}$"))]

@@ -22,7 +22,7 @@ use crate::{
     auth::{Scope, caller},
     error::ApiError,
     event::{Request, Response},
-    json::body,
+    json::{body, no_body},
 };
 #[cfg(feature = "openapi")]
 use {
@@ -46,7 +46,7 @@ const OPERATORS: &[Scope] = &[Scope::Operate];
 /// A webhook, as it is asked for.
 #[derive(Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object")]
 pub(crate) struct WantedWebhook {
     /// Where to: HTTPS, at a public address, without user information or fragment.
     #[cfg_attr(feature = "openapi", schema(max_length = 2000, pattern = "^https?://[!-\"$-~]+$"))]
@@ -249,7 +249,7 @@ pub(crate) async fn set_webhook(
 /// Jobs with a webhook of their own keep it.
 #[cfg_attr(feature = "openapi", utoipa::path(
     delete, path = "/api/webhook", tag = "webhooks", params(OfAccount),
-    responses((status = 204, description = "It is told nothing more."), Problems<(Caller, Account, Open, Queried)>)
+    responses((status = 204, description = "It is deleted."), Problems<(Caller, Account, Open, Queried)>)
 ))]
 pub(crate) async fn delete_webhook(
     app: &App,
@@ -270,7 +270,7 @@ pub(crate) async fn delete_webhook(
     post, path = "/api/webhook/rotate-secret", tag = "webhooks", params(OfAccount),
     responses(
         (status = 200, description = "Both secrets.", body = WebhookShown),
-        Problems<(Caller, Account, Open, Queried, Offered)>)
+        Problems<(Caller, Account, Open, Queried, Bare, Offered)>)
 ))]
 pub(crate) async fn rotate_secret(
     app: &App,
@@ -279,6 +279,7 @@ pub(crate) async fn rotate_secret(
 ) -> Result<Response, ApiError> {
     let caller = caller(app, request, deadline).await?;
     known_query(request, &["account_id"])?;
+    no_body(request)?;
     let account_id = account(&caller, request, OPERATORS)?;
     let master = master(app, deadline).await?.ok_or_else(not_offered)?;
     let webhook = app.db.rotate_webhook_secret(account_id, deadline).await?;
