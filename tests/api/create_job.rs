@@ -416,7 +416,11 @@ async fn what_is_wrong_is_said_where_it_stands_all_of_it_at_once() {
             ],
         ),
         ("[]", &["not_an_object #"]),
-        ("{", &[]),
+        ("{", &["invalid_json #"]),
+        ("", &["body_required #"]),
+        (r#"{"kind":"qr.svg","a`b":1}"#, &["unknown_field #/a`b"]),
+        (r#"{"kind":"free","retry":{"backoff":"a`kind`b"}}"#, &["invalid_field #/retry/backoff"]),
+        (r#"{"kind":"free","metadata":{"a":"x","a":"y"}}"#, &["duplicate_field #/metadata/a"]),
     ] {
         assert_eq!(ask("/api/jobs", body).await, expected, "{body}");
     }
@@ -441,7 +445,16 @@ async fn what_is_wrong_is_said_where_it_stands_all_of_it_at_once() {
     assert_eq!(ask("/api/jobs?x=1", r#"{"kind":"free"}"#).await, ["unknown_parameter "]);
     let unknown = bench.post(account, json!({ "kind": "free", "price": 0 }), None).await;
     let allowed = unknown.body["errors"][0]["allowed"].as_array().unwrap();
-    assert!(allowed.contains(&json!("priority")), "{allowed:?}");
+    assert!(allowed.contains(&json!("priority")) && allowed.len() == 8, "{allowed:?}");
+    let long = bench.post(account, json!({ "kind": "free", ("x".repeat(400)): 0 }), None).await;
+    let error = &long.body["errors"][0];
+    assert_eq!(error["pointer"].as_str().unwrap().matches('/').count(), 1, "{error}");
+    assert_eq!(error["allowed"].as_array().unwrap().len(), 8, "all of them");
+    let largest = json!({
+        "kind": "free", "input": "x".repeat(65_000),
+        "metadata": (0..16).map(|n| (format!("{n:064}"), json!("v".repeat(512)))).collect::<serde_json::Map<_, _>>(),
+    });
+    assert_eq!(bench.post(account, largest, None).await.status, 202, "all that a job may have fits");
     assert_eq!(bench.balance(account).await, (10, 0));
 }
 

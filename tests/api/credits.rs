@@ -127,3 +127,42 @@ async fn an_account_nobody_granted_anything_has_nothing() {
         json!({ "available": 0, "held": 0, "expiring": [] })
     );
 }
+
+/// A cursor as anybody can make one.
+fn forged(position: &[u8], of: Uuid) -> String {
+    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+    use sha2::{Digest, Sha256};
+    let tie = Sha256::new().chain_update(of.as_bytes()).chain_update(position).finalize();
+    URL_SAFE_NO_PAD.encode([position, &tie[..8]].concat())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cursor_that_somebody_made_up_is_answered_and_none_is_of_another_list() {
+    let bench = Bench::new().await;
+    let account = bench.account(10).await;
+    bench.enqueue(account, "qr.svg", 1).await;
+    let operator = bench.service_token("operator", &["operate"]).await;
+    let times = [i64::MIN, -1, 0, 1, 1_700_000_000_000_000, 253_402_300_800_000_000, i64::MAX];
+    for at in times {
+        let place = [&at.to_be_bytes()[..], Uuid::max().as_bytes(), &0_i16.to_be_bytes()].concat();
+        let path = format!("/api/credits/ledger?cursor={}", forged(&place, account));
+        let answer = bench.get(account, &path).await;
+        assert!(matches!(answer.status, 200 | 400), "{at}: {}", answer.body);
+        let nanos = i128::from(at) * 1_000;
+        let place = [&nanos.to_be_bytes()[..], Uuid::max().as_bytes()].concat();
+        let body = json!({ "kind": "qr.svg", "cursor": forged(&place, Uuid::nil()) });
+        for path in ["/api/jobs:retry", "/api/jobs:retry?validate_only=true"] {
+            let answer = post(&bench, path, &operator, None, body.clone()).await;
+            assert!(matches!(answer.status, 200 | 400), "{at}: {}", answer.body);
+        }
+        let place = [&0_i16.to_be_bytes()[..], &1_i64.to_be_bytes(), &at.to_be_bytes(), &[0; 32]].concat();
+        let path = format!("/api/credits/statement?month=2026-11&cursor={}", forged(&place, account));
+        let answer = bench.get(account, &path).await;
+        assert!(matches!(answer.status, 200 | 400 | 410), "{at}: {}", answer.body);
+    }
+    let job = bench.get(account, "/api/jobs").await.body["data"][0]["id"].as_str().unwrap().to_owned();
+    let events = bench.get(account, &format!("/api/jobs/{job}/events?limit=1")).await.body;
+    let cursor = events["next_cursor"].as_str().unwrap();
+    assert_eq!(bench.get(account, &format!("/api/jobs/{job}/events?cursor={cursor}")).await.status, 200);
+    assert_eq!(bench.get(account, &format!("/api/jobs/{job}/runs?cursor={cursor}")).await.status, 400);
+}

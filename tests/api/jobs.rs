@@ -175,6 +175,8 @@ async fn a_list_is_of_several_statuses_within_a_time_and_light_unless_asked() {
     for (query, code, parameter) in [
         ("status=failed,done", "invalid_status", "status"),
         ("status=", "invalid_status", "status"),
+        (&format!("status={}bogus", "failed,".repeat(20)), "too_many_filters", "status"),
+        (&format!("{}include=output", "include=input&".repeat(20)), "too_many_filters", "include"),
         ("include=secrets", "invalid_include", "include"),
         ("created_after=yesterday", "invalid_created_after", "created_after"),
         ("created_before=2026-11-24", "invalid_created_before", "created_before"),

@@ -161,11 +161,11 @@ async fn whatever_any_route_is_sent_128_mb_are_enough() {
 
     let (cancel, retry) = (format!("/api/jobs/{id}/cancel"), format!("/api/jobs/{id}/retry"));
     for (method, path, token, limit) in [
-        ("POST", "/api/jobs", &user, 68 * 1024),
+        ("POST", "/api/jobs", &user, 80 * 1024),
         ("POST", &callback, &user, 1024 * 1024),
-        ("POST", "/api/jobs:retry", &service, 68 * 1024),
-        ("PUT", "/api/webhook", &user, 68 * 1024),
-        ("POST", "/api/credits/grants", &service, 68 * 1024),
+        ("POST", "/api/jobs:retry", &service, 80 * 1024),
+        ("PUT", "/api/webhook", &user, 80 * 1024),
+        ("POST", "/api/credits/grants", &service, 80 * 1024),
         ("POST", &cancel, &user, 0),
         ("POST", &retry, &user, 0),
         ("POST", "/api/webhook/rotate-secret", &user, 0),

@@ -255,6 +255,14 @@ async fn only_a_service_that_may_operate_redrives() {
         let answer = serve(&bench, &token, &format!("{PATH}?{query}"), Some(json!({ "kind": "free" }))).await;
         assert_eq!(code(&answer), expected, "{query}");
     }
+    // What it would cost is said at the prices of now.
+    bench.sql("UPDATE punchcard.kinds SET price = 12 WHERE name = 'test.scripted'").await;
+    let only = format!("{PATH}?validate_only=true");
+    let now = redrive_of(&bench, &token, &only, json!({})).await;
+    assert_eq!((&now["matched"], &now["refused"], &now["credits"]), (&json!(1), &json!(0), &json!(12)));
+    bench.sql("UPDATE punchcard.kinds SET retired_at = now() WHERE name = 'test.scripted'").await;
+    let retired = redrive_of(&bench, &token, &only, json!({})).await;
+    assert_eq!((&retired["refused"], &retired["credits"]), (&json!(1), &json!(0)));
     let other = serve(&bench, &token, PATH, Some(json!({ "kind": "qr.svg", "limit": 1_000_000 }))).await;
     assert_eq!(other.body["limit"], 1_000, "it is lowered, and said");
     assert_eq!(figures(&other.body), (0, 0), "of that kind alone");

@@ -1228,7 +1228,7 @@ export interface components {
         RetriedJobs: {
             /**
              * Format: int64
-             * @description How many credits are held for them; with `validate_only`, what was held for those jobs that failed.
+             * @description How many credits are held for those that are; with `validate_only`, would be, if the accounts can pay.
              */
             credits: number;
             /** @description Each of them; none with `validate_only`. */
@@ -1242,7 +1242,7 @@ export interface components {
             matched: number;
             /** @description The `cursor` of the next call; null if there was nothing more. */
             next_cursor: string | null;
-            /** @description How many of them are not retried. */
+            /** @description How many of them are not retried; with `validate_only`, those whose kind is not offered any more. */
             refused: number;
         };
         /** @description Which failed jobs to retry, and how fast. */

@@ -155,7 +155,7 @@ impl ApiError {
 
     /// 415: not JSON.
     pub(crate) fn unsupported_media_type() -> Self {
-        Self::new(415, "unsupported_media_type", "Send application/json.")
+        Self::new(415, "unsupported_media_type", "Send application/json.").of_header("Content-Type")
     }
 
     /// 422: it can be read, and makes no sense.

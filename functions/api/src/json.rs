@@ -12,7 +12,7 @@ use crate::{error::ApiError, event::Request};
 /// The largest input of a job, in bytes of JSON.
 pub(crate) const MAX_INPUT_BYTES: usize = 65_536;
 /// The largest body: an input and room for what is around it.
-const MAX_BODY_BYTES: usize = MAX_INPUT_BYTES + 4_096;
+const MAX_BODY_BYTES: usize = MAX_INPUT_BYTES + 16_384;
 /// How deep arrays and objects may nest.
 const MAX_DEPTH: usize = 32;
 
@@ -25,7 +25,7 @@ const MAX_CALLBACK_BYTES: usize = 1024 * 1024;
 
 /// Reads the body as `T`; each kind of bad body has a code of its own.
 pub(crate) fn body<'a, T: Deserialize<'a>>(request: &'a Request) -> Result<T, ApiError> {
-    read(request, MAX_BODY_BYTES, MAX_DEPTH, "A body has at most 68 KiB.")
+    read(request, MAX_BODY_BYTES, MAX_DEPTH, "A body has at most 80 KiB.")
 }
 
 /// Refuses a body where none is taken, but for an empty object: what it says would be passed over.
@@ -57,26 +57,27 @@ fn read<'a, T: Deserialize<'a>>(
         return Err(ApiError::unsupported_media_type());
     }
     if request.body.is_empty() {
-        return Err(ApiError::bad("body_required", "Send a JSON object."));
+        return Err(ApiError::bad("body_required", "Send a JSON object.").at(""));
     }
     if request.body.len() > limit {
-        return Err(ApiError::too_large(over));
+        return Err(ApiError::too_large(over).at(""));
     }
-    let text = std::str::from_utf8(&request.body).map_err(|_| ApiError::bad("invalid_json", "Not UTF-8."))?;
+    let text =
+        std::str::from_utf8(&request.body).map_err(|_| ApiError::bad("invalid_json", "Not UTF-8.").at(""))?;
     if depth(text) > most_depth {
         let why = format!("At most {most_depth} levels of arrays and objects.");
-        return Err(ApiError::bad("too_deep", why));
+        return Err(ApiError::bad("too_deep", why).at(""));
     }
     // Read once as any JSON, of which nothing is kept: numbers that overflow, trailing garbage and NULs are found wherever they
     // stand.
     let nul = Cell::new(false);
     let mut reader = serde_json::Deserializer::from_str(text);
     let is_object = Any { nul: &nul }.deserialize(&mut reader).and_then(|it| reader.end().map(|()| it));
-    if !is_object.map_err(|error| ApiError::bad("invalid_json", position(&error)))? {
+    if !is_object.map_err(|error| ApiError::bad("invalid_json", position(&error)).at(""))? {
         return Err(ApiError::bad("not_an_object", "Send a JSON object.").at(""));
     }
     if nul.get() {
-        return Err(ApiError::invalid("nul_character", "Text cannot contain \\u0000."));
+        return Err(ApiError::invalid("nul_character", "Text cannot contain \\u0000.").at(""));
     }
     fields(text)
 }
@@ -94,11 +95,9 @@ fn fields<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         // Where it stands is said by the pointer.
         let said = error.inner().to_string();
-        let said = short(said.split(" at line ").next().unwrap_or_default());
-        let words = backticked(&said);
+        let said = said.rsplit_once(" at line ").map_or(said.as_str(), |(said, _)| said);
+        let (name, known) = named(said);
         let mut place = pointer(error.path());
-        // The path ends where the member stands that is not known, is there twice, or is missing.
-        let name = words.first().map(|name| format!("/{}", name.replace('~', "~0").replace('/', "~1")));
         let code = if said.starts_with("unknown field") {
             "unknown_field"
         } else if said.starts_with("duplicate field") {
@@ -106,16 +105,32 @@ fn fields<'a, T: Deserialize<'a>>(text: &'a str) -> Result<T, ApiError> {
         } else {
             "invalid_field"
         };
+        // The path ends where the member stands that is not known, is there twice, or is missing.
         let of_member = code != "invalid_field" || said.starts_with("missing field");
-        if let Some(name) = name.filter(|name| of_member && !place.ends_with(name.as_str())) {
+        let name = name.filter(|_| of_member).map(|name| format!("/{}", escaped(name)));
+        if let Some(name) = name.filter(|name| !place.ends_with(name.as_str())) {
             place.push_str(&name);
         }
-        let error = ApiError::bad(code, said.clone()).at(&place);
-        match words.get(1..) {
-            Some(known) if !known.is_empty() && said.starts_with("unknown") => error.allowed(known.to_vec()),
-            _ => error,
-        }
+        let error = ApiError::bad(code, short(said)).at(&place);
+        if known.is_empty() { error } else { error.allowed(known) }
     })
+}
+
+/// What serde says of a member or a word, between backticks, and which would be known.
+fn named(said: &str) -> (Option<&str>, Vec<&str>) {
+    match said.rsplit_once("`, expected ") {
+        Some((before, known)) if said.starts_with("unknown ") => {
+            (before.split_once('`').map(|(_, name)| name), known.split('`').skip(1).step_by(2).collect())
+        }
+        _ => {
+            let name = said.split_once('`').and_then(|(_, rest)| rest.rsplit_once('`'));
+            (name.map(|(name, _)| name), Vec::new())
+        }
+    }
+}
+
+fn escaped(name: &str) -> String {
+    short(name).replace('~', "~0").replace('/', "~1")
 }
 
 /// A path as a JSON Pointer (RFC 6901).
@@ -126,17 +141,12 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
             Segment::Seq { index } => pointer.push_str(&format!("/{index}")),
             Segment::Map { key } | Segment::Enum { variant: key } => {
                 pointer.push('/');
-                pointer.push_str(&short(key).replace('~', "~0").replace('/', "~1"));
+                pointer.push_str(&escaped(key));
             }
             Segment::Unknown => {}
         }
     }
     pointer
-}
-
-/// What stands between backticks: the names that serde speaks of, first the one that is wrong.
-fn backticked(text: &str) -> Vec<&str> {
-    text.split('`').skip(1).step_by(2).collect()
 }
 
 fn position(error: &serde_json::Error) -> String {

@@ -118,7 +118,10 @@ impl<'de, const MOST: usize> Visitor<'de> for Pairs<MOST> {
     fn visit_map<A: MapAccess<'de>>(self, mut members: A) -> Result<Self::Value, A::Error> {
         let mut kept = BTreeMap::new();
         while kept.len() <= MOST {
-            let Some((name, value)) = members.next_entry()? else { return Ok(Some(kept)) };
+            let Some((name, value)) = members.next_entry::<String, _>()? else { return Ok(Some(kept)) };
+            if kept.contains_key(&name) {
+                return Err(serde::de::Error::custom(format!("duplicate field `{name}`")));
+            }
             kept.insert(name, value);
         }
         while members.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}

@@ -75,12 +75,16 @@ pub(crate) async fn list_ledger(
     ok(&Page { data: page.entries, next_cursor, limit })
 }
 
+/// The end of the year 9999.
+pub(super) const LAST_MICROSECOND: i64 = 253_402_300_799_999_999;
+
 /// What a cursor of the ledger says.
 fn place(bytes: &[u8]) -> Option<Place> {
     let (at, rest) = bytes.split_first_chunk()?;
     let (key, part) = rest.split_first_chunk()?;
     Some(Place {
-        at: i64::from_be_bytes(*at),
+        // Microseconds: of a time that PostgreSQL has.
+        at: Some(i64::from_be_bytes(*at)).filter(|at| (0..=LAST_MICROSECOND).contains(at))?,
         key: Uuid::from_bytes(*key),
         part: i16::from_be_bytes(part.try_into().ok()?),
     })

@@ -39,6 +39,8 @@ use {
 
 /// Jobs of a batch.
 const LARGEST_BATCH: usize = 1_000;
+/// Words of one parameter of a list.
+const MOST_WORDS: usize = 20;
 /// Labels that one list is filtered by.
 const MOST_LABELS: usize = 10;
 
@@ -362,7 +364,7 @@ pub(crate) async fn list_jobs(
     if kind.as_deref().is_some_and(|kind| !is_kind(kind)) {
         return Err(ApiError::bad("invalid_kind", "No kind has such a name.").of_parameter("kind"));
     }
-    let (limit, wanted) = (page_size(request, LARGEST_PAGE)?, words(request, "include"));
+    let (limit, wanted) = (page_size(request, LARGEST_PAGE)?, words(request, "include")?);
     if let Some(word) = wanted.iter().find(|word| !INCLUDED.contains(&word.as_str())) {
         let error =
             ApiError::bad("invalid_include", format!("Nothing of a job is called {:?}.", short(word)));
@@ -399,13 +401,21 @@ const LIST_PARAMETERS: &[&str] = &[
 const INCLUDED: [&str; 2] = ["input", "output"];
 
 /// The words of a parameter that is a list: it stands there several times, or has commas between them.
-fn words(request: &Request, name: &str) -> Vec<String> {
-    let values = request.repeated(name, INCLUDED.len().max(Status::ALL.len()) + 1);
-    values.iter().flat_map(|value| value.split(',')).take(20).map(str::to_owned).collect()
+fn words(request: &Request, name: &str) -> Result<Vec<String>, ApiError> {
+    let values = request.repeated(name, MOST_WORDS + 1);
+    let words = values.iter().flat_map(|value| value.split(',')).take(MOST_WORDS + 1);
+    let words: Vec<String> = words.map(str::to_owned).collect();
+    match words.len() {
+        0..=MOST_WORDS => Ok(words),
+        _ => {
+            let detail = format!("{name} has up to {MOST_WORDS} words.");
+            Err(ApiError::bad("too_many_filters", detail).of_parameter(name))
+        }
+    }
 }
 
 fn statuses(request: &Request) -> Result<Vec<Status>, ApiError> {
-    let parsed = words(request, "status").into_iter().map(|word| {
+    let parsed = words(request, "status")?.into_iter().map(|word| {
         Status::parse(&word).ok_or_else(|| {
             let right = Status::ALL.map(|status| status.as_str());
             ApiError::bad("invalid_status", "No such status.").of_parameter("status").allowed(right)

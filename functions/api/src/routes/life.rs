@@ -10,8 +10,8 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
-    Page, account, cursor, headers_of, is_kind, jobs::timestamp, known_query, no_job, numbered_page, ok,
-    open_cursor, owner, path_id, respond, validate_only,
+    Page, account, cursor, headers_of, is_kind, jobs::timestamp, known_query, no_job, numbered_cursor,
+    numbered_page, ok, open_cursor, owner, path_id, respond, validate_only,
 };
 use crate::{
     App,
@@ -32,6 +32,9 @@ use {
 
 /// Who may act on jobs that are not theirs.
 const OPERATORS: &[Scope] = &[Scope::Operate];
+/// What the cursors of a job's lists begin with: none is taken for another's.
+const RUNS: &str = "runs";
+const EVENTS: &str = "events";
 
 /// Cancel a job.
 ///
@@ -110,13 +113,13 @@ pub(crate) async fn list_runs(
     let owner = owner(&caller, &[Scope::Enqueue, Scope::Operate])?;
     let id = path_id(id)?;
     known_query(request, &["limit", "cursor"])?;
-    let (limit, after) = numbered_page(request, id)?;
+    let (limit, after) = numbered_page(request, RUNS, id)?;
     let (runs, more) = app.db.runs(id, owner, after, limit, deadline).await?;
     // None, or nobody's: a job that has not run yet is worth the second look.
     if runs.is_empty() && app.db.is_final(id, owner, deadline).await?.is_none() {
         return Err(no_job(app, id, deadline).await);
     }
-    let next_cursor = runs.last().filter(|_| more).map(|run| cursor(&run.number.to_be_bytes(), id));
+    let next_cursor = runs.last().filter(|_| more).map(|run| numbered_cursor(RUNS, run.number, id));
     ok(&Page { data: runs, next_cursor, limit })
 }
 
@@ -139,7 +142,7 @@ pub(crate) async fn list_events(
     let owner = owner(&caller, &[Scope::Enqueue, Scope::Operate])?;
     let id = path_id(id)?;
     known_query(request, &["after", "limit", "cursor"])?;
-    let (limit, place) = numbered_page(request, id)?;
+    let (limit, place) = numbered_page(request, EVENTS, id)?;
     let after = request.query.get("after").map_or(Some(0), |after| whole(after)?.try_into().ok());
     let after = after.ok_or_else(|| {
         ApiError::bad("invalid_after", "Send the number of an event.").of_parameter("after")
@@ -151,7 +154,7 @@ pub(crate) async fn list_events(
         return Err(no_job(app, id, deadline).await);
     }
     let more = events.last().filter(|_| events.len() as i64 == limit);
-    let next_cursor = more.map(|event| cursor(&event.number.to_be_bytes(), id));
+    let next_cursor = more.map(|event| numbered_cursor(EVENTS, event.number, id));
     ok(&Page { data: events, next_cursor, limit })
 }
 
@@ -187,9 +190,9 @@ pub(crate) struct RetryJobs {
 pub(crate) struct RetriedJobs {
     /// How many jobs the filter found.
     matched: usize,
-    /// How many of them are not retried.
+    /// How many of them are not retried; with `validate_only`, those whose kind is not offered any more.
     refused: usize,
-    /// How many credits are held for them; with `validate_only`, what was held for those jobs that failed.
+    /// How many credits are held for those that are; with `validate_only`, would be, if the accounts can pay.
     credits: i64,
     /// Each of them; none with `validate_only`.
     data: Vec<Redriven>,
@@ -239,29 +242,27 @@ pub(crate) async fn retry_jobs(
         return Err(ApiError::invalid("invalid_redrive", "Name a kind, or an account.").at("/kind"));
     }
     let limit = i32::try_from(wanted.limit.unwrap_or(100).min(1_000)).unwrap_or(0);
-    let after = wanted
-        .cursor
-        .map(|cursor| {
-            opened(&cursor).ok_or_else(|| {
-                ApiError::bad("invalid_cursor", "Send a next_cursor as it was given.").at("/cursor")
-            })
-        })
-        .transpose()?;
+    if limit < 1 {
+        let error = ApiError::invalid("invalid_redrive", "A limit is a whole number from 1 on.");
+        return Err(error.at("/limit"));
+    }
+    if wanted.per_second.is_some_and(|rate| !(0.001..=10_000.0).contains(&rate)) {
+        let error = ApiError::invalid("invalid_redrive", "A rate is from 0.001 to 10000 a second.");
+        return Err(error.at("/per_second"));
+    }
+    let bad_cursor = || ApiError::bad("invalid_cursor", "Send a next_cursor as it was given.").at("/cursor");
+    let after = wanted.cursor.map(|cursor| opened(&cursor).ok_or_else(bad_cursor)).transpose()?;
     if validate_only(request)? {
-        if wanted.per_second.is_some_and(|rate| !(0.001..=10_000.0).contains(&rate)) {
-            let detail = "A rate is from 0.001 to 10000 a second.";
-            return Err(ApiError::invalid("invalid_redrive", detail).at("/per_second"));
-        }
-        if limit < 1 {
-            return Err(
-                ApiError::invalid("invalid_redrive", "A limit is a whole number from 1 on.").at("/limit")
-            );
-        }
         let page = app.db.redrivable_jobs(&filter, limit.into(), after, deadline).await?;
+        // At the prices of now; what is not offered any more is refused. Whether accounts can pay is not looked at.
+        let kinds = app.db.list_kinds(deadline).await?;
+        let price =
+            |name: &str| kinds.iter().find(|kind| kind.name == name && !kind.retired).map(|kind| kind.price);
+        let prices: Vec<i64> = page.jobs.iter().filter_map(|job| price(&job.kind)).collect();
+        let (matched, refused) = (page.jobs.len(), page.jobs.len() - prices.len());
         let next_cursor = page.next.map(|(finished_at, id)| place(finished_at, id));
-        let (matched, credits) = (page.jobs.len(), page.jobs.iter().map(|job| job.price).sum());
-        let limit = limit.into();
-        return ok(&RetriedJobs { matched, refused: 0, credits, data: Vec::new(), next_cursor, limit });
+        let (credits, limit) = (prices.iter().sum(), limit.into());
+        return ok(&RetriedJobs { matched, refused, credits, data: Vec::new(), next_cursor, limit });
     }
     let pace = RedrivePace { limit, per_second: wanted.per_second, delay: 0.0, after };
     let page = app.db.redrive(&filter, pace, deadline).await?;
@@ -282,5 +283,7 @@ fn opened(cursor: &str) -> Option<(Timestamp, Uuid)> {
     let bytes = open_cursor(cursor, Uuid::nil())?;
     let (nanos, id) = bytes.split_first_chunk::<16>()?;
     let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from_be_bytes(*nanos)).ok()?;
+    // PostgreSQL knows no year 0.
+    let at = (at >= OffsetDateTime::UNIX_EPOCH).then_some(at)?;
     Some((Timestamp(at), Uuid::from_slice(id).ok()?))
 }

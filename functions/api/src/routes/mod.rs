@@ -174,11 +174,17 @@ pub(super) fn page_size(request: &Request, largest: i64) -> Result<i64, ApiError
     }
 }
 
-/// Which page: its size, and the number behind which it begins, of a list that belongs to `of`.
-pub(super) fn numbered_page(request: &Request, of: Uuid) -> Result<(i64, i64), ApiError> {
+/// Which page: its size, and the number behind which it begins, of one of the lists that belong to `of`.
+pub(super) fn numbered_page(request: &Request, list: &str, of: Uuid) -> Result<(i64, i64), ApiError> {
     let Some(cursor) = request.query.get("cursor") else { return Ok((page_size(request, LARGEST_PAGE)?, 0)) };
-    let number = open_cursor(cursor, of).and_then(|bytes| Some(i64::from_be_bytes(bytes.try_into().ok()?)));
-    Ok((page_size(request, LARGEST_PAGE)?, number.ok_or_else(bad_cursor)?))
+    let opened = open_cursor(cursor, of);
+    let number = opened.as_deref().and_then(|bytes| bytes.strip_prefix(list.as_bytes())?.try_into().ok());
+    Ok((page_size(request, LARGEST_PAGE)?, number.map(i64::from_be_bytes).ok_or_else(bad_cursor)?))
+}
+
+/// The cursor of a page that begins behind that number.
+pub(super) fn numbered_cursor(list: &str, number: i64, of: Uuid) -> String {
+    cursor(&[list.as_bytes(), &number.to_be_bytes()].concat(), of)
 }
 
 /// `?validate_only=true`: everything is checked, and nothing is done.

@@ -12,7 +12,9 @@ use shared::{
 };
 use uuid::Uuid;
 
-use super::{account, bad_cursor, cursor, known_query, ok, open_cursor, page_size};
+use super::{
+    account, bad_cursor, credits::LAST_MICROSECOND, cursor, known_query, ok, open_cursor, page_size,
+};
 #[cfg(feature = "openapi")]
 use crate::openapi::{params::*, problems::*};
 use crate::{
@@ -154,7 +156,7 @@ fn opened(bytes: &[u8]) -> Option<Start> {
     let place = StatementPlace {
         share: i16::from_be_bytes(*share),
         entry: i64::from_be_bytes(*entry),
-        near: Some(i64::from_be_bytes(*near)).filter(|near| *near > 0),
+        near: Some(i64::from_be_bytes(*near)).filter(|near| (1..=LAST_MICROSECOND).contains(near)),
     };
     Some(Start { place: Some(place), hash: hash.try_into().ok()? })
 }
