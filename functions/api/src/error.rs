@@ -19,7 +19,7 @@ pub(crate) struct ApiError {
     /// Where in the request, and what else is wrong with it.
     errors: Vec<Flaw>,
     more: Map<String, Value>,
-    allow: Option<String>,
+    allow: Option<Box<str>>,
 }
 
 /// One thing that is wrong with a request.
@@ -145,7 +145,7 @@ impl ApiError {
     /// 405: the path is there, the method is not; `Allow` says which are (RFC 9110 §15.5.6).
     pub(crate) fn method_not_allowed(allow: String) -> Self {
         let refused = Self::new(405, "method_not_allowed", "This path has no such method.");
-        Self { allow: Some(allow), ..refused }
+        Self { allow: Some(allow.into_boxed_str()), ..refused }
     }
 
     /// 413: more than is taken.
@@ -208,7 +208,7 @@ impl ApiError {
                 body.insert("errors".into(), json!(self.errors));
             }
         }
-        headers.extend(self.allow.map(|methods| ("allow", methods)));
+        headers.extend(self.allow.map(|methods| ("allow", methods.into_string())));
         match self.status {
             401 => headers.push(("www-authenticate", "Bearer".into())),
             503 => headers.push(("retry-after", "5".into())),
