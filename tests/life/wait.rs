@@ -338,8 +338,9 @@ async fn a_job_that_the_caller_has_as_it_is_is_not_sent_again() {
     assert_eq!(unless(&bench, account, &waiting, &tag).await.status, 304);
     let waiting = format!("{path}?wait=25");
     let (answer, _) = join(unless(&bench, account, &waiting, &tag), tick(&bench)).await;
-    assert_eq!((answer.status, &answer.body["status"]), (200, &json!("succeeded")));
-    let last = tag_of(&answer);
+    assert_eq!(answer.status, 200);
+    assert_ne!(answer.body["status"], "queued", "it is running, or has ended");
+    let last = tag_of(&bench.get(account, &path).await);
     assert_ne!(last, tag);
     let known = unless(&bench, account, &waiting, &format!("{tag}, {last}")).await;
     assert_eq!((known.status, &known.headers["retry-after"]), (304, &Value::Null), "it stays so");
@@ -391,4 +392,57 @@ async fn every_answer_that_shows_an_unfinished_job_says_when_to_look_again() {
     assert_eq!((canceled.status, &canceled.headers["retry-after"]), (200, &Value::Null), "at once");
     assert_eq!(bench.balance(account).await, (30, 20), "one done, two to come");
     bench.assert_audit_is_clean().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_knows_the_job_and_waits_is_answered_on_any_change() {
+    let bench = Bench::new().await;
+    let account = bench.account(10).await;
+    let answer = bench.post(account, json!({ "kind": "unserved" }), None).await;
+    let id = answer.body["id"].as_str().unwrap().to_owned();
+    let path = format!("/api/jobs/{id}");
+    let asking = async |known: &str, wait: u64| {
+        let path = format!("{path}?wait={wait}");
+        let headers = [("authorization", bearer(account)), ("if-none-match", known.to_owned())];
+        let headers: Vec<_> = headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        timed(&bench, event("GET", &path, &headers, None)).await
+    };
+    let tag_of = |answer: &Answer| answer.headers["etag"].as_str().expect("a tag").to_owned();
+    let first = tag_of(&bench.get(account, &path).await);
+    let (unknown, _) = asking("\"other\"", 25).await;
+    assert_eq!((unknown.status, tag_of(&unknown)), (200, first.clone()), "at once");
+    let (known, seconds) = asking(&first, 1).await;
+    assert!(known.status == 304 && seconds >= 0.9, "{} after {seconds} s", known.status);
+    // Claimed, its progress said, canceled: each is a change.
+    let mut tag = first;
+    for (change, member, value) in [
+        ("SELECT * FROM punchcard.claim(1, '{unserved}', true, 60, 60)", "/status", json!("running")),
+        (
+            "SELECT * FROM punchcard.check_in((SELECT array_agg(job_id) FROM punchcard.queue),
+                 (SELECT array_agg(lease_token) FROM punchcard.queue), '{40}', '{drawing}', '{NULL}')",
+            "/progress/percent",
+            json!(40),
+        ),
+        (
+            "SELECT punchcard.settle(array_agg(job_id), array_agg(lease_token), '{fail}', '{0}', '{NULL}',
+                 ARRAY['{\"code\":\"c\",\"message\":\"m\",\"attempt\":1}']) FROM punchcard.queue",
+            "/status",
+            json!("failed"),
+        ),
+    ] {
+        let changing = async {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            bench.sql(change).await;
+        };
+        let ((answer, seconds), ()) = join(asking(&tag, 25), changing).await;
+        assert_eq!((answer.status, answer.body.pointer(member)), (200, Some(&value)), "{}", answer.body);
+        assert!((0.3..20.0).contains(&seconds), "{seconds} s");
+        tag = tag_of(&answer);
+    }
+    let (known, seconds) = asking(&tag, 25).await;
+    assert!(
+        known.status == 304 && seconds < 20.0,
+        "a final job changes no more: {} after {seconds} s",
+        known.status
+    );
 }

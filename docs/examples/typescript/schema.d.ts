@@ -230,7 +230,7 @@ export interface paths {
         /**
          * Show a job.
          * @description A user sees their own, a service with the scope `enqueue` or `operate` any. With `wait`, once it is final or that time is
-         *     over.
+         *     over; with `If-None-Match` as well, once anything of it has changed, its progress too.
          */
         get: operations["get_job"];
         put?: never;

@@ -295,7 +295,7 @@ async fn wanted_batch(
 /// Show a job.
 ///
 /// A user sees their own, a service with the scope `enqueue` or `operate` any. With `wait`, once it is final or that time is
-/// over.
+/// over; with `If-None-Match` as well, once anything of it has changed, its progress too.
 #[cfg_attr(feature = "openapi", utoipa::path(
     get, path = "/api/jobs/{id}", tag = "jobs", params(JobId, Waiting),
     responses(
@@ -317,7 +317,21 @@ pub(crate) async fn get_job(
     let owner = owner(&caller, &[Scope::Enqueue, Scope::Operate])?;
     let id = path_id(id)?;
     known_query(request, &["wait"])?;
-    let Some(job) = wait::find(app, id, owner, wait::asked(app, request)?, deadline).await? else {
+    let (wait, known) = (wait::asked(app, request)?, request.list("if-none-match"));
+    let found = if wait.is_zero() || known.is_empty() {
+        wait::find(app, id, owner, wait, deadline).await?
+    } else {
+        wait::find_changed(
+            app,
+            id,
+            owner,
+            |job| serde_json::to_string(job).is_ok_and(|shown| matches(&known, &entity_tag(&shown))),
+            wait,
+            deadline,
+        )
+        .await?
+    };
+    let Some(job) = found else {
         return Err(no_job(app, id, deadline).await);
     };
     let shown = respond(200, &job, headers_of(&job, Vec::new()))?;

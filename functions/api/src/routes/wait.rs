@@ -62,7 +62,30 @@ pub(super) async fn find(
     app.db.find_job(id, owner, deadline).await
 }
 
-/// The same of a job that was just bought; and for how many seconds it was waited at most, of those preferred. It is bought
+/// The job as it is once it is other than `is_known` says, or final, or `wait` is over; `None` if it is not there, or not the
+/// owner's. Each look reads all of it, as an answer would.
+pub(super) async fn find_changed(
+    app: &App,
+    id: Uuid,
+    owner: Option<Uuid>,
+    is_known: impl Fn(&Job) -> bool,
+    wait: Duration,
+    deadline: Deadline,
+) -> Result<Option<Job>, DbError> {
+    let over = deadline.earlier(READ_BUDGET).within(wait);
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let found = app.db.find_job(id, owner, deadline).await?;
+        let is_new = found.as_ref().is_none_or(|job| job.status.is_final() || !is_known(job));
+        if is_new || over.left().is_zero() {
+            return Ok(found);
+        }
+        sleep_until(over.within(pause).instant()).await;
+        pause = (pause * 3 / 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+    }
+}
+
+/// A job that was just bought, as it is once it is final or the wait is over; and for how many seconds it was waited at most, of those preferred. It is bought
 /// whatever comes in between: then it is answered as it was.
 pub(super) async fn after_buying(
     app: &App,
