@@ -47,7 +47,7 @@ async fn inputs_in_several_columns_are_asked_for_and_come_as_an_object() {
     let plan = said(&bench, &with(&["--map", "input=text+Size+extra", "--dry-run"])).await;
     lines_with(&plan, &["mapped: input=text+Size+extra", "columns left out: x+y"]);
     said(&bench, &with(&["--map", "input=text+Size+extra", "--pause", "0"])).await;
-    let page = bench.get(account, "/api/jobs?status=queued&limit=1").await;
+    let page = bench.get(account, "/api/jobs?status=queued&limit=1&include=input").await;
     assert_eq!(page.body["data"][0]["input"], json!({ "text": "hello", "Size": 3, "extra": { "a": [1] } }));
     bench.drain().await;
     bench.assert_audit_is_clean().await;
