@@ -142,7 +142,8 @@ async fn a_cursor_that_somebody_made_up_is_answered_and_none_is_of_another_list(
     let account = bench.account(10).await;
     bench.enqueue(account, "qr.svg", 1).await;
     let operator = bench.service_token("operator", &["operate"]).await;
-    let times = [i64::MIN, -1, 0, 1, 1_700_000_000_000_000, 253_402_300_800_000_000, i64::MAX];
+    let last = ((1 << 48) - 1) * 1_000 + 999;
+    let times = [i64::MIN, -1, 0, 1, 1_700_000_000_000_000, last, last + 1, i64::MAX];
     for at in times {
         let place = [&at.to_be_bytes()[..], Uuid::max().as_bytes(), &0_i16.to_be_bytes()].concat();
         let path = format!("/api/credits/ledger?cursor={}", forged(&place, account));

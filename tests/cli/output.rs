@@ -39,7 +39,7 @@ async fn whoever_has_heard_enough_is_not_told_that_the_pipe_is_closed() {
     let account = account.to_string();
     // More than a pipe keeps: the writer must meet its end.
     bench.sql(&format!("SELECT punchcard.enqueue('{account}', 'free', to_json(repeat('x', 60000))) FROM generate_series(1, 20)")).await;
-    for args in [&["jobs", "list", &account][..], &["migrate", "--print-supabase"]] {
+    for args in [&["accounts", "export", &account][..], &["migrate", "--print-supabase"]] {
         let (line, exit, said) = closed_after_a_line(&bench, args);
         assert!(!line.is_empty());
         assert_eq!((exit, said.as_str()), (Some(141), ""), "{args:?}: as of a program that SIGPIPE ended");

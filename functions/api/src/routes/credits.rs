@@ -75,15 +75,15 @@ pub(crate) async fn list_ledger(
     ok(&Page { data: page.entries, next_cursor, limit })
 }
 
-/// The end of the year 9999.
-pub(super) const LAST_MICROSECOND: i64 = 253_402_300_799_999_999;
+/// The last microsecond that a UUID tells, by 48 bits of milliseconds: an old system's may tell any.
+pub(super) const LAST_MICROSECOND: i64 = ((1 << 48) - 1) * 1_000 + 999;
 
 /// What a cursor of the ledger says.
 fn place(bytes: &[u8]) -> Option<Place> {
     let (at, rest) = bytes.split_first_chunk()?;
     let (key, part) = rest.split_first_chunk()?;
     Some(Place {
-        // Microseconds: of a time that PostgreSQL has.
+        // Microseconds: of a time that an entry can have.
         at: Some(i64::from_be_bytes(*at)).filter(|at| (0..=LAST_MICROSECOND).contains(at))?,
         key: Uuid::from_bytes(*key),
         part: i16::from_be_bytes(part.try_into().ok()?),
