@@ -440,6 +440,11 @@ async fn what_is_wrong_is_said_where_it_stands_all_of_it_at_once() {
         ["unknown_kind #/jobs/1/kind"],
         "which the database says"
     );
+    assert_eq!(
+        ask("/api/jobs:batch", r#"{"jobs":[{"kind":"free"},{"kind":"free","tags":["a b"]}]}"#).await,
+        ["invalid_tags #/jobs"],
+        "which job, the database does not say"
+    );
     let many = json!({ "jobs": vec![json!({ "kind": "NO", "priority": 11 }); 20] }).to_string();
     assert_eq!(ask("/api/jobs:batch", &many).await.len(), 10);
     assert_eq!(ask("/api/jobs?x=1", r#"{"kind":"free"}"#).await, ["unknown_parameter "]);

@@ -95,10 +95,33 @@ impl ApiError {
         })
     }
 
-    /// The same, where the database refused what stands in a body: it knows which member it was, by the code.
-    pub(crate) fn in_body(mut self) -> Self {
-        let job = self.more.remove("job").and_then(|number| number.as_u64());
-        let member = match self.code.as_str() {
+    /// The same, where the database refused what stands in a body: the code says which member it was.
+    pub(crate) fn in_body(self) -> Self {
+        match self.member() {
+            Some(member) => self.at(member),
+            None => self.of_key(),
+        }
+    }
+
+    /// The same of the body of a batch: the database says of which job, or not.
+    pub(crate) fn in_batch(mut self) -> Self {
+        let job = self.more.remove("job").and_then(|number| number.as_u64()?.checked_sub(1));
+        match (self.member(), job) {
+            (Some(member), Some(index)) => self.at(&format!("/jobs/{index}{member}")),
+            (Some(_), None) => self.at("/jobs"),
+            (None, _) => self.of_key(),
+        }
+    }
+
+    fn of_key(self) -> Self {
+        match self.code.as_str() {
+            "idempotency_mismatch" | "invalid_idempotency_key" => self.of_header("Idempotency-Key"),
+            _ => self,
+        }
+    }
+
+    fn member(&self) -> Option<&'static str> {
+        Some(match self.code.as_str() {
             "unknown_kind" => "/kind",
             "invalid_priority" => "/priority",
             "invalid_run_at" => "/run_at",
@@ -109,13 +132,8 @@ impl ApiError {
             "invalid_amount" => "/amount",
             "reason_too_long" => "/reason",
             "invalid_expires_at" => "/expires_at",
-            "idempotency_mismatch" | "invalid_idempotency_key" => return self.of_header("Idempotency-Key"),
-            _ => return self,
-        };
-        match job.and_then(|number| number.checked_sub(1)) {
-            Some(index) => self.at(&format!("/jobs/{index}{member}")),
-            None => self.at(member),
-        }
+            _ => return None,
+        })
     }
 
     fn with(self, more: Map<String, Value>) -> Self {

@@ -229,7 +229,7 @@ pub(crate) async fn create_batch(
     let key = idempotency_key(request)?;
     let (account_id, jobs) = wanted_batch(app, request, key, deadline).await?;
     let enqueued = app.db.enqueue_batch(account_id, &jobs, key, deadline).await;
-    let enqueued = enqueued.map_err(|error| ApiError::from(error).in_body())?;
+    let enqueued = enqueued.map_err(|error| ApiError::from(error).in_batch())?;
     let wake_ups =
         enqueued.jobs.iter().filter_map(|job| Message::for_job(job.id, account_id, job.wake_after?));
     app.wake.send(&wake_ups.collect::<Vec<_>>(), deadline).await;
@@ -257,7 +257,7 @@ pub(crate) async fn validate_jobs(
 ) -> Result<Response, ApiError> {
     let (account_id, jobs) = wanted_batch(app, request, None, deadline).await?;
     let validated = app.db.validate_batch(account_id, &jobs, deadline).await;
-    ok(&validated.map_err(|error| ApiError::from(error).in_body())?)
+    ok(&validated.map_err(|error| ApiError::from(error).in_batch())?)
 }
 
 /// Who pays for a batch, and its jobs as the database takes them, each vetted.
